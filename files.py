@@ -1,0 +1,73 @@
+"""Files and the command line, without TensorFlow: whole-file writes, file lists, script errors."""
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+
+from params import UserError
+
+
+@contextlib.contextmanager
+def atomic_open(path, mode='w'):
+    """Opens a file that appears at `path` only when it is complete.
+
+    It is written under a temporary name beside `path` and renamed, so that a reader, or a kill at
+    any moment, never meets half a file. An exception inside the block leaves `path` as it was.
+    """
+    directory = os.path.dirname(os.path.abspath(path))
+    os.makedirs(directory, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix='.tmp-', suffix='-' + os.path.basename(path)[-60:],
+                                         dir=directory)
+    try:
+        with os.fdopen(handle, mode) as f:
+            yield f
+            f.flush()
+            os.fsync(f.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def read_list(path):
+    """The utterance names in a file list (`train.scp`): one a line, blank lines passed over."""
+    try:
+        with open(path, encoding='utf-8') as f:
+            names = [line.strip() for line in f]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError('cannot read the file list %s (%s); preprocess_data.py writes it'
+                        % (path, getattr(error, 'strerror', None) or error))
+    names = [name for name in names if name]
+    if not names:
+        raise UserError('the file list %s is empty; preprocess a corpus with more speech' % path)
+    return names
+
+
+def local_path(text):
+    """A path from the command line; `corpus\\wavs` means corpus/wavs where paths have slashes."""
+    if os.sep == '/' and '\\' in text and not os.path.exists(text):
+        return text.replace('\\', '/')
+    return text
+
+
+def run_script(main):
+    """Runs `main()` and exits with what it returns; a UserError becomes one line on stderr.
+
+    Exit status: 0 for success, 2 for bad input, 130 after Ctrl-C, else what `main` returned.
+    """
+    with contextlib.suppress(AttributeError):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        status = main()
+    except UserError as error:
+        print('%s: error: %s' % (os.path.basename(sys.argv[0]), error), file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print('%s: interrupted' % os.path.basename(sys.argv[0]), file=sys.stderr)
+        status = 130
+    sys.exit(status or 0)

@@ -1,0 +1,365 @@
+"""Hyperparameters: one immutable object, named presets, overrides, validation, `params.json`.
+
+Every script takes `--preset NAME --hparams name=value,name=value`. What a preset and its overrides
+amount to is stored as `params.json` beside the file lists and beside every checkpoint, and read
+back from there, so that nobody says it twice.
+"""
+import dataclasses
+import difflib
+import json
+import os
+from typing import NamedTuple, Optional
+
+
+class UserError(Exception):
+    """Bad input, told in one sentence: what is wrong, where, and what to do about it."""
+
+
+class MelProfile(NamedTuple):
+    """The exact definition of a mel spectrogram; `audio.mel_spectrogram` computes it.
+
+    Both published profiles take a centred STFT with reflected edges and librosa's (Slaney) mel
+    basis of the magnitudes.
+    """
+    preemphasis: float       # y[t] = x[t] - preemphasis * x[t - 1]
+    n_fft: int               # samples
+    win_length: int          # samples, Hann
+    hop_length: int          # samples a frame
+    n_mels: int              # bands
+    fmin: float              # Hz, lower edge of the first band
+    fmax: Optional[float]    # Hz, upper edge of the last band; None for Nyquist
+    scale: str               # 'decibel': (20 log10(max(1e-5, m)) - 20 + 100) / 100, in 0..1
+                             # 'log': ln(max(1e-5, m))
+
+
+MEL_PROFILES = {
+    'seed': MelProfile(preemphasis=0.97, n_fft=2048, win_length=1024, hop_length=256,
+                       n_mels=80, fmin=0.0, fmax=None, scale='decibel'),
+    'tacotron2': MelProfile(preemphasis=0.0, n_fft=1024, win_length=1024, hop_length=256,
+                            n_mels=80, fmin=0.0, fmax=8000.0, scale='log'),
+}
+
+CHOICES = {
+    'mel_profile': tuple(MEL_PROFILES),
+    'conv_form': ('time_to_batch', 'conv2d_nhwc', 'conv2d_nchw'),
+    'encoder': ('none', 'conv', 'blstm'),
+    'upsampling': ('repeat', 'transposed', 'two_transposed'),
+    'lr_schedule': ('exponential', 'cosine'),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class HParams:
+    """All hyperparameters. The defaults are the `seed` preset."""
+
+    # Audio and mels. These, and these alone, must agree with the preprocessed data.
+    sample_rate: int = 22050         # Hz
+    mel_profile: str = 'seed'        # a key of MEL_PROFILES: gives hop_length and n_mels too
+
+    # The flow. Glossary: a group is n_group consecutive samples, one column of the flow.
+    n_flows: int = 12                # steps of flow
+    n_group: int = 8                 # samples a group; hop_length is a multiple of it
+    n_early_every: int = 4           # flows between two early outputs
+    n_early_size: int = 2            # channels that leave in an early output
+    sigma: float = 0.707             # standard deviation of the prior in the training loss
+    audio_scale: float = 1.0         # the flow sees audio * audio_scale; the loss is corrected for it
+
+    # The coupling network (WaveNet).
+    n_layers: int = 8                # dilated convolutions a flow; layer i has dilation 2^i
+    residual_channels: int = 256
+    skip_channels: int = 256
+    kernel_size: int = 3             # taps; odd unless causal
+    causal: bool = False             # convolutions look back only (the paper's are centred)
+    conv_form: str = 'time_to_batch'  # how a dilated convolution is computed: same values, see ops.py
+
+    # The condition: mels -> (encoder) -> (upsampling) -> every layer of every coupling network.
+    encoder: str = 'conv'            # none | conv | blstm
+    encoder_layers: int = 2
+    encoder_width: int = 5           # taps of a layer of the conv encoder
+    encoder_channels: int = 128      # channels of a layer; the blstm has as many a direction
+    upsampling: str = 'repeat'       # repeat | transposed (one layer) | two_transposed
+    upsample_width: int = 80         # taps of a transposed convolution
+    upsample_channels: int = 128     # channels of two_transposed; transposed keeps the mel's
+    mel_mean: float = 0.0            # the model sees (mel - mel_mean) / mel_std
+    mel_std: float = 1.0
+
+    # Optimization: Adam on the negative log-likelihood of random clips.
+    lr: float = 1e-3                 # learning rate after the warm-up
+    warmup_steps: int = 0            # steps of linear warm-up
+    lr_schedule: str = 'exponential'  # exponential: lr * lr_decay_rate^(step // lr_decay_steps);
+                                     # cosine: from lr to lr * lr_decay_rate at lr_decay_steps
+    lr_decay_rate: float = 0.95
+    lr_decay_steps: int = 50000      # steps
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    clip_norm: float = 0.0           # gradients are scaled down to this global norm; 0 for never
+    ema_decay: float = 0.999         # of the averaged weights; 0 for none
+    batch_size: int = 1              # clips a step, over all towers
+    clip_samples: int = 25600        # samples a clip, rounded down to whole frames
+
+    # When things happen. All may change from one run of a training to the next.
+    summary_every: int = 50          # steps between two training summaries
+    eval_every: int = 1000           # steps between two measurements of the held-out loss
+    eval_utterances: int = 32        # held-out utterances measured, at most
+    eval_seconds: float = 10.0       # of each of them, at most
+    gen_test_wave_every: int = 5000  # steps between two vocodings of held-out utterances
+    gen_utterances: int = 3          # how many are vocoded
+    gen_sigma: float = 0.6           # standard deviation of the noise in vocoding
+    save_every: int = 1000           # steps between two checkpoints
+    save_minutes: float = 15.0       # minutes between two checkpoints, whichever comes first
+    keep_checkpoints: int = 3        # newest checkpoints kept, beside the best
+
+    def __post_init__(self):
+        _validate(self)
+
+    @property
+    def mel(self) -> MelProfile:
+        return MEL_PROFILES[self.mel_profile]
+
+    @property
+    def hop_length(self) -> int:
+        """Samples a mel frame."""
+        return self.mel.hop_length
+
+    @property
+    def n_mels(self) -> int:
+        return self.mel.n_mels
+
+    @property
+    def groups_per_frame(self) -> int:
+        return self.hop_length // self.n_group
+
+    @property
+    def clip_frames(self) -> int:
+        """Mel frames a training clip."""
+        return self.clip_samples // self.hop_length
+
+    def flow_channels(self, k: int) -> int:
+        """Channels that flow k works on, after the early outputs before it."""
+        return self.n_group - self.n_early_size * (k // self.n_early_every)
+
+    def early_output_before(self, k: int) -> bool:
+        return k > 0 and k % self.n_early_every == 0
+
+    def replace(self, **changes) -> 'HParams':
+        return dataclasses.replace(self, **changes)
+
+
+DATA_FIELDS = ('sample_rate', 'mel_profile')
+MODEL_FIELDS = DATA_FIELDS + (
+    'n_flows', 'n_group', 'n_early_every', 'n_early_size', 'audio_scale', 'n_layers',
+    'residual_channels', 'skip_channels', 'kernel_size', 'causal', 'encoder', 'encoder_layers',
+    'encoder_width', 'encoder_channels', 'upsampling', 'upsample_width', 'upsample_channels',
+    'mel_mean', 'mel_std')
+
+PRESETS = {
+    # weixsong/WaveGlow as its README trains it.
+    'seed': HParams(),
+    # Section 3 of the paper.
+    'paper': HParams(mel_profile='tacotron2', residual_channels=512, skip_channels=256,
+                     encoder='none', upsampling='transposed', upsample_width=1024, lr=1e-4,
+                     lr_decay_rate=1.0, batch_size=24, clip_samples=16000),
+    # The model that NVIDIA published with 256 channels.
+    'nvidia': HParams(mel_profile='tacotron2', encoder='none', upsampling='transposed',
+                      upsample_width=1024, sigma=1.0, lr=1e-4, lr_decay_rate=1.0, batch_size=3,
+                      clip_samples=16000),
+    # Trains on a laptop's CPU.
+    'small': HParams(sample_rate=16000, mel_profile='tacotron2', n_flows=8, n_group=16,
+                     n_early_every=3, sigma=1.0, audio_scale=6.0, n_layers=6,
+                     residual_channels=64, skip_channels=64, encoder='none', mel_mean=-5.0,
+                     mel_std=2.0, batch_size=8, clip_samples=8192, warmup_steps=50, clip_norm=10.0,
+                     lr_decay_rate=1.0, summary_every=20, eval_every=200, gen_test_wave_every=500,
+                     save_every=500, save_minutes=5.0),
+}
+DEFAULT_PRESET = 'seed'
+
+
+def preset(name: str) -> HParams:
+    """The preset called `name`; UserError names the nearest one if there is none."""
+    if name not in PRESETS:
+        raise UserError('there is no preset %r; %s' % (name, _nearest(name, PRESETS)))
+    return PRESETS[name]
+
+
+def override(hparams: HParams, text: str) -> HParams:
+    """`hparams` with the changes that `text` ('lr=1e-4,batch_size=8') lists.
+
+    Raises UserError, naming the nearest valid choice, for what is not of that form, an unknown
+    name, a value of the wrong type or a combination that no model can have.
+    """
+    changes = {}
+    for item in filter(None, (part.strip() for part in (text or '').split(','))):
+        name, equals, value = (part.strip() for part in item.partition('='))
+        if not equals:
+            raise UserError('--hparams takes name=value,name=value; %r has no "="' % item)
+        changes[name] = _parse(name, value)
+    return hparams.replace(**changes)
+
+
+def to_json(hparams: HParams) -> str:
+    return json.dumps(dataclasses.asdict(hparams), indent=1) + '\n'
+
+
+def from_json(text: str, where: str) -> HParams:
+    """The inverse of `to_json`. `where` names the text's source in a UserError."""
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise UserError('%s is not JSON (%s); restore it or preprocess again' % (where, error))
+    if not isinstance(values, dict):
+        raise UserError('%s is not an object of hyperparameters; restore it or preprocess again'
+                        % where)
+    try:
+        return HParams(**{name: _checked(name, value) for name, value in values.items()})
+    except UserError as error:
+        raise UserError('%s: %s' % (where, error))
+
+
+def load(directory: str) -> HParams:
+    """The hyperparameters in `directory`/params.json; UserError if there are none."""
+    path = os.path.join(directory, 'params.json')
+    try:
+        with open(path) as f:
+            return from_json(f.read(), path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError('cannot read %s (%s); preprocess_data.py and train.py write it'
+                        % (path, getattr(error, 'strerror', None) or error))
+
+
+def exists(directory: str) -> bool:
+    return os.path.isfile(os.path.join(directory, 'params.json'))
+
+
+def differences(a: HParams, b: HParams, fields) -> str:
+    """'n_flows 12 and 8, ...' for those of `fields` in which a and b differ; '' if none."""
+    return ', '.join('%s %s and %s' % (name, getattr(a, name), getattr(b, name))
+                     for name in fields if getattr(a, name) != getattr(b, name))
+
+
+def add_arguments(parser):
+    """Adds --preset and --hparams to an argparse parser."""
+    parser.add_argument('--preset', metavar='NAME',
+                        help='hyperparameters to start from: %s (default: those of the data or '
+                             'checkpoint, else %s)' % (', '.join(PRESETS), DEFAULT_PRESET))
+    parser.add_argument('--hparams', metavar='NAME=VALUE,...', default='',
+                        help='changes to them; params.py documents every name')
+
+
+def _nearest(name, choices):
+    near = difflib.get_close_matches(str(name), [str(c) for c in choices], n=1, cutoff=0.5)
+    if near:
+        return 'did you mean %r?' % near[0]
+    return 'there are ' + ', '.join(str(c) for c in choices)
+
+
+def _field_type(name):
+    types = {f.name: f.type for f in dataclasses.fields(HParams)}
+    if name not in types:
+        raise UserError('there is no hyperparameter %r; %s' % (name, _nearest(name, types)))
+    return types[name]
+
+
+_KINDS = {int: 'a whole number', float: 'a number', bool: 'true or false', str: 'a word'}
+
+
+def _parse(name, text):
+    """The value of hyperparameter `name` that the command line's `text` stands for."""
+    kind = _field_type(name)
+    try:
+        if kind is bool:
+            return {'true': True, '1': True, 'yes': True,
+                    'false': False, '0': False, 'no': False}[text.lower()]
+        if kind is int:
+            value = float(text)
+            if value != int(value):
+                raise ValueError
+            return int(text) if text.lstrip('+-').isdigit() else int(value)
+        return kind(text)
+    except (KeyError, ValueError, OverflowError):
+        raise UserError('hyperparameter %s takes %s, not %r' % (name, _KINDS[kind], text))
+
+
+def _checked(name, value):
+    """`value`, read from JSON, as the type of hyperparameter `name`."""
+    kind = _field_type(name)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise UserError('hyperparameter %s takes %s, not %r' % (name, _KINDS[kind], value))
+    return value
+
+
+def _validate(hp):
+    """Raises UserError for values that no model, or no training, can have."""
+    for name, choices in CHOICES.items():
+        if getattr(hp, name) not in choices:
+            raise UserError('%s=%s is not a choice; %s'
+                            % (name, getattr(hp, name), _nearest(getattr(hp, name), choices)))
+    for field in dataclasses.fields(hp):
+        value = getattr(hp, field.name)
+        if field.type is float and not abs(value) < float('inf'):
+            raise UserError('%s=%s is not finite' % (field.name, value))
+    zero_allowed = ('warmup_steps', 'clip_norm', 'ema_decay', 'mel_mean', 'n_early_size',
+                    'adam_beta1', 'adam_beta2', 'gen_sigma', 'gen_utterances')
+    for field in dataclasses.fields(hp):
+        value = getattr(hp, field.name)
+        if field.type not in (int, float) or field.name == 'mel_mean':
+            continue
+        if value < 0 or (value == 0 and field.name not in zero_allowed):
+            raise UserError('%s=%s must be %s' % (field.name, value, 'zero or more' if field.name
+                                                  in zero_allowed else 'more than zero'))
+    for name in ('adam_beta1', 'adam_beta2', 'ema_decay'):
+        if getattr(hp, name) >= 1:
+            raise UserError('%s=%s must be less than 1' % (name, getattr(hp, name)))
+    _validate_combinations(hp)
+
+
+def _validate_combinations(hp):
+    if hp.hop_length % hp.n_group:
+        divisors = [n for n in range(2, hp.hop_length + 1, 2) if hp.hop_length % n == 0]
+        raise UserError('n_group=%d does not divide the %d samples of a frame of mel profile %s; '
+                        'the nearest that does is %d'
+                        % (hp.n_group, hp.hop_length, hp.mel_profile,
+                           min(divisors, key=lambda n: abs(n - hp.n_group))))
+    last = hp.flow_channels(hp.n_flows - 1)
+    if last < 2:
+        raise UserError('n_group=%d with early outputs of %d every %d flows leaves %d channels to '
+                        'flow %d; a coupling needs 2: take fewer flows or a larger n_group'
+                        % (hp.n_group, hp.n_early_size, hp.n_early_every, last, hp.n_flows - 1))
+    if hp.n_group % 2 or hp.n_early_size % 2:
+        raise UserError('n_group=%d and n_early_size=%d must be even: a coupling splits its '
+                        'channels in half' % (hp.n_group, hp.n_early_size))
+    if hp.kernel_size % 2 == 0 and not hp.causal:
+        raise UserError('kernel_size=%d must be odd for centred convolutions; take %d, or '
+                        'causal=true' % (hp.kernel_size, hp.kernel_size + 1))
+    if hp.n_layers > 16:
+        raise UserError('n_layers=%d would dilate by 2^%d groups; take 16 or fewer'
+                        % (hp.n_layers, hp.n_layers - 1))
+    if hp.clip_frames < 1:
+        raise UserError('clip_samples=%d is less than a frame of %d samples'
+                        % (hp.clip_samples, hp.hop_length))
+    if hp.mel.fmax and 2 * hp.mel.fmax > hp.sample_rate:
+        raise UserError('mel profile %s reaches %g Hz, over half the sample rate of %d Hz; take '
+                        'sample_rate=%d or more' % (hp.mel_profile, hp.mel.fmax, hp.sample_rate,
+                                                    2 * hp.mel.fmax))
+    stride = upsample_stride(hp)
+    if hp.upsampling != 'repeat' and hp.upsample_width < stride:
+        raise UserError('upsample_width=%d is less than the stride of %d of upsampling=%s, which '
+                        'would leave samples without a condition; take a multiple of the stride'
+                        % (hp.upsample_width, stride, hp.upsampling))
+    if hp.causal and (hp.encoder == 'blstm' or hp.upsampling == 'two_transposed'):
+        raise UserError('causal=true goes with encoder=none or conv and upsampling=repeat or '
+                        'transposed: encoder=%s with upsampling=%s looks ahead'
+                        % (hp.encoder, hp.upsampling))
+
+
+def upsample_stride(hp: HParams) -> int:
+    """Stride, in samples, of one transposed convolution of `hp.upsampling`."""
+    if hp.upsampling != 'two_transposed':
+        return hp.hop_length
+    root = int(round(hp.hop_length ** 0.5))
+    if root * root != hp.hop_length:
+        raise UserError('upsampling=two_transposed needs a hop that is a square, not %d; take '
+                        'upsampling=transposed' % hp.hop_length)
+    return root
