@@ -1,0 +1,120 @@
+"""Speech to start with: the prompts of the Asterisk telephone system, from Debian's packages.
+
+    python recipes/asterisk.py --out_dir=corpus/asterisk
+    python preprocess_data.py --wave_dir=corpus/asterisk --mel_dir=corpus/mels --data_dir=corpus \
+        --preset=small
+
+Professional voices at 16 kHz, 20 to 30 minutes a package: en_US_f_Allison (`--language en`), and
+es, fr, it and ru. Needs `pip install av`, which decodes G.722, and Debian's apt-get and dpkg, or a
+package at hand (`--deb FILE`) and dpkg. Licences: Creative Commons, see /usr/share/doc in the
+package (BY-SA 3.0 for en, es and fr; BY 3.0 for it and ru).
+"""
+import argparse
+import glob
+import os
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import tqdm
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
+import audio                                        # noqa: E402
+from files import local_path, run_script            # noqa: E402
+from params import UserError                        # noqa: E402
+
+LANGUAGES = ('en', 'es', 'fr', 'it', 'ru')
+SAMPLE_RATE = 16000     # Hz, of G.722
+
+
+def run(command, directory, purpose):
+    """Runs a command; UserError, with the last line of what it said, if it fails."""
+    try:
+        subprocess.run(command, cwd=directory, check=True, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.PIPE)
+    except FileNotFoundError:
+        raise UserError('%s takes %s, which is not installed; on Debian or Ubuntu it is'
+                        % (purpose, command[0]))
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors='replace').strip().splitlines() or ['no reason given']
+        raise UserError('%s failed: %s' % (purpose, said[-1]))
+
+
+def download(language, directory):
+    """The path, in `directory`, of the package with the prompts in `language`."""
+    package = 'asterisk-core-sounds-%s-g722' % language
+    run(['apt-get', 'download', package], directory,
+        'downloading %s (if apt knows no such package, run apt-get update)' % package)
+    return glob.glob(os.path.join(directory, package + '_*.deb'))[0]
+
+
+def unpack(package, directory):
+    """Unpacks a .deb; returns the folder in it that has a folder for each voice."""
+    run(['dpkg', '-x', os.path.abspath(package), directory], None, 'unpacking %s' % package)
+    sounds = os.path.join(directory, 'usr', 'share', 'asterisk', 'sounds')
+    if not os.path.isdir(sounds):
+        raise UserError('%s holds no Asterisk sounds; take asterisk-core-sounds-*-g722' % package)
+    return sounds
+
+
+def decode_g722(path):
+    """float32 [samples] at SAMPLE_RATE of a headerless G.722 file.
+
+    The codec carries 14 bits and its decoder scales them to 16, so full scale is full scale: these
+    prompts peak at about 0.7.
+    """
+    import av
+    with av.open(path, format='g722') as container:
+        frames = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]
+    return np.concatenate(frames or [np.zeros(0, np.int16)]).astype(np.float32) / 32768
+
+
+def g722_files(sounds):
+    """Paths, relative to `sounds`, of the prompts in it, but for the digital silence/1 to 10."""
+    paths = []
+    for folder, _, names in os.walk(sounds):
+        if os.path.basename(folder) != 'silence':
+            paths += [os.path.relpath(os.path.join(folder, name), sounds)
+                      for name in names if name.endswith('.g722')]
+    return sorted(paths)
+
+
+def convert(sounds, out_dir):
+    """Writes every prompt as out_dir/VOICE/[FOLDER/]NAME.wav; returns (files, seconds)."""
+    paths = g722_files(sounds)
+    if not paths:
+        raise UserError('the package holds no .g722 files; take asterisk-core-sounds-*-g722')
+    samples = 0
+    for path in tqdm.tqdm(paths, unit='file'):
+        prompt = decode_g722(os.path.join(sounds, path))
+        audio.write_wav(os.path.join(out_dir, path[:-len('.g722')] + '.wav'), prompt, SAMPLE_RATE)
+        samples += len(prompt)
+    return len(paths), samples / SAMPLE_RATE
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--out_dir', required=True, help='folder for the wavs')
+    parser.add_argument('--language', choices=LANGUAGES, default='en')
+    parser.add_argument('--deb', help='the package, if it is at hand; downloaded otherwise')
+    args = parser.parse_args()
+    try:
+        import av   # noqa: F401
+    except ImportError:
+        raise UserError('decoding G.722 takes PyAV; run pip install av')
+    out_dir = local_path(args.out_dir)
+    if args.deb and not os.path.isfile(local_path(args.deb)):
+        raise UserError('%s: no such file' % args.deb)
+    with tempfile.TemporaryDirectory() as directory:
+        package = local_path(args.deb) if args.deb else download(args.language, directory)
+        try:
+            n_files, seconds = convert(unpack(package, directory), out_dir)
+        except OSError as error:
+            raise UserError('cannot write to %s (%s)' % (out_dir, error.strerror or error))
+    print('%d files, %.1f minutes, in %s' % (n_files, seconds / 60, out_dir))
+
+
+if __name__ == '__main__':
+    run_script(main)
