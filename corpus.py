@@ -1,0 +1,191 @@
+"""A corpus on disk: which files are speech, what was made of them, which are held out.
+
+What `preprocess_data.py` knows about folders, without any signal processing. An utterance goes by
+its NAME: the path of its sound file under the corpus's folder, without the extension, with '/'.
+"""
+import collections
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+
+from audio import AUDIO_EXTENSIONS
+from files import atomic_open
+from params import UserError
+
+MANIFEST = '.preprocessed.json'     # in data_dir: what was made of which version of which file
+MARKER = 'CONVERTED.txt'            # in a folder of converted wavs
+MARKER_TEXT = ('Converted copies of a corpus, for training. preprocess_data.py makes and removes '
+               'them; keep nothing else here.\n')
+
+
+def stamp(path):
+    """[bytes, mtime in ns] of a file, by which a changed one is told; None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def is_within(path, folder):
+    """Whether `path` is `folder` or lies in it, links followed."""
+    path, folder = os.path.realpath(path), os.path.realpath(folder)
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def find_audio(wave_dir):
+    """({NAME: path under wave_dir} of the sound files in wave_dir, [(path, reason)] of the others).
+
+    Each folder is visited once, however many links lead to it: a link to a parent ends there.
+    Folders of converted wavs are this program's own output and left out.
+    """
+    found, skipped, seen = collections.defaultdict(list), [], set()
+    folders = collections.deque([''])
+    while folders:
+        folder = folders.popleft()
+        path = os.path.join(wave_dir, folder)
+        try:
+            status = os.stat(path)
+            entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+        except OSError as error:
+            skipped.append((folder, 'cannot be listed (%s)' % error.strerror))
+            continue
+        if (status.st_dev, status.st_ino) in seen or (
+                folder and any(entry.name == MARKER for entry in entries)):
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        for entry in entries:
+            stem, suffix = os.path.splitext(entry.name)
+            if entry.name.startswith('.'):
+                continue
+            relative = os.path.join(folder, entry.name)
+            if os.path.isdir(entry.path):
+                # Links last, so that a folder goes by its own name rather than a link's.
+                (folders.append if entry.is_symlink() else folders.appendleft)(relative)
+            elif suffix.lower() in AUDIO_EXTENSIONS:
+                found[os.path.join(folder, stem).replace(os.sep, '/')].append(relative)
+    sources = {}
+    for name, paths in found.items():
+        problem = name_problem(name)
+        if len(paths) > 1:
+            problem = 'of one name, %s: keep one' % ' and '.join(sorted(paths))
+        if problem:
+            skipped += [(path, problem) for path in paths]
+        else:
+            sources[name] = paths[0]
+    return sources, skipped
+
+
+def name_problem(name):
+    """Why a name cannot stand on a line of a file list, or None."""
+    if any(ord(character) < 32 for character in name):
+        return 'its name holds a control character (tab, newline); rename it'
+    if name != name.strip() or name.splitlines() != [name]:
+        return 'its name begins or ends with a space; rename it'
+    try:
+        name.encode('utf-8')
+    except UnicodeEncodeError:
+        return 'its name is not UTF-8; rename it'
+    return None
+
+
+def converted_dir(data_dir, wave_dir, sample_rate):
+    """The folder for converted wavs: data_dir/wavs, unless that is where the corpus itself lies."""
+    for folder in ('wavs', 'wavs_%d' % sample_rate):
+        path = os.path.join(data_dir, folder)
+        free = not os.path.isdir(path) or not os.listdir(path) or os.path.exists(
+            os.path.join(path, MARKER))
+        if free and not is_within(wave_dir, path):
+            return path
+    raise UserError('%s holds files that are not of this program; take another --data_dir' % path)
+
+
+def read_manifest(data_dir):
+    """{NAME: record} of earlier runs; empty if there was none."""
+    try:
+        with open(os.path.join(data_dir, MANIFEST), encoding='utf-8') as f:
+            records = json.load(f)
+        return {name: dict(record) for name, record in records.items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
+
+
+def write_manifest(data_dir, records):
+    """Writes {NAME: record} where `read_manifest` finds it."""
+    write_text(os.path.join(data_dir, MANIFEST), json.dumps(records))
+
+
+def remove_temporaries(folder, recurse=True):
+    """Removes what `atomic_open` leaves behind when it is killed."""
+    for path, folders, names in os.walk(folder):
+        for name in names:
+            if re.match(r'\.tmp-[a-z0-9_]{8}-', name):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(path, name))
+        if not recurse:
+            folders.clear()
+
+
+def split(names, test_size, seed):
+    """(train, test), sorted; test_size names are held out, by default 5% but 1 to 20.
+
+    Each name draws its own lot, so a corpus that grows moves next to none from one to the other.
+    Raises UserError if that leaves nothing to train on.
+    """
+    if test_size is None:
+        test_size = min(20, max(1, round(0.05 * len(names)))) if len(names) > 1 else 0
+    if not 0 <= test_size < len(names):
+        raise UserError('--test_size=%d of %d utterances leaves none to train on; take less'
+                        % (test_size, len(names)) if test_size >= 0 else
+                        '--test_size=%d is less than 0' % test_size)
+    lots = sorted(names, key=lambda name: hashlib.sha256(
+        ('%d\n%s' % (seed, name)).encode('utf-8')).digest())
+    return sorted(lots[test_size:]), sorted(lots[:test_size])
+
+
+def printable(text):
+    """`text` with what a terminal or a table cannot show (tabs, newlines, broken UTF-8) escaped."""
+    return ''.join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def write_text(path, text):
+    """Writes a text file in UTF-8, atomically, whatever the locale."""
+    with atomic_open(path, 'wb') as f:
+        f.write(text.encode('utf-8'))
+
+
+def link_or_copy(source, target):
+    """Makes `target` the file that `source` is: a hard link, or a copy where that cannot be."""
+    if os.path.exists(target) and os.path.samefile(source, target):
+        return
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(target)
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError:
+        with open(source, 'rb') as f, atomic_open(target, 'wb') as copy:
+            shutil.copyfileobj(f, copy)
+
+
+def remove_stale(old, new, mel_dir, wavs):
+    """Removes mels and converted wavs that this program wrote and that no source stands for now."""
+    for name, record in old.items():
+        for kind, path in (('mel', os.path.join(mel_dir, name + '.mel')),
+                           ('wav', os.path.join(wavs, name + '.wav'))):
+            made = record.get(kind)
+            if made and made == stamp(path) and not new.get(name, {}).get(kind):
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+
+
+def remove_converted(wavs):
+    """Removes the folder of converted wavs, but for files that are not of this program."""
+    with contextlib.suppress(OSError):
+        os.unlink(os.path.join(wavs, MARKER))
+    for path, _, _ in os.walk(wavs, topdown=False):
+        with contextlib.suppress(OSError):      # not empty
+            os.rmdir(path)

@@ -1,0 +1,350 @@
+"""Turns a folder of speech into what training reads: mel spectrograms and file lists.
+
+    python preprocess_data.py --wave_dir=corpus/wavs --mel_dir=corpus/mels --data_dir=corpus
+
+Takes every sound file under wave_dir, nested folders included, of any rate, width, channel count
+and container that soundfile reads; names that begin with a dot are passed over. Writes
+
+    mel_dir/NAME.mel        NAME is the path under wave_dir without its extension
+    data_dir/train.scp      the names to train on, and test.scp, those held out
+    data_dir/skipped.tsv    what could not be used, and why
+    data_dir/wavs/NAME.wav  the whole corpus as mono PCM16 at the sample rate of the preset, unless
+                            wave_dir is that already
+    params.json             the hyperparameters, in mel_dir and data_dir
+
+and prints the command to train with. Run again, it computes what is new or changed. Exit status:
+0; 1 if anything was skipped; 2 if there is nothing to train on.
+"""
+import argparse
+import collections
+import concurrent.futures
+import contextlib
+import multiprocessing
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from concurrent.futures.process import BrokenProcessPool
+from typing import NamedTuple, Optional
+
+import numpy as np
+import threadpoolctl
+import tqdm
+
+import audio
+import corpus
+import params
+from corpus import printable, stamp, write_text
+from files import local_path, run_script
+from params import UserError
+
+SILENCE = 1e-3          # audio that varies by less (full scale is 1) is silent: 33 steps of PCM16
+VERSION = 1             # of what `compute` writes; another one redoes everything
+
+
+class Job(NamedTuple):
+    """One utterance to compute."""
+    name: str
+    source: str             # path of a sound file
+    mel: str                # path to write
+    wav: Optional[str]      # path to write; None if training can read the source as it is
+    sample_rate: int
+    profile: params.MelProfile
+    min_samples: int
+
+
+class Summary(NamedTuple):
+    train: list             # utterance names
+    test: list
+    skipped: list           # (path under wave_dir, reason)
+    computed: int           # utterances computed by this run
+    clipped: int            # utterances whose converted wav clips
+    speech_seconds: float   # in train and test
+    speed: float            # seconds of speech computed in a second
+    wave_dir: str           # where training finds NAME.wav
+
+
+def compute(job):
+    """Writes the mel, and the wav if asked for, of one utterance.
+
+    Returns ('done', record for the manifest), ('skipped', reason) for a sound of no use, or
+    ('failed', reason) if it cannot write.
+    """
+    try:
+        wave = audio.read_wav(job.source, job.sample_rate)
+    except UserError as error:
+        return 'skipped', str(error)[len(job.source) + 2:]
+    if len(wave) < job.min_samples:
+        return 'skipped', too_short(len(wave), job.sample_rate, job.min_samples)
+    if np.ptp(wave) < SILENCE:
+        return 'skipped', 'silent'
+    try:
+        clipped = 0
+        if job.wav:
+            clipped = audio.write_wav(job.wav, wave, job.sample_rate)
+            wave = audio.read_wav(job.wav, job.sample_rate)     # the mel of what training hears
+        audio.save_mel(job.mel, audio.mel_spectrogram(wave, job.sample_rate, job.profile))
+    except OSError as error:
+        return 'failed', 'cannot write %s (%s)' % (error.filename or job.mel,
+                                                   error.strerror or error)
+    return 'done', {'samples': len(wave), 'clipped': clipped, 'mel': stamp(job.mel),
+                    'wav': stamp(job.wav) if job.wav else None}
+
+
+def too_short(samples, sample_rate, min_samples):
+    return 'too short: %.3f seconds, less than %.3f' % (samples / sample_rate,
+                                                        min_samples / sample_rate)
+
+
+def start_worker(parent):
+    """Prepares a worker process: one thread of arithmetic, and no life after that of `parent`.
+
+    `parent` is a process id, or None below a fork server, which ends with its own parent.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)     # Ctrl-C is the parent's to answer
+    threadpoolctl.threadpool_limits(1)
+    parent = parent or os.getppid()
+
+    def watch():
+        # A parent that was killed cannot say so, and the queue to it never ends.
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def run_jobs(jobs, num_workers, context=None):
+    """Yields (job, what `compute` returned), in the order of completion, from worker processes.
+
+    A worker that dies (a decoder that crashes, memory that runs out) takes the pool with it: then
+    the jobs in flight run again, each alone, and the one that kills its worker is skipped.
+    """
+    waiting = collections.deque(jobs)
+    context = context or multiprocessing.get_context()
+    parent = None if context.get_start_method() == 'forkserver' else os.getpid()
+
+    def pool(size):
+        return concurrent.futures.ProcessPoolExecutor(size, context, start_worker, (parent,))
+
+    while waiting:
+        pending = {}
+        with pool(min(num_workers, len(waiting))) as executor:
+            try:
+                while waiting or pending:
+                    while waiting and len(pending) < 4 * num_workers:
+                        pending[executor.submit(compute, waiting[0])] = waiting[0]
+                        waiting.popleft()
+                    ready, _ = concurrent.futures.wait(
+                        pending, return_when=concurrent.futures.FIRST_COMPLETED)
+                    for future in ready:
+                        result = future.result()
+                        yield pending.pop(future), result
+            except BrokenProcessPool:
+                pass
+            finally:
+                for future in pending:
+                    future.cancel()
+        for job in pending.values():
+            with pool(1) as executor:
+                try:
+                    result = executor.submit(compute, job).result()
+                except BrokenProcessPool:
+                    result = 'skipped', 'the process that read it died: damaged, or too large'
+            yield job, result
+
+
+def plan(sources, old, wave_dir, mel_dir, wavs, hp, min_samples):
+    """({NAME: record} that still holds, {NAME: record} begun, [Job]) for what there is to do.
+
+    A record says of what something was made (the source, its stamp and whether training can read
+    it as it is; the data parameters) and, when it is complete, what (`compute`'s part).
+    """
+    data = dict({field: getattr(hp, field) for field in params.DATA_FIELDS}, version=VERSION)
+    kept, begun, jobs = {}, {}, []
+    for name, relative in sorted(sources.items()):
+        source = os.path.join(wave_dir, relative)
+        mel = os.path.join(mel_dir, name + '.mel')
+        wav = os.path.join(wavs, name + '.wav')
+        plain = relative.endswith('.wav') and audio.is_plain_wav(source, hp.sample_rate)
+        record = {'source': relative, 'stamp': stamp(source), 'data': data, 'plain': plain}
+        before = old.get(name, {})
+        if (all(before.get(key) == value for key, value in record.items())
+                and before.get('mel') and before['mel'] == stamp(mel)
+                and (plain or before['wav'] and before['wav'] == stamp(wav))
+                and before['samples'] >= min_samples):
+            kept[name] = dict(before)
+        else:
+            begun[name] = record
+            jobs.append(Job(name, source, mel, None if plain else wav, hp.sample_rate, hp.mel,
+                            min_samples))
+    return kept, begun, jobs
+
+
+def compute_all(jobs, begun, kept, old, data_dir, num_workers):
+    """Runs the jobs; returns ({NAME: record} of the usable, {NAME: reason} of the others)."""
+    records, unusable = dict(kept), {}
+    saved = time.monotonic()
+    results = run_jobs(jobs, num_workers)
+    with contextlib.closing(results), tqdm.tqdm(total=len(jobs), unit='file') as progress:
+        for job, (outcome, result) in results:
+            progress.update()
+            if outcome == 'failed':
+                raise UserError(result)
+            if outcome == 'skipped':
+                unusable[job.name] = result
+            else:
+                records[job.name] = dict(begun[job.name], **result)
+            if time.monotonic() - saved > 10:       # a run that is killed is not all in vain
+                corpus.write_manifest(data_dir, dict(old, **records))
+                saved = time.monotonic()
+    return records, unusable
+
+
+def gather_wavs(records, wave_dir, wavs):
+    """Completes the folder of converted wavs with the files that need no conversion.
+
+    Returns the folder in which training finds every NAME.wav: `wave_dir` if nothing is converted.
+    """
+    if all(record['plain'] for record in records.values()):
+        for record in records.values():
+            record['wav'] = None
+        return wave_dir
+    for name, record in records.items():
+        wav = os.path.join(wavs, name + '.wav')
+        if record['plain'] and not (record['wav'] and record['wav'] == stamp(wav)):
+            corpus.link_or_copy(os.path.join(wave_dir, record['source']), wav)
+            record['wav'] = stamp(wav)
+    return wavs
+
+
+def prepare_folders(mel_dir, data_dir, wavs, hp):
+    """Rids the output folders of what a killed run left and of parameters that will not hold."""
+    for folder, recurse in ((mel_dir, True), (data_dir, False), (wavs, True)):
+        corpus.remove_temporaries(folder, recurse)
+    for folder in (mel_dir, data_dir):
+        # Should this run be killed, mels of two kinds side by side must not pass for either.
+        try:
+            holds = not params.exists(folder) or not params.differences(
+                params.load(folder), hp, params.DATA_FIELDS)
+        except UserError:
+            holds = False
+        if not holds:
+            os.unlink(os.path.join(folder, 'params.json'))
+
+
+def preprocess(wave_dir, mel_dir, data_dir, hp, test_size=None, seed=0, num_workers=1,
+               min_samples=0):
+    """Does what this file's docstring says; returns a Summary. Raises UserError, and OSError."""
+    sources, skipped = corpus.find_audio(wave_dir)
+    if sources:
+        corpus.split(sources, test_size, seed)      # a wrong test_size is told before the work
+    elif not skipped:
+        raise UserError('%s holds no sound files (%s)'
+                        % (wave_dir, ' '.join(sorted(audio.AUDIO_EXTENSIONS))))
+    for folder in (mel_dir, data_dir):
+        os.makedirs(folder, exist_ok=True)
+    wavs = corpus.converted_dir(data_dir, wave_dir, hp.sample_rate)
+    prepare_folders(mel_dir, data_dir, wavs, hp)
+    old = corpus.read_manifest(data_dir)
+    kept, begun, jobs = plan(sources, old, wave_dir, mel_dir, wavs, hp, min_samples)
+    if any(job.wav for job in jobs):
+        write_text(os.path.join(wavs, corpus.MARKER), corpus.MARKER_TEXT)
+    if jobs:
+        audio.mel_basis(hp.sample_rate, hp.mel)     # forked workers inherit it
+    began = time.monotonic()
+    records, unusable = compute_all(jobs, begun, kept, old, data_dir, num_workers)
+    took = time.monotonic() - began
+    skipped = sorted(skipped + [(sources[name], reason) for name, reason in unusable.items()])
+    write_text(os.path.join(data_dir, 'skipped.tsv'), ''.join(
+        '%s\t%s\n' % (printable(path), printable(reason)) for path, reason in skipped))
+    if not records:
+        raise UserError('none of the %d sound files in %s can be used; the first, %s: %s'
+                        % (len(skipped), wave_dir, printable(skipped[0][0]), skipped[0][1]))
+    train, test = corpus.split(records, test_size, seed)
+    train_wave_dir = gather_wavs(records, wave_dir, wavs)
+    corpus.remove_stale(old, records, mel_dir, wavs)
+    if train_wave_dir != wavs and os.path.exists(os.path.join(wavs, corpus.MARKER)):
+        corpus.remove_converted(wavs)
+    corpus.write_manifest(data_dir, records)
+    for folder in (mel_dir, data_dir):
+        write_text(os.path.join(folder, 'params.json'), params.to_json(hp))
+    for name, names in (('test.scp', test), ('train.scp', train)):
+        write_text(os.path.join(data_dir, name), ''.join(n + '\n' for n in names))
+    new = [records[job.name] for job in jobs if job.name in records]
+    return Summary(train, test, skipped, len(new),
+                   sum(1 for record in records.values() if record['clipped']),
+                   sum(record['samples'] for record in records.values()) / hp.sample_rate,
+                   sum(record['samples'] for record in new) / hp.sample_rate / took,
+                   train_wave_dir)
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, meaning in (('wave_dir', 'folder of speech'), ('mel_dir', 'folder for the mels'),
+                          ('data_dir', 'folder for the file lists')):
+        parser.add_argument('--' + name, required=True, type=local_path, help=meaning)
+    params.add_arguments(parser)
+    parser.add_argument('--test_size', type=int, metavar='N',
+                        help='utterances held out (default: 5%%, but 1 to 20)')
+    parser.add_argument('--seed', type=int, default=0, help='of the choice of those')
+    parser.add_argument('--num_workers', type=int, metavar='N',
+                        help='processes (default: one a processor)')
+    parser.add_argument('--min_seconds', type=float, metavar='S',
+                        help='shorter utterances are skipped (default: one window of the mel '
+                             'profile\'s transform, about 0.1)')
+    args = parser.parse_args()
+    if args.num_workers is None:
+        args.num_workers = (len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity')
+                            else os.cpu_count() or 1)
+    if args.num_workers < 1:
+        raise UserError('--num_workers=%d is less than 1' % args.num_workers)
+    if args.min_seconds is not None and not 0 <= args.min_seconds < float('inf'):
+        raise UserError('--min_seconds=%g is not a length' % args.min_seconds)
+    if not os.path.isdir(args.wave_dir):
+        raise UserError('--wave_dir=%s is not a folder' % args.wave_dir)
+    return args
+
+
+def report(summary, args):
+    """Prints what was done and what to do next."""
+    for path, reason in summary.skipped:
+        print('skipped %s: %s' % (printable(path), printable(reason)), file=sys.stderr)
+    if summary.skipped:
+        print('skipped %d in all, listed in %s'
+              % (len(summary.skipped), os.path.join(args.data_dir, 'skipped.tsv')),
+              file=sys.stderr)
+    if summary.clipped:
+        print('%d utterances overshoot full scale and were clipped' % summary.clipped,
+              file=sys.stderr)
+    print('%d utterances to train on and %d held out, %.2f hours of speech'
+          % (len(summary.train), len(summary.test), summary.speech_seconds / 3600))
+    up_to_date = len(summary.train) + len(summary.test) - summary.computed
+    print('%d computed%s, %d up to date' % (
+        summary.computed, ' at %.0f x real time' % summary.speed if summary.computed else '',
+        up_to_date))
+    print('python train.py ' + ' '.join('--%s=%s' % (flag, shlex.quote(value)) for flag, value in (
+        ('filelist', os.path.join(args.data_dir, 'train.scp')),
+        ('wave_dir', summary.wave_dir), ('lc_dir', args.mel_dir))))
+
+
+def main():
+    args = parse_arguments()
+    hp = params.override(params.preset(args.preset or params.DEFAULT_PRESET), args.hparams)
+    min_samples = hp.mel.n_fft if args.min_seconds is None else max(
+        hp.hop_length, int(args.min_seconds * hp.sample_rate))
+    try:
+        summary = preprocess(args.wave_dir, args.mel_dir, args.data_dir, hp, args.test_size,
+                             args.seed, args.num_workers, min_samples)
+    except OSError as error:
+        raise UserError('cannot write %s (%s)' % (error.filename or args.data_dir,
+                                                  error.strerror or error))
+    report(summary, args)
+    return 1 if summary.skipped else 0
+
+
+if __name__ == '__main__':
+    run_script(main)
