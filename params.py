@@ -135,6 +135,13 @@ class HParams:
         """Mel frames a training clip."""
         return self.clip_samples // self.hop_length
 
+    @property
+    def upsample_stride(self) -> int:
+        """Stride of one transposed convolution: two of them make up a frame, or one alone."""
+        if self.upsampling == 'two_transposed':
+            return int(round(self.hop_length ** 0.5))
+        return self.hop_length
+
     def flow_channels(self, k: int) -> int:
         """Channels that flow k works on, after the early outputs before it."""
         return self.n_group - self.n_early_size * (k // self.n_early_every)
@@ -152,35 +159,6 @@ MODEL_FIELDS = DATA_FIELDS + (
     'residual_channels', 'skip_channels', 'kernel_size', 'causal', 'encoder', 'encoder_layers',
     'encoder_width', 'encoder_channels', 'upsampling', 'upsample_width', 'upsample_channels',
     'mel_mean', 'mel_std')
-
-PRESETS = {
-    # weixsong/WaveGlow as its README trains it.
-    'seed': HParams(),
-    # Section 3 of the paper.
-    'paper': HParams(mel_profile='tacotron2', residual_channels=512, skip_channels=256,
-                     encoder='none', upsampling='transposed', upsample_width=1024, lr=1e-4,
-                     lr_decay_rate=1.0, batch_size=24, clip_samples=16000),
-    # The model that NVIDIA published with 256 channels.
-    'nvidia': HParams(mel_profile='tacotron2', encoder='none', upsampling='transposed',
-                      upsample_width=1024, sigma=1.0, lr=1e-4, lr_decay_rate=1.0, batch_size=3,
-                      clip_samples=16000),
-    # Trains on a laptop's CPU.
-    'small': HParams(sample_rate=16000, mel_profile='tacotron2', n_flows=8, n_group=16,
-                     n_early_every=3, sigma=1.0, audio_scale=6.0, n_layers=6,
-                     residual_channels=64, skip_channels=64, encoder='none', mel_mean=-5.0,
-                     mel_std=2.0, batch_size=8, clip_samples=8192, warmup_steps=50, clip_norm=10.0,
-                     lr_decay_rate=1.0, summary_every=20, eval_every=200, gen_test_wave_every=500,
-                     save_every=500, save_minutes=5.0),
-}
-DEFAULT_PRESET = 'seed'
-
-
-def preset(name: str) -> HParams:
-    """The preset called `name`; UserError names the nearest one if there is none."""
-    if name not in PRESETS:
-        raise UserError('there is no preset %r; %s' % (name, _nearest(name, PRESETS)))
-    return PRESETS[name]
-
 
 def override(hparams: HParams, text: str) -> HParams:
     """`hparams` with the changes that `text` ('lr=1e-4,batch_size=8') lists.
@@ -343,23 +321,43 @@ def _validate_combinations(hp):
         raise UserError('mel profile %s reaches %g Hz, over half the sample rate of %d Hz; take '
                         'sample_rate=%d or more' % (hp.mel_profile, hp.mel.fmax, hp.sample_rate,
                                                     2 * hp.mel.fmax))
-    stride = upsample_stride(hp)
-    if hp.upsampling != 'repeat' and hp.upsample_width < stride:
+    if hp.upsampling == 'two_transposed' and hp.upsample_stride ** 2 != hp.hop_length:
+        raise UserError('upsampling=two_transposed needs a hop that is a square, not %d; take '
+                        'upsampling=transposed' % hp.hop_length)
+    if hp.upsampling != 'repeat' and hp.upsample_width < hp.upsample_stride:
         raise UserError('upsample_width=%d is less than the stride of %d of upsampling=%s, which '
                         'would leave samples without a condition; take a multiple of the stride'
-                        % (hp.upsample_width, stride, hp.upsampling))
+                        % (hp.upsample_width, hp.upsample_stride, hp.upsampling))
     if hp.causal and (hp.encoder == 'blstm' or hp.upsampling == 'two_transposed'):
         raise UserError('causal=true goes with encoder=none or conv and upsampling=repeat or '
                         'transposed: encoder=%s with upsampling=%s looks ahead'
                         % (hp.encoder, hp.upsampling))
 
 
-def upsample_stride(hp: HParams) -> int:
-    """Stride, in samples, of one transposed convolution of `hp.upsampling`."""
-    if hp.upsampling != 'two_transposed':
-        return hp.hop_length
-    root = int(round(hp.hop_length ** 0.5))
-    if root * root != hp.hop_length:
-        raise UserError('upsampling=two_transposed needs a hop that is a square, not %d; take '
-                        'upsampling=transposed' % hp.hop_length)
-    return root
+PRESETS = {
+    # weixsong/WaveGlow as its README trains it.
+    'seed': HParams(),
+    # Section 3 of the paper.
+    'paper': HParams(mel_profile='tacotron2', residual_channels=512, skip_channels=256,
+                     encoder='none', upsampling='transposed', upsample_width=1024, lr=1e-4,
+                     lr_decay_rate=1.0, batch_size=24, clip_samples=16000),
+    # The model that NVIDIA published with 256 channels.
+    'nvidia': HParams(mel_profile='tacotron2', encoder='none', upsampling='transposed',
+                      upsample_width=1024, sigma=1.0, lr=1e-4, lr_decay_rate=1.0, batch_size=3,
+                      clip_samples=16000),
+    # Trains on a laptop's CPU.
+    'small': HParams(sample_rate=16000, mel_profile='tacotron2', n_flows=8, n_group=16,
+                     n_early_every=3, sigma=1.0, audio_scale=6.0, n_layers=6,
+                     residual_channels=64, skip_channels=64, encoder='none', mel_mean=-5.0,
+                     mel_std=2.0, batch_size=8, clip_samples=8192, warmup_steps=50, clip_norm=10.0,
+                     lr_decay_rate=1.0, summary_every=20, eval_every=200, gen_test_wave_every=500,
+                     save_every=500, save_minutes=5.0),
+}
+DEFAULT_PRESET = 'seed'
+
+
+def preset(name: str) -> HParams:
+    """The preset called `name`; UserError names the nearest one if there is none."""
+    if name not in PRESETS:
+        raise UserError('there is no preset %r; %s' % (name, _nearest(name, PRESETS)))
+    return PRESETS[name]

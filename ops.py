@@ -1,0 +1,272 @@
+"""What the model is made of: weight norm, dilated convolutions, 1x1 convolutions, conditioning.
+
+Channels last. Every function builds its part of the default graph from its arguments alone;
+variables come from `tf.get_variable` in the scope that the caller has opened. An initial value
+depends on the graph's seed and the variable's name, not on what was built before it.
+"""
+import zlib
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+
+def variable(name, shape, initializer, dtype=tf.float32):
+    return tf.get_variable(name, shape, dtype, initializer, use_resource=True)
+
+
+def variable_seed(name):
+    """A seed of its own for the initial value of variable `name` of the current scope."""
+    return zlib.crc32((tf.get_variable_scope().name + '/' + name).encode()) & 0x7fffffff
+
+
+def bias(name, size, dtype=tf.float32):
+    return variable(name, [size], tf.zeros_initializer(), dtype)
+
+
+def weight_norm(name, shape, dtype=tf.float32):
+    """Filters [width, in, out] as g v / ||v||, one g an output channel.
+
+    Salimans & Kingma 2016, arXiv 1602.07868. They start with norm 1.
+    """
+    with tf.variable_scope(name):
+        v = variable('v', shape, tf.random_normal_initializer(seed=variable_seed('v')), dtype)
+        g = variable('g', shape[-1:], tf.ones_initializer(), dtype)
+    return v * (g * tf.rsqrt(tf.reduce_sum(tf.square(v), axis=[0, 1])))
+
+
+def conv_1x1(x, filters):
+    """x [..., in] with filters [1, in, out] -> [..., out]."""
+    return tf.tensordot(x, filters[0], 1)
+
+
+# --- Dilated convolution: one function, three forms -----------------------------------------------
+
+def dilated_conv(x, filters, dilation, causal=False, form='time_to_batch'):
+    """Dilated 1-D convolution with zeros beyond both ends.
+
+    y[t] = sum_j x[t + (j - shift) * dilation] filters[j], with shift = width - 1 if causal (back
+    only), else (width - 1) / 2 (centred, as in the paper; width odd).
+
+    Args:
+      x: [batch, steps, in].
+      filters: [width, in, out].
+      dilation: steps between two taps.
+      form: a key of CONV_FORMS. All compute the same values and gradients; docs/nhwc.md tells why
+        there are three. `time_to_batch` needs nothing but an undilated convolution.
+
+    Returns: [batch, steps, out].
+    """
+    span = (filters.shape.as_list()[0] - 1) * dilation
+    left = span if causal else span // 2
+    return CONV_FORMS[form](tf.pad(x, [[0, 0], [left, span - left], [0, 0]]), filters, dilation)
+
+
+def _time_to_batch(x, filters, dilation):
+    """The form of tensorflow-wavenet: every dilation-th step becomes a batch row of its own."""
+    if dilation == 1:
+        return tf.nn.conv1d(x, filters, stride=1, padding='VALID')
+    batch, steps, channels = shape_of(x)
+    width, _, out_channels = shape_of(filters)
+    rows = -(-steps // dilation)
+    x = tf.pad(x, [[0, 0], [0, rows * dilation - steps], [0, 0]])
+    x = tf.transpose(tf.reshape(x, [batch, rows, dilation, channels]), [0, 2, 1, 3])
+    y = tf.nn.conv1d(tf.reshape(x, [batch * dilation, rows, channels]), filters, stride=1,
+                     padding='VALID')
+    y = tf.reshape(y, [batch, dilation, rows - width + 1, out_channels])
+    y = tf.reshape(tf.transpose(y, [0, 2, 1, 3]), [batch, -1, out_channels])
+    return y[:, :steps - (width - 1) * dilation]
+
+
+def _conv2d_nhwc(x, filters, dilation):
+    y = tf.nn.conv2d(x[:, None], filters[None], strides=[1, 1, 1, 1], padding='VALID',
+                     data_format='NHWC', dilations=[1, 1, dilation, 1])
+    return y[:, 0]
+
+
+def _conv2d_nchw(x, filters, dilation):
+    y = tf.nn.conv2d(tf.transpose(x, [0, 2, 1])[:, :, None], filters[None], strides=[1, 1, 1, 1],
+                     padding='VALID', data_format='NCHW', dilations=[1, 1, 1, dilation])
+    return tf.transpose(y[:, :, 0], [0, 2, 1])
+
+
+CONV_FORMS = {
+    'time_to_batch': _time_to_batch,
+    'conv2d_nhwc': _conv2d_nhwc,
+    'conv2d_nchw': _conv2d_nchw,
+}
+
+
+# --- Invertible 1x1 convolution -------------------------------------------------------------------
+
+def invertible_1x1_weight(channels, dtype=tf.float32):
+    """W [channels, channels] of y = x W: a random rotation (or reflection) at first."""
+    return variable('W', [channels, channels],
+                    tf.orthogonal_initializer(seed=variable_seed('W')), dtype)
+
+
+def log_abs_det(w):
+    """log|det w|, a scalar of w's type, from an LU decomposition in float64."""
+    return tf.cast(tf.linalg.slogdet(tf.cast(w, tf.float64)).log_abs_determinant, w.dtype)
+
+
+def inverse(w):
+    """The inverse of matrix w, computed in float64, in w's type."""
+    return tf.cast(tf.linalg.inv(tf.cast(w, tf.float64)), w.dtype)
+
+
+# --- The condition: encoding and upsampling -------------------------------------------------------
+
+def conv_encoder(x, layers, width, channels, causal=False, mask=None):
+    """`layers` convolutions of `width` taps with ReLU: [batch, frames, in] -> [.., channels].
+
+    mask: [batch, frames, 1], 0 beyond the end of an utterance in a batch of several lengths.
+    """
+    for i in range(layers):
+        with tf.variable_scope('layer_%d' % i):
+            filters = variable('filter', [width, static_channels(x), channels],
+                               tf.glorot_uniform_initializer(seed=variable_seed('filter')),
+                               x.dtype)
+            x = tf.nn.relu(dilated_conv(masked(x, mask), filters, 1, causal)
+                           + bias('bias', channels, x.dtype))
+    return x
+
+
+def blstm_encoder(x, layers, channels, lengths=None):
+    """Bidirectional LSTMs: [batch, frames, in] -> [batch, frames, 2 * channels], float32.
+
+    lengths: [batch] frames of each utterance, where they differ.
+    """
+    if lengths is None:
+        batch, frames, _ = shape_of(x)
+        lengths = tf.fill([batch], frames)
+    for i in range(layers):
+        with tf.variable_scope('layer_%d' % i):
+            forward = _lstm(x, channels, 'fw')
+            backward = _lstm(tf.reverse_sequence(x, lengths, seq_axis=1), channels, 'bw')
+            x = tf.concat([forward, tf.reverse_sequence(backward, lengths, seq_axis=1)], axis=-1)
+    return x
+
+
+def _lstm(x, channels, name):
+    """A forward LSTM (Hochreiter & Schmidhuber 1997), gates in the order i, j, f, o; forget bias 1.
+
+    BlockLSTM is a kernel of every TensorFlow from 1.0 on, on CPU and GPU, with a gradient.
+    """
+    with tf.variable_scope(name):
+        kernel = variable('kernel', [static_channels(x) + channels, 4 * channels],
+                          tf.glorot_uniform_initializer(seed=variable_seed('kernel')), x.dtype)
+        b = bias('bias', 4 * channels, x.dtype)
+    batch, frames, _ = shape_of(x)
+    zeros = tf.zeros(tf.stack([batch, channels]), x.dtype)
+    peephole = tf.zeros([channels], x.dtype)
+    h = tf.raw_ops.BlockLSTM(
+        seq_len_max=tf.cast(frames, tf.int64), x=tf.transpose(x, [1, 0, 2]), cs_prev=zeros,
+        h_prev=zeros, w=kernel, wci=peephole, wcf=peephole, wco=peephole, b=b, forget_bias=1.0,
+        cell_clip=-1.0, use_peephole=False).h
+    h.set_shape([None, None, channels])
+    return tf.transpose(h, [1, 0, 2])
+
+
+def transposed_upsampling(x, width, stride):
+    """One transposed convolution: [batch, frames, c] -> [batch, frames * stride, c].
+
+    NVIDIA's form: output sample t hears the frames f with f * stride <= t < f * stride + width.
+    """
+    batch, frames, _ = shape_of(x)
+    channels = static_channels(x)
+    filters = variable('filter', [width, channels, channels],
+                       tf.random_normal_initializer(stddev=(channels * width / stride) ** -0.5,
+                                                    seed=variable_seed('filter')), x.dtype)
+    shape = tf.stack([batch, (frames - 1) * stride + width, channels])
+    y = tf.nn.conv1d_transpose(x, filters, shape, strides=stride, padding='VALID')
+    y = y[:, :frames * stride] + bias('bias', channels, x.dtype)
+    y.set_shape([None, None, channels])
+    return y
+
+
+def two_transposed_upsampling(x, width, stride, channels, lengths=None):
+    """Two transposed convolutions with ReLU, no bias: [batch, frames * stride^2, channels].
+
+    The seed's form. lengths: [batch] frames of each utterance, where they differ.
+    """
+    for name in ('layer1', 'layer2'):
+        batch, steps, _ = shape_of(x)
+        in_channels = static_channels(x)
+        filters = variable(name, [width, channels, in_channels],
+                           tf.random_normal_initializer(
+                               stddev=(2.0 * stride / (in_channels * width)) ** 0.5,
+                               seed=variable_seed(name)), x.dtype)
+        shape = tf.stack([batch, steps * stride, channels])
+        x = tf.nn.relu(tf.nn.conv1d_transpose(masked(x, sequence_mask(lengths, steps, x.dtype)),
+                                              filters, shape, strides=stride, padding='SAME'))
+        x.set_shape([None, None, channels])
+        lengths = None if lengths is None else lengths * stride
+    return x
+
+
+# --- Shapes ---------------------------------------------------------------------------------------
+
+def shape_of(x):
+    """The sizes of x: numbers where the graph knows them, scalar tensors where it does not."""
+    dynamic = tf.shape(x)
+    return [dynamic[i] if size is None else size for i, size in enumerate(x.shape.as_list())]
+
+
+def static_channels(x):
+    return x.shape.as_list()[-1]
+
+
+def sequence_mask(lengths, steps, dtype):
+    """[batch, steps, 1], 1 before each length and 0 from there on; None without lengths."""
+    if lengths is None:
+        return None
+    return tf.sequence_mask(lengths, steps, dtype)[:, :, None]
+
+
+def masked(x, mask):
+    return x if mask is None else x * mask
+
+
+# --- Does the device compute what it should? ------------------------------------------------------
+
+def impulse_check(conv, device, config=None, dilation=4):
+    """What `conv` computes wrongly on `device`, in words; '' if it is right.
+
+    Runs a dilated convolution of an impulse and its two gradients, through the graph optimizer
+    that training goes through, against their definition in NumPy. A convolution that loses its
+    dilation trains without an error, and every loss falls: docs/nhwc.md.
+
+    Args:
+      conv: a function (x, filters, dilation, causal=...) like `dilated_conv`.
+      device: a TensorFlow device name.
+      config: tf.ConfigProto of the session.
+    """
+    steps, channels, width = 64, 8, 3
+    rng = np.random.RandomState(0)
+    x = np.zeros([1, steps, channels], np.float32)
+    x[0, steps // 2] = rng.randn(channels)
+    filters = rng.randn(width, channels, channels).astype(np.float32)
+    dy = np.zeros_like(x)
+    dy[0, steps // 2 + dilation] = rng.randn(channels)
+    expected = [np.zeros_like(x), np.zeros_like(x), np.zeros_like(filters)]
+    for tap in range(width):
+        shift = (tap - 1) * dilation
+        rolled = np.roll(x, -shift, axis=1)
+        expected[0] += rolled.dot(filters[tap])
+        expected[1] += np.roll(dy, shift, axis=1).dot(filters[tap].T)
+        expected[2][tap] = np.tensordot(rolled[0], dy[0], [0, 0])
+    with tf.Graph().as_default(), tf.device(device):
+        feeds = [tf.placeholder(tf.float32, value.shape) for value in (x, filters, dy)]
+        try:
+            y = conv(feeds[0], feeds[1], dilation, causal=False)
+            # An optimizer may leave alone what is fetched: fetch copies.
+            fetches = [tf.identity(t) for t in [y] + tf.gradients(y, feeds[:2], feeds[2])]
+            with tf.Session(config=config) as session:
+                found = session.run(fetches, dict(zip(feeds, (x, filters, dy))))
+        except (tf.errors.OpError, ValueError) as error:
+            return 'it fails there (%s)' % str(getattr(error, 'message', error)).splitlines()[0]
+    wrong = [name for name, a, b in zip(('its values', "its input's gradient",
+                                         "its filters' gradient"), found, expected)
+             if a.shape != b.shape
+             or not np.allclose(a, b, rtol=1e-2, atol=1e-2 * np.abs(b).max())]
+    return 'wrong: ' + ', '.join(wrong) if wrong else ''

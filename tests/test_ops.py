@@ -1,0 +1,247 @@
+"""ops.py against plain NumPy."""
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from graphs import assign, session, trainable
+
+import ops
+
+TF1 = tf.__version__.startswith('1.')
+
+
+def numpy_dilated_conv(x, filters, dilation, causal):
+    """The definition, a sum over taps, with zeros beyond both ends."""
+    width = len(filters)
+    shift = width - 1 if causal else (width - 1) // 2
+    steps = x.shape[1]
+    y = np.zeros(x.shape[:2] + filters.shape[2:])
+    for t in range(steps):
+        for j in range(width):
+            source = t + (j - shift) * dilation
+            if 0 <= source < steps:
+                y[:, t] += x[:, source] @ filters[j]
+    return y
+
+
+def numpy_gradients(x, filters, dilation, causal, dy):
+    """The gradients of sum(y * dy) by the definition's transpose, tap by tap."""
+    width = len(filters)
+    shift = width - 1 if causal else (width - 1) // 2
+    dx, df = np.zeros_like(x), np.zeros_like(filters)
+    for t in range(x.shape[1]):
+        for j in range(width):
+            source = t + (j - shift) * dilation
+            if 0 <= source < x.shape[1]:
+                dx[:, source] += dy[:, t] @ filters[j].T
+                df[j] += x[:, source].T @ dy[:, t]
+    return dx, df
+
+
+def forms_that_run():
+    """On TensorFlow 1.15 a CPU has no NCHW convolution and no dilated gradient: asserted below."""
+    return ['time_to_batch'] if TF1 else sorted(ops.CONV_FORMS)
+
+
+@pytest.mark.parametrize('form', forms_that_run())
+@pytest.mark.parametrize('causal', [False, True])
+@pytest.mark.parametrize('width', [2, 3, 5])
+def test_dilated_conv_and_gradients(form, causal, width):
+    if width % 2 == 0 and not causal:
+        width = 1
+    rng = np.random.RandomState(0)
+    for dilation in (1, 2, 4, 8, 16, 32, 64, 128):
+        for steps in (1, 3, 37, 130, 261):
+            x = rng.randn(2, steps, 3).astype(np.float32)
+            filters = rng.randn(width, 3, 4).astype(np.float32)
+            dy = rng.randn(2, steps, 4).astype(np.float32)
+            with session() as sess:
+                # steps unknown to the graph on every other case
+                shape = x.shape if steps % 4 == 1 else [None, None, 3]
+                x_in, f_in = tf.placeholder(tf.float32, shape), tf.constant(filters)
+                y = ops.dilated_conv(x_in, f_in, dilation, causal, form)
+                found = sess.run([y] + tf.gradients(y, [x_in, f_in], dy), {x_in: x})
+            expected = (numpy_dilated_conv(x, filters, dilation, causal),) + numpy_gradients(
+                x, filters, dilation, causal, dy)
+            for a, b in zip(found, expected):
+                np.testing.assert_allclose(a, b, atol=2e-5 * (1 + np.abs(b).max()))
+
+
+def test_impulse_check_passes_what_runs_and_names_what_does_not():
+    for form in ops.CONV_FORMS:
+        def conv(x, filters, dilation, causal=False):
+            return ops.dilated_conv(x, filters, dilation, causal, form)
+        fault = ops.impulse_check(conv, '/cpu:0')
+        if form in forms_that_run():
+            assert fault == ''
+        else:
+            assert fault.startswith('it fails there (')
+
+
+def test_impulse_check_finds_a_gradient_of_another_function():
+    """Forward and input's gradient with different dilations, either way round."""
+    @tf.custom_gradient
+    def broken(x, filters):
+        y = ops.dilated_conv(x, filters, 1)
+        dilated = ops.dilated_conv(x, filters, 4)
+
+        def gradients(dy):
+            return tf.gradients(dilated, x, dy)[0], tf.gradients(y, filters, dy)[0]
+        return y, gradients
+
+    fault = ops.impulse_check(lambda x, f, dilation, causal: broken(x, f), '/cpu:0')
+    assert fault == "wrong: its values, its filters' gradient"
+
+    @tf.custom_gradient
+    def other_way_round(x, filters):
+        y = ops.dilated_conv(x, filters, 4)
+        undilated = ops.dilated_conv(x, filters, 1)
+
+        def gradients(dy):
+            return tf.gradients(undilated, x, dy)[0], tf.gradients(y, filters, dy)[0]
+        return y, gradients
+
+    fault = ops.impulse_check(lambda x, f, dilation, causal: other_way_round(x, f), '/cpu:0')
+    assert fault == "wrong: its input's gradient"
+
+
+def test_weight_norm():
+    """w = g v / ||v|| an output channel, whatever the length of v."""
+    rng = np.random.RandomState(0)
+    with session() as sess:
+        w = ops.weight_norm('conv', [3, 5, 7])
+        sess.run(tf.global_variables_initializer())
+        norms = np.sqrt((sess.run(w) ** 2).sum(axis=(0, 1)))
+        np.testing.assert_allclose(norms, 1, rtol=1e-5)
+        v_value, g_value = rng.randn(3, 5, 7), rng.randn(7)
+        assign(sess, {trainable('conv/v'): v_value, trainable('conv/g'): g_value})
+        expected = g_value * v_value / np.sqrt((v_value ** 2).sum(axis=(0, 1)))
+        np.testing.assert_allclose(sess.run(w), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_initial_values_depend_on_name_and_seed_only():
+    values = []
+    for seed, unrelated in ((1, 0), (1, 3), (2, 0)):
+        with session() as sess:
+            tf.set_random_seed(seed)
+            for i in range(unrelated):
+                tf.random.normal([i + 1])
+            with tf.variable_scope('a'):
+                w = ops.weight_norm('conv', [1, 2, 3])
+            with tf.variable_scope('b'):
+                other = ops.weight_norm('conv', [1, 2, 3])
+            sess.run(tf.global_variables_initializer())
+            values.append(sess.run(w))
+            assert np.abs(sess.run(other) - values[-1]).max() > 0.1
+    np.testing.assert_array_equal(values[0], values[1])
+    assert np.abs(values[0] - values[2]).max() > 0.1
+
+
+def test_invertible_1x1():
+    rng = np.random.RandomState(0)
+    with session() as sess:
+        w = ops.invertible_1x1_weight(8)
+        sess.run(tf.global_variables_initializer())
+        start = sess.run(w)
+        np.testing.assert_allclose(start @ start.T, np.eye(8), atol=1e-5)
+        value = rng.randn(8, 8)
+        assign(sess, {w: value})
+        log_det = ops.log_abs_det(w)
+        gradient = tf.gradients(log_det, w)[0]
+        found = sess.run([log_det, ops.inverse(w), gradient])
+    np.testing.assert_allclose(found[0], np.log(abs(np.linalg.det(value))), rtol=1e-5)
+    np.testing.assert_allclose(found[1] @ value, np.eye(8), atol=1e-4)
+    np.testing.assert_allclose(found[2], np.linalg.inv(value).T, rtol=1e-3, atol=1e-4)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def numpy_lstm(x, kernel, bias):
+    """x [frames, in] -> [frames, cells]; gates i, j, f, o with a forget bias of 1."""
+    cells = kernel.shape[1] // 4
+    c, h, out = np.zeros(cells), np.zeros(cells), []
+    for row in x:
+        i, j, f, o = np.split(np.concatenate([row, h]) @ kernel + bias, 4)
+        c = sigmoid(f + 1) * c + sigmoid(i) * np.tanh(j)
+        h = sigmoid(o) * np.tanh(c)
+        out.append(h)
+    return np.array(out)
+
+
+def test_blstm_encoder_and_its_gradient():
+    """Values against NumPy, utterance by utterance; a gradient against finite differences."""
+    rng = np.random.RandomState(0)
+    x, lengths = rng.randn(2, 9, 4).astype(np.float32), [9, 6]
+    with session() as sess:
+        x_in = tf.placeholder(tf.float32, [None, None, 4])
+        y = ops.blstm_encoder(x_in, 1, 5, tf.constant(lengths))
+        kernel = trainable('bw/kernel')
+        objective = tf.reduce_sum(tf.sin(y[:, :6]))
+        gradients = tf.gradients(objective, [x_in, kernel])
+        sess.run(tf.global_variables_initializer())
+        assign(sess, {v: 0.5 * rng.randn(*v.shape.as_list()) for v in tf.trainable_variables()})
+        values = {v.op.name: sess.run(v) for v in tf.trainable_variables()}
+        found = sess.run(y, {x_in: x})
+        assert found.shape == (2, 9, 10)
+        for row, length in enumerate(lengths):
+            for name, half, step in (('fw', slice(0, 5), 1), ('bw', slice(5, 10), -1)):
+                expected = numpy_lstm(x[row, :length][::step], values['layer_0/%s/kernel' % name],
+                                      values['layer_0/%s/bias' % name])[::step]
+                np.testing.assert_allclose(found[row, :length, half], expected, atol=1e-5)
+        dx, dkernel = sess.run(gradients, {x_in: x})
+        step = 1e-2
+        for index in ((0, 3, 2), (1, 5, 0)):
+            up, down = x.copy(), x.copy()
+            up[index] += step
+            down[index] -= step
+            slope = (sess.run(objective, {x_in: up}) - sess.run(objective, {x_in: down})) / 2 / step
+            np.testing.assert_allclose(dx[index], slope, rtol=2e-2, atol=2e-3)
+        ends = []
+        for sign in (1, -1):
+            moved = values['layer_0/bw/kernel'].copy()
+            moved[1, 7] += sign * step
+            assign(sess, {kernel: moved})
+            ends.append(sess.run(objective, {x_in: x}))
+        np.testing.assert_allclose(dkernel[1, 7], (ends[0] - ends[1]) / 2 / step, rtol=2e-2,
+                                   atol=2e-3)
+
+
+def numpy_transposed(x, filters, stride):
+    """[frames, in] with [width, out, in] -> [(frames - 1) * stride + width, out]."""
+    y = np.zeros([(len(x) - 1) * stride + len(filters), filters.shape[1]])
+    for f, row in enumerate(x):
+        y[f * stride:f * stride + len(filters)] += filters @ row
+    return y
+
+
+def test_transposed_upsampling_is_nvidias():
+    rng = np.random.RandomState(0)
+    x = rng.randn(2, 5, 3).astype(np.float32)
+    with session() as sess:
+        y = ops.transposed_upsampling(tf.constant(x), 16, 4)
+        sess.run(tf.global_variables_initializer())
+        assign(sess, {v: rng.randn(*v.shape.as_list()) for v in tf.trainable_variables()})
+        found, filters, bias = sess.run([y, trainable('filter'), trainable('bias')])
+    for row in range(2):
+        expected = numpy_transposed(x[row], filters, 4)[:20] + bias
+        np.testing.assert_allclose(found[row], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize('width', [7, 8])
+def test_two_transposed_upsampling_is_the_seeds(width):
+    """SAME padding cuts (width - stride) samples, the larger half at the end; ReLU after each."""
+    rng = np.random.RandomState(0)
+    x, lengths = rng.randn(2, 5, 3).astype(np.float32), [5, 3]
+    with session() as sess:
+        y = ops.two_transposed_upsampling(tf.constant(x), width, 4, 6, tf.constant(lengths))
+        sess.run(tf.global_variables_initializer())
+        found, layer1, layer2 = sess.run([y, trainable('layer1'), trainable('layer2')])
+    cut = (width - 4) // 2
+    for row, length in enumerate(lengths):
+        expected = x[row, :length]
+        for filters in (layer1, layer2):
+            samples = 4 * len(expected)
+            expected = np.maximum(numpy_transposed(expected, filters, 4)[cut:cut + samples], 0)
+        assert np.abs(expected).max() > 0.1
+        np.testing.assert_allclose(found[row, :16 * length], expected, atol=1e-4)
