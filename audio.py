@@ -166,13 +166,13 @@ def mel_spectrogram(audio, sample_rate, profile: MelProfile):
     """
     audio = np.asarray(audio, np.float32)
     n_frames = 1 + len(audio) // profile.hop_length
+    edge = profile.n_fft // 2
+    if len(audio) <= edge:
+        audio = np.pad(audio, (0, edge + 1 - len(audio)), mode='constant')
     if profile.preemphasis:
         emphasized = audio.copy()
         emphasized[1:] -= np.float32(profile.preemphasis) * audio[:-1]
         audio = emphasized
-    edge = profile.n_fft // 2
-    if len(audio) <= edge:
-        audio = np.pad(audio, (0, edge + 1 - len(audio)), mode='constant')
     padded = np.pad(audio, edge, mode='reflect')
     # librosa centres a short window in n_fft samples. Where it stands changes the phases alone,
     # so the transform is told of the win_length samples under the window and no more.
