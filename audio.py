@@ -4,6 +4,7 @@ Knows no TensorFlow. Audio is float32 [samples], mono, -1 to 1; a mel is float32
 by one of `params.MEL_PROFILES`.
 """
 import functools
+import io
 import os
 import struct
 
@@ -90,8 +91,10 @@ def write_wav(path, audio, sample_rate):
         pcm, clipped = to_pcm16(np.reshape(audio, [-1]))
     except UserError as error:
         raise UserError('%s: %s' % (path, error))
+    content = io.BytesIO()      # so that a full disk is Python's to tell, not a C callback's
+    soundfile.write(content, pcm, sample_rate, subtype='PCM_16', format='WAV')
     with atomic_open(path, 'wb') as f:
-        soundfile.write(f, pcm, sample_rate, subtype='PCM_16', format='WAV')
+        f.write(content.getbuffer())
     return clipped
 
 

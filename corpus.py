@@ -17,8 +17,8 @@ from params import UserError
 
 MANIFEST = '.preprocessed.json'     # in data_dir: what was made of which version of which file
 MARKER = 'CONVERTED.txt'            # in a folder of converted wavs
-MARKER_TEXT = ('Converted copies of a corpus, for training. preprocess_data.py makes and removes '
-               'them; keep nothing else here.\n')
+MARKER_TEXT = ('Copies of a corpus for training, converted where need be and hard links where not.\n'
+               'preprocess_data.py makes and removes them; keep nothing else here.\n')
 
 
 def stamp(path):
@@ -96,8 +96,8 @@ def converted_dir(data_dir, wave_dir, sample_rate):
     """The folder for converted wavs: data_dir/wavs, unless that is where the corpus itself lies."""
     for folder in ('wavs', 'wavs_%d' % sample_rate):
         path = os.path.join(data_dir, folder)
-        free = not os.path.isdir(path) or not os.listdir(path) or os.path.exists(
-            os.path.join(path, MARKER))
+        free = (not os.path.isdir(path) or os.path.exists(os.path.join(path, MARKER))
+                or all(name.startswith('.tmp-') for name in os.listdir(path)))
         if free and not is_within(wave_dir, path):
             return path
     raise UserError('%s holds files that are not of this program; take another --data_dir' % path)

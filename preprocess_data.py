@@ -9,7 +9,7 @@ and container that soundfile reads; names that begin with a dot are passed over.
     data_dir/train.scp      the names to train on, and test.scp, those held out
     data_dir/skipped.tsv    what could not be used, and why
     data_dir/wavs/NAME.wav  the whole corpus as mono PCM16 at the sample rate of the preset, unless
-                            wave_dir is that already
+                            wave_dir is that already (in wavs_RATE if wavs holds the corpus itself)
     params.json             the hyperparameters, in mel_dir and data_dir
 
 and prints the command to train with. Run again, it computes what is new or changed. Exit status:
@@ -86,6 +86,8 @@ def compute(job):
             clipped = audio.write_wav(job.wav, wave, job.sample_rate)
             wave = audio.read_wav(job.wav, job.sample_rate)     # the mel of what training hears
         audio.save_mel(job.mel, audio.mel_spectrogram(wave, job.sample_rate, job.profile))
+    except MemoryError:
+        return 'skipped', 'too long for the memory there is; cut it'
     except OSError as error:
         return 'failed', 'cannot write %s (%s)' % (error.filename or job.mel,
                                                    error.strerror or error)
@@ -173,8 +175,8 @@ def plan(sources, old, wave_dir, mel_dir, wavs, hp, min_samples):
         before = old.get(name, {})
         if (all(before.get(key) == value for key, value in record.items())
                 and before.get('mel') and before['mel'] == stamp(mel)
-                and (plain or before['wav'] and before['wav'] == stamp(wav))
-                and before['samples'] >= min_samples):
+                and (plain or before.get('wav') and before['wav'] == stamp(wav))
+                and before.get('samples', 0) >= min_samples):
             kept[name] = dict(before)
         else:
             begun[name] = record
@@ -187,19 +189,22 @@ def compute_all(jobs, begun, kept, old, data_dir, num_workers):
     """Runs the jobs; returns ({NAME: record} of the usable, {NAME: reason} of the others)."""
     records, unusable = dict(kept), {}
     saved = time.monotonic()
-    results = run_jobs(jobs, num_workers)
-    with contextlib.closing(results), tqdm.tqdm(total=len(jobs), unit='file') as progress:
-        for job, (outcome, result) in results:
-            progress.update()
-            if outcome == 'failed':
-                raise UserError(result)
-            if outcome == 'skipped':
-                unusable[job.name] = result
-            else:
-                records[job.name] = dict(begun[job.name], **result)
-            if time.monotonic() - saved > 10:       # a run that is killed is not all in vain
-                corpus.write_manifest(data_dir, dict(old, **records))
-                saved = time.monotonic()
+    bar = tqdm.tqdm(total=len(jobs), unit='file', disable=not jobs)
+    try:
+        with contextlib.closing(run_jobs(jobs, num_workers)) as results, bar:
+            for job, (outcome, result) in results:
+                bar.update()
+                if outcome == 'failed':
+                    raise UserError(result)
+                if outcome == 'skipped':
+                    unusable[job.name] = result
+                else:
+                    records[job.name] = dict(begun[job.name], **result)
+                if time.monotonic() - saved > 10:
+                    corpus.write_manifest(data_dir, dict(old, **records))
+                    saved = time.monotonic()
+    finally:        # a run that is stopped is not in vain; one that is killed has the last save
+        corpus.write_manifest(data_dir, dict(old, **records))
     return records, unusable
 
 
