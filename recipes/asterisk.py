@@ -61,8 +61,8 @@ def unpack(package, directory):
 def decode_g722(path):
     """float32 [samples] at SAMPLE_RATE of a headerless G.722 file.
 
-    The codec carries 14 bits and its decoder scales them to 16, so full scale is full scale: these
-    prompts peak at about 0.7.
+    The decoder keeps the level (a tone encoded at half of full scale comes back at half), so the
+    prompts stay as loud as they were recorded: the loudest peaks at 0.74.
     """
     import av
     with av.open(path, format='g722') as container:
