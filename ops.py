@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 
-def variable(name, shape, initializer, dtype=tf.float32):
-    return tf.get_variable(name, shape, dtype, initializer, use_resource=True)
+def variable(name, shape, initializer, dtype=tf.float32, trainable=True):
+    return tf.get_variable(name, shape, dtype, initializer, trainable=trainable, use_resource=True)
 
 
 def variable_seed(name):
@@ -36,7 +36,7 @@ def weight_norm(name, shape, dtype=tf.float32):
 
 def conv_1x1(x, filters):
     """x [..., in] with filters [1, in, out] -> [..., out]."""
-    return tf.tensordot(x, filters[0], 1)
+    return tf.tensordot(x, tf.squeeze(filters, 0), 1)
 
 
 # --- Dilated convolution: one function, three forms -----------------------------------------------
@@ -73,8 +73,13 @@ def _time_to_batch(x, filters, dilation):
     y = tf.nn.conv1d(tf.reshape(x, [batch * dilation, rows, channels]), filters, stride=1,
                      padding='VALID')
     y = tf.reshape(y, [batch, dilation, rows - width + 1, out_channels])
-    y = tf.reshape(tf.transpose(y, [0, 2, 1, 3]), [batch, -1, out_channels])
-    return y[:, :steps - (width - 1) * dilation]
+    y = tf.reshape(tf.transpose(y, [0, 2, 1, 3]),
+                   [batch, (rows - width + 1) * dilation, out_channels])
+    if isinstance(steps, int) and steps % dilation == 0:
+        return y
+    y = tf.slice(y, [0, 0, 0], tf.stack([-1, steps - (width - 1) * dilation, -1]))
+    y.set_shape([None, None, out_channels])
+    return y
 
 
 def _conv2d_nhwc(x, filters, dilation):
@@ -208,8 +213,9 @@ def two_transposed_upsampling(x, width, stride, channels, lengths=None):
 
 def shape_of(x):
     """The sizes of x: numbers where the graph knows them, scalar tensors where it does not."""
-    dynamic = tf.shape(x)
-    return [dynamic[i] if size is None else size for i, size in enumerate(x.shape.as_list())]
+    sizes = x.shape.as_list()
+    dynamic = tf.shape(x) if None in sizes else None
+    return [dynamic[i] if size is None else size for i, size in enumerate(sizes)]
 
 
 def static_channels(x):

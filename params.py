@@ -215,6 +215,13 @@ def differences(a: HParams, b: HParams, fields) -> str:
                      for name in fields if getattr(a, name) != getattr(b, name))
 
 
+def require_same(hparams: HParams, other: HParams, fields, where: str, advice: str):
+    """Raises UserError, naming `where` the other was found, if the two differ in `fields`."""
+    unlike = differences(hparams, other, fields)
+    if unlike:
+        raise UserError('this command and %s differ in %s; %s' % (where, unlike, advice))
+
+
 def add_arguments(parser):
     """Adds --preset and --hparams to an argparse parser."""
     parser.add_argument('--preset', metavar='NAME',

@@ -1,0 +1,144 @@
+"""Trains one small flow on real speech with three dilated convolutions, and draws the losses.
+
+    python docs/nhwc/experiment.py --filelist=corpus/train.scp --wave_dir=corpus/asterisk \
+        --lc_dir=corpus/mels --out_dir=docs/nhwc
+
+right       dilated, values and gradients
+lost        undilated, values and gradients: what TensorFlow 1.9.0 made of NHWC on a V100
+mismatched  undilated values and filter gradient, dilated input gradient: a gradient of another
+            function, what a graph of a single layer suggests and a training graph does not contain
+
+Writes losses.json and losses.png. The data is what preprocess_data.py --preset=small wrote, with its
+test.scp beside the file list. About 20 minutes on two cores.
+"""
+import argparse
+import json
+import os
+import sys
+import time
+from unittest import mock
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..'))
+import utils  # noqa: E402  first: it quiets TensorFlow
+import numpy as np  # noqa: E402
+import tensorflow.compat.v1 as tf  # noqa: E402
+import tqdm  # noqa: E402
+
+import audio  # noqa: E402
+import dataset  # noqa: E402
+import files  # noqa: E402
+import glow  # noqa: E402
+import ops  # noqa: E402
+import parallel  # noqa: E402
+import params  # noqa: E402
+import vocoder  # noqa: E402
+
+# The seed's proportions, groups of 8 and as many layers, at a size that trains in minutes.
+HP = params.preset('small').replace(n_flows=6, n_group=8, n_early_every=2, n_layers=8,
+                                    residual_channels=32, skip_channels=32, batch_size=4)
+dilated_conv = ops.dilated_conv
+
+
+def lost(x, filters, dilation, causal, form):
+    return dilated_conv(x, filters, 1, causal, form)
+
+
+def mismatched(x, filters, dilation, causal, form):
+    @tf.custom_gradient
+    def conv(x, filters):
+        y = dilated_conv(x, filters, 1, causal, form)
+        dilated = dilated_conv(x, filters, dilation, causal, form)
+        return y, lambda dy: (tf.gradients(dilated, x, dy)[0], tf.gradients(y, filters, dy)[0])
+    return conv(x, filters)
+
+
+CONVOLUTIONS = {'right': dilated_conv, 'lost': lost, 'mismatched': mismatched}
+
+
+def train(conv, train_set, test_set, args):
+    """(losses of training, [(step, held-out loss)], log-mel L1 of vocoded held-out speech)."""
+    with tf.Graph().as_default(), mock.patch.object(ops, 'dilated_conv', conv):
+        tf.set_random_seed(0)
+        clips = dataset.Clips(*tf.data.make_one_shot_iterator(dataset.training_clips(
+            train_set, args.wave_dir, args.lc_dir, HP, seed=0)).get_next())
+        loss, gradients = parallel.loss_and_gradients(clips, HP, ['/device:CPU:0'])
+        gradients, variables = zip(*gradients)
+        gradients, _ = tf.clip_by_global_norm(gradients, HP.clip_norm)
+        step = tf.train.AdamOptimizer(HP.lr).apply_gradients(zip(gradients, variables))
+        held = tf.data.make_initializable_iterator(dataset.whole_utterances(
+            test_set, args.wave_dir, args.lc_dir, HP))
+        clip = dataset.Clips(*held.get_next())
+        held_loss = glow.loss(clip.audio, clip.mel, HP).total
+        z, mel, lengths, sound = vocoder.build(HP)
+        with tf.Session(config=parallel.session_config()) as session:
+            session.run(tf.global_variables_initializer())
+
+            def over_held_out(fetch):
+                session.run(held.initializer)
+                return [session.run(fetch) for _ in test_set]
+
+            losses, heldout = [], []
+            for i in tqdm.trange(1, args.steps + 1):
+                losses.append(float(session.run([loss.total, step])[0]))
+                if i % args.eval_every == 0:
+                    found = over_held_out([held_loss, tf.size(clip.audio)])
+                    heldout.append((i, float(np.average(*zip(*found)))))
+                    tqdm.tqdm.write('step %d: held-out loss %.3f' % heldout[-1])
+            distances = []
+            for item in over_held_out(clip):
+                frames = item.mel.shape[1]
+                vocoded = session.run(sound, {
+                    z: vocoder.noise(frames, HP, HP.gen_sigma, 0)[None], mel: item.mel,
+                    lengths: [frames]})[0]
+                again = audio.mel_spectrogram(vocoded, HP.sample_rate, HP.mel)[:frames]
+                distances.append(np.abs(again - item.mel[0]).mean())
+    return losses, heldout, float(np.mean(distances))
+
+
+def draw(results, path):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(8, 4.5), dpi=100)
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(1, 1, 1)
+    for name, result in results.items():
+        losses = np.array(result['losses'])
+        smooth = np.convolve(losses, np.ones(15) / 15, 'valid')
+        line, = axes.plot(np.arange(len(smooth)) + 8, smooth, alpha=0.5, linewidth=1)
+        steps, heldout = zip(*result['heldout'])
+        axes.plot(steps, heldout, 'o-', color=line.get_color(), markersize=4,
+                  label='%s (log-mel L1 of vocoded speech %.2f)' % (name, result['log_mel_l1']))
+    axes.set_xlabel('step')
+    axes.set_ylabel('nats a sample: training (thin), held out (dots)')
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    with files.atomic_open(path, 'wb') as f:
+        figure.savefig(f, format='png')
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
+    for name in ('filelist', 'wave_dir', 'lc_dir', 'out_dir'):
+        parser.add_argument('--' + name, type=files.local_path, required=True)
+    parser.add_argument('--steps', type=int, default=600)
+    parser.add_argument('--eval_every', type=int, default=50)
+    args = parser.parse_args()
+    test_list = os.path.join(os.path.dirname(args.filelist), 'test.scp')
+    train_set, test_set = (dataset.index(files.read_list(path), args.wave_dir, args.lc_dir, HP)
+                           for path in (args.filelist, test_list))
+    results = {}
+    for name, conv in CONVOLUTIONS.items():
+        print(name)
+        started = time.time()
+        losses, heldout, distance = train(conv, dataset.long_enough(train_set, HP), test_set, args)
+        results[name] = dict(losses=losses, heldout=heldout, log_mel_l1=distance)
+        print('%s: held-out loss %.3f, log-mel L1 %.3f, after %.0f s'
+              % (name, heldout[-1][1], distance, time.time() - started))
+    with files.atomic_open(os.path.join(args.out_dir, 'losses.json')) as f:
+        json.dump(results, f)
+    draw(results, os.path.join(args.out_dir, 'losses.png'))
+
+
+if __name__ == '__main__':
+    files.run_script(main)

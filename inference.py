@@ -1,0 +1,176 @@
+"""Vocodes mel spectrograms with a trained WaveGlow.
+
+    python inference.py --lc corpus/mels --restore_from logdir/waveglow --out_dir vocoded
+
+Takes .mel and .npy mels, whole folders of them, or sound files, of which it first computes the mels
+(copy synthesis). Writes OUT_DIR/NAME.wav. Exit status: 0; 1 if an input was skipped; 2 if nothing
+could be vocoded.
+"""
+import argparse
+import os
+import sys
+import time
+from typing import NamedTuple
+
+import utils  # first: it quiets TensorFlow
+import numpy as np
+import tqdm
+
+import audio
+import files
+import params
+from params import UserError
+from vocoder import Vocoder
+
+MEL_SUFFIXES = ('.mel', '.npy')
+WAVE_SUFFIXES = ('.wav', '.flac', '.ogg', '.mp3', '.aiff', '.aif', '.au')
+
+
+class Source(NamedTuple):
+    path: str
+    name: str  # of the output, without suffix, under --out_dir
+
+
+def main():
+    args = parse_arguments()
+    sources = find_sources(args.lc)
+    vocoder = Vocoder.load(args.restore_from, args.preset, args.hparams)
+    hp = vocoder.hp
+    mels, skipped = {}, 0
+    for source in sources:
+        try:
+            mels[source] = read_source(source.path, hp)
+        except UserError as error:
+            print('%s: skipped: %s' % (os.path.basename(sys.argv[0]), error), file=sys.stderr)
+            skipped += 1
+    if not mels:
+        raise UserError('none of the %d inputs can be vocoded' % len(sources))
+    vocode_all(vocoder, mels, args)
+    if skipped:
+        print('%d of %d inputs were skipped' % (skipped, len(sources)), file=sys.stderr)
+    return 1 if skipped else 0
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
+    path = files.local_path
+    parser.add_argument('--lc', type=path, nargs='+', required=True, metavar='PATH',
+                        help='.mel or .npy mels, folders of them, or sound files')
+    parser.add_argument('--restore_from', type=path, required=True, metavar='RUN_OR_CHECKPOINT',
+                        help='a run of train.py, its best/, or one of its checkpoints')
+    parser.add_argument('--out_dir', type=path, default='vocoded',
+                        help='where the wavs go (default: %(default)s)')
+    parser.add_argument('--sigma', type=float,
+                        help="standard deviation of the noise (default: the model's gen_sigma)")
+    parser.add_argument('--seed', type=int, default=0,
+                        help='of the noise; the same seed gives the same samples')
+    parser.add_argument('--batch_size', type=int, default=1,
+                        help='utterances vocoded at a time, of like lengths (a GPU likes more)')
+    parser.add_argument('--plot', type=path, metavar='FILE.png',
+                        help='draw the first inputs above what became of them')
+    params.add_arguments(parser)
+    args = parser.parse_args()
+    if args.sigma is not None and not 0 <= args.sigma < float('inf'):
+        parser.error('--sigma is zero or more, not %s' % args.sigma)
+    if args.batch_size < 1:
+        parser.error('--batch_size is 1 or more')
+    if not 0 <= args.seed < 2 ** 32:
+        parser.error('--seed is between 0 and 2^32 - 1')
+    return args
+
+
+def find_sources(paths):
+    """[Source] of files and folders; of a folder its mels, or else its sound files."""
+    sources = []
+    for path in paths:
+        if os.path.isdir(path):
+            found = [os.path.join(folder, name) for folder, _, names in sorted(os.walk(path))
+                     for name in sorted(names) if not name.startswith('.')]
+            kept = [f for suffixes in (WAVE_SUFFIXES, MEL_SUFFIXES) for f in found
+                    if f.lower().endswith(suffixes)]
+            if any(f.lower().endswith(MEL_SUFFIXES) for f in kept):
+                kept = [f for f in kept if f.lower().endswith(MEL_SUFFIXES)]
+            if not kept:
+                raise UserError('there are no mels (%s) and no sound files in %s'
+                                % (', '.join(MEL_SUFFIXES), path))
+            sources += [Source(f, os.path.splitext(os.path.relpath(f, path))[0]) for f in kept]
+        else:
+            sources.append(Source(path, os.path.splitext(os.path.basename(path))[0]))
+    first = {}
+    for source in sources:
+        other = first.setdefault(source.name, source)
+        if other is not source:
+            raise UserError('%s and %s would both be written to %s.wav; vocode them to different '
+                            '--out_dir' % (other.path, source.path, source.name))
+    return sources
+
+
+def read_source(path, hp):
+    """The mel [frames, n_mels] of an input; UserError if it cannot be one of `hp`'s profile."""
+    if not path.lower().endswith(MEL_SUFFIXES):
+        return audio.mel_spectrogram(audio.read_wav(path, hp.sample_rate), hp.sample_rate, hp.mel)
+    mel = audio.read_mel(path, hp.n_mels)
+    made_by = nearest_params(path)
+    if made_by:
+        params.require_same(hp, params.load(made_by), params.DATA_FIELDS, path,
+                            'take a model trained on such mels, or compute the mels anew')
+    audio.check_mel_range(mel, hp.mel_profile, path)
+    return mel
+
+
+def nearest_params(path):
+    """The nearest folder above `path` that has the params.json of preprocessed mels, or None."""
+    folder = os.path.dirname(os.path.abspath(path))
+    while not params.exists(folder):
+        above = os.path.dirname(folder)
+        if above == folder:
+            return None
+        folder = above
+    return folder
+
+
+def vocode_all(vocoder, mels, args):
+    """Vocodes {Source: mel} in batches of like lengths, writes the wavs, reports the speed."""
+    hp = vocoder.hp
+    order = sorted(mels, key=lambda source: len(mels[source]))
+    vocoder.vocode(mels[order[0]][:1])  # the graph is optimized on its first run
+    spent = seconds = clipped = 0
+    rows = {}
+    plotted = list(mels)[:6]
+    with tqdm.tqdm(total=len(order), unit='utterance', file=sys.stdout, disable=None) as bar:
+        for i in range(0, len(order), args.batch_size):
+            batch = order[i:i + args.batch_size]
+            started = time.time()
+            sounds = vocoder.vocode_batch([mels[source] for source in batch], args.sigma, args.seed)
+            spent += time.time() - started
+            for source, sound in zip(batch, sounds):
+                if not np.isfinite(sound).all():
+                    raise UserError('%s vocodes to samples that are not finite; the model in %s is '
+                                    'broken, or untrained' % (source.path, args.restore_from))
+                clipped += write(os.path.join(args.out_dir, source.name + '.wav'), sound, hp)
+                seconds += len(sound) / hp.sample_rate
+                if args.plot and source in plotted:
+                    again = audio.mel_spectrogram(sound, hp.sample_rate, hp.mel)
+                    rows[source] = [(source.name, mels[source]),
+                                    (source.name + ', vocoded', again[:len(mels[source])])]
+            bar.update(len(batch))
+    if args.plot:
+        with files.atomic_open(args.plot, 'wb') as f:
+            f.write(utils.spectrogram_png(sum((rows[source] for source in plotted), [])))
+    print('vocoded %d utterances, %.1f s of speech, in %.1f s: real-time factor %.3f'
+          % (len(order), seconds, spent, spent / seconds))
+    if clipped:
+        print('%d samples were beyond full scale and clipped' % clipped)
+    print('the wavs are in %s%s' % (args.out_dir,
+                                    ', a picture in %s' % args.plot if args.plot else ''))
+
+
+def write(path, sound, hp):
+    try:
+        return audio.write_wav(path, sound, hp.sample_rate)
+    except OSError as error:
+        raise UserError('cannot write %s (%s); give another --out_dir' % (path, error.strerror))
+
+
+if __name__ == '__main__':
+    files.run_script(main)

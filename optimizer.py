@@ -1,0 +1,32 @@
+"""Adam: its learning rate over time, clipping, and the averages of the weights."""
+import math
+
+import tensorflow.compat.v1 as tf
+
+
+def schedule(hp, step):
+    """The learning rate at `step` (both scalar tensors): warm-up, then decay."""
+    if hp.lr_schedule == 'cosine':
+        progress = tf.minimum(step / hp.lr_decay_steps, 1.0)
+        rate = hp.lr_decay_rate + (1 - hp.lr_decay_rate) * 0.5 * (1 + tf.cos(math.pi * progress))
+    else:
+        rate = tf.pow(hp.lr_decay_rate, tf.floor(step / hp.lr_decay_steps))
+    if hp.warmup_steps:
+        rate *= tf.minimum((step + 1) / hp.warmup_steps, 1.0)
+    return hp.lr * rate
+
+
+def optimize(hp, gradients, learning_rate, global_step):
+    """(the training operation, the gradients' global norm, the weights' averages or None)."""
+    gradients, variables = zip(*gradients)
+    norm = tf.global_norm(gradients)
+    if hp.clip_norm:
+        gradients, _ = tf.clip_by_global_norm(gradients, hp.clip_norm, use_norm=norm)
+    adam = tf.train.AdamOptimizer(learning_rate, hp.adam_beta1, hp.adam_beta2, hp.adam_epsilon)
+    train_op, ema = adam.apply_gradients(zip(gradients, variables), global_step), None
+    if hp.ema_decay:
+        # num_updates: young averages follow the weights more closely
+        ema = tf.train.ExponentialMovingAverage(hp.ema_decay, num_updates=global_step)
+        with tf.control_dependencies([train_op]):
+            train_op = ema.apply(variables)
+    return train_op, norm, ema

@@ -1,0 +1,30 @@
+"""The bundled speech, preprocessed for the tests that train and vocode."""
+import os
+import subprocess
+import sys
+
+from conftest import ROOT
+
+import params
+import preprocess_data
+
+WAVS = os.path.join(ROOT, 'samples', 'wavs')
+# Small enough that a step takes a few milliseconds.
+MODEL = ('n_flows=3,n_group=8,n_early_every=2,n_layers=3,residual_channels=8,skip_channels=8,'
+         'batch_size=2,clip_samples=2048,eval_utterances=2,eval_seconds=1')
+
+
+def prepare(directory, overrides=MODEL):
+    """Preprocesses the bundled speech into `directory`; returns train.py's data arguments."""
+    hp = params.override(params.preset('small'), overrides)
+    summary = preprocess_data.preprocess(WAVS, str(directory / 'mels'), str(directory), hp,
+                                         test_size=2)
+    return ['--filelist=%s' % (directory / 'train.scp'), '--wave_dir=%s' % summary.wave_dir,
+            '--lc_dir=%s' % (directory / 'mels')]
+
+
+def script(name, *arguments, **options):
+    """Runs a script of the repository: subprocess.CompletedProcess with stdout and stderr."""
+    return subprocess.run([sys.executable, os.path.join(ROOT, name)] + list(arguments),
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+                          timeout=600, **options)

@@ -1,0 +1,184 @@
+"""inference.py and vocoder.py: what goes in, what comes out, what is refused."""
+import os
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from speech import WAVS, prepare, script
+
+import audio
+import inference
+import params
+import train
+from params import UserError
+from vocoder import Vocoder, noise, pad
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """(folder of mels, run) of a tiny model that has trained for a few steps."""
+    directory = tmp_path_factory.mktemp('trained')
+    data = prepare(directory)
+    argv, sys.argv = sys.argv, ['train.py'] + data + [
+        '--logdir_root=%s' % directory, '--run_name=run', '--max_steps=40', '--hparams=lr=3e-3']
+    try:
+        train.main()
+    finally:
+        sys.argv = argv
+    return directory / 'mels', directory / 'run'
+
+
+@pytest.fixture(scope='module')
+def vocoder(trained):
+    return Vocoder.load(str(trained[1]))
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, 'argv', ['inference.py'] + [str(a) for a in arguments])
+    return inference.main()
+
+
+def names_of(folder):
+    return sorted(os.path.splitext(name)[0] for name in os.listdir(str(folder))
+                  if name.endswith(('.mel', '.wav')))
+
+
+def test_a_folder_of_mels(monkeypatch, trained, tmp_path, capsys):
+    mels, model = trained
+    out = tmp_path / 'out'
+    assert run(monkeypatch, '--lc', mels, '--restore_from', model, '--out_dir', out,
+               '--plot', tmp_path / 'p.png') == 0
+    assert names_of(out) == names_of(mels) == names_of(WAVS)
+    for name in names_of(mels):
+        sound, rate = soundfile.read(str(out / (name + '.wav')))
+        frames = os.path.getsize(str(mels / (name + '.mel'))) // 320
+        assert rate == 16000 and len(sound) == 256 * frames
+        assert np.std(sound) > 1e-4
+    assert 'real-time factor' in capsys.readouterr().out
+    assert (tmp_path / 'p.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_the_same_seed_gives_the_same_samples(monkeypatch, trained, tmp_path):
+    mels, model = trained
+    name = names_of(mels)[0]
+    results = []
+    for i, more in enumerate((['--seed=3'], ['--seed=3'], ['--seed=4'], ['--seed=3', '--sigma=0'])):
+        run(monkeypatch, '--lc', mels / (name + '.mel'), '--restore_from', model,
+            '--out_dir', tmp_path / str(i), *more)
+        results.append((tmp_path / str(i) / (name + '.wav')).read_bytes())
+    assert results[0] == results[1]
+    assert results[0] != results[2] and results[0] != results[3]
+
+
+def test_batches_sound_as_each_alone(monkeypatch, trained, tmp_path):
+    mels, model = trained
+    for size in (1, 5):
+        run(monkeypatch, '--lc', mels, '--restore_from', model, '--out_dir', tmp_path / str(size),
+            '--batch_size', size)
+    for name in names_of(mels):
+        one, five = (soundfile.read(str(tmp_path / size / (name + '.wav')), dtype='int16')[0]
+                     .astype(int) for size in '15')
+        assert len(one) == len(five) and np.abs(one - five).max() <= 2, name
+
+
+def test_copy_synthesis_of_a_wav_equals_vocoding_its_mel(monkeypatch, trained, tmp_path):
+    mels, model = trained
+    name = names_of(mels)[0]
+    run(monkeypatch, '--lc', os.path.join(WAVS, name + '.wav'), '--restore_from', model,
+        '--out_dir', tmp_path / 'wav')
+    run(monkeypatch, '--lc', mels / (name + '.mel'), '--restore_from', model,
+        '--out_dir', tmp_path / 'mel')
+    a, b = (soundfile.read(str(tmp_path / kind / (name + '.wav')), dtype='int16')[0].astype(int)
+            for kind in ('wav', 'mel'))
+    assert len(a) == len(b) and np.abs(a - b).max() <= 2
+
+
+def test_npy_either_way_round(monkeypatch, trained, tmp_path):
+    mels, model = trained
+    mel = audio.read_mel(str(mels / (names_of(mels)[0] + '.mel')), 80)
+    np.save(str(tmp_path / 'rows.npy'), mel)
+    np.save(str(tmp_path / 'columns.npy'), mel.T)
+    run(monkeypatch, '--lc', tmp_path, '--restore_from', model, '--out_dir', tmp_path / 'out')
+    assert ((tmp_path / 'out' / 'rows.wav').read_bytes()
+            == (tmp_path / 'out' / 'columns.wav').read_bytes())
+
+
+def test_one_bad_input_does_not_stop_the_others(monkeypatch, trained, tmp_path, capsys):
+    mels, model = trained
+    mel = audio.read_mel(str(mels / (names_of(mels)[0] + '.mel')), 80)
+    np.save(str(tmp_path / 'good.npy'), mel)
+    np.save(str(tmp_path / 'ambiguous.npy'), mel[:1].repeat(80, axis=0))
+    np.save(str(tmp_path / 'seed_profile.npy'), np.random.RandomState(0).rand(30, 80))
+    (tmp_path / 'torn.mel').write_bytes(b'123')
+    assert run(monkeypatch, '--lc', tmp_path, '--restore_from', model,
+               '--out_dir', tmp_path / 'out') == 1
+    assert names_of(tmp_path / 'out') == ['good']
+    err = capsys.readouterr().err
+    assert err.count('skipped:') == 3 and '3 of 4 inputs' in err
+    assert 'mel profile seed' in err and 'torn.mel' in err and 'ambiguous.npy' in err
+
+
+def test_mels_of_another_profile_are_known_by_their_params(monkeypatch, trained, tmp_path):
+    mels, model = trained
+    shutil.copytree(str(mels), str(tmp_path / 'mels'))
+    (tmp_path / 'mels' / 'params.json').write_text(params.to_json(
+        params.preset('small').replace(sample_rate=22050)))
+    with pytest.raises(UserError, match='none of the 16 inputs'):
+        run(monkeypatch, '--lc', tmp_path / 'mels', '--restore_from', model)
+
+
+@pytest.mark.parametrize('arguments,words', [
+    (['--lc', 'nowhere.mel'], 'none of the 1 inputs'),
+    (['--lc', '.'], 'no mels'),
+    (['--lc', 'a/x.npy', 'b/x.npy'], 'would both be written to x.wav'),
+    (['--lc', 'x.npy', '--restore_from', 'nowhere'], 'no checkpoint'),
+    (['--lc', 'x.npy', '--restore_from', '.'], 'no checkpoint'),
+    (['--lc', 'x.npy', '--preset', 'seed'], 'differ in'),
+    (['--lc', 'x.npy', '--hparams', 'n_flows=2'], 'n_flows 2 and 3'),
+])
+def test_refusals(monkeypatch, trained, tmp_path, arguments, words):
+    monkeypatch.chdir(str(tmp_path))
+    if '--restore_from' not in arguments:
+        arguments = arguments + ['--restore_from', str(trained[1])]
+    with pytest.raises(UserError, match=words):
+        run(monkeypatch, *arguments)
+    assert os.listdir(str(tmp_path)) == []
+
+
+def test_errors_are_one_sentence_and_a_status(tmp_path):
+    done = script('inference.py', '--lc', 'x.mel', '--restore_from', str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.startswith('inference.py: error: ') and done.stderr.count('\n') == 1
+
+
+def test_a_checkpoint_of_another_model_is_refused(trained, tmp_path):
+    for name in os.listdir(str(trained[1])):
+        if os.path.isfile(str(trained[1] / name)):
+            shutil.copy(str(trained[1] / name), str(tmp_path / name))
+    hp = params.load(str(tmp_path))
+    (tmp_path / 'params.json').write_text(params.to_json(hp.replace(residual_channels=9)))
+    with pytest.raises(UserError, match='params.json is not that of its model'):
+        Vocoder.load(str(tmp_path))
+
+
+def test_noise_of_a_seed_does_not_depend_on_the_length():
+    hp = params.preset('small')
+    long, short = noise(50, hp, 0.6, 3), noise(20, hp, 0.6, 3)
+    assert long.shape == (50 * 16, 16) and long.dtype == np.float32
+    np.testing.assert_array_equal(long[:len(short)], short)
+    assert abs(long.std() - 0.6) < 0.02
+    assert not np.array_equal(short, noise(20, hp, 0.6, 4))
+
+
+def test_pad_repeats_the_last_frame():
+    padded = pad([np.ones([2, 3]), 2 * np.ones([4, 3])])
+    np.testing.assert_array_equal(padded, [np.ones([4, 3]), 2 * np.ones([4, 3])])
+
+
+def test_two_vocoders_in_one_process(trained, vocoder):
+    other = Vocoder.load(str(trained[1] / 'best'))
+    mel = audio.read_mel(str(trained[0] / (names_of(trained[0])[0] + '.mel')), 80)
+    np.testing.assert_allclose(vocoder.vocode(mel, seed=1), other.vocode(mel, seed=1), atol=1e-5)
+    assert not np.allclose(vocoder.vocode(mel, sigma=0.9), vocoder.vocode(mel, sigma=0.1))

@@ -1,0 +1,131 @@
+"""params.py: presets, overrides, validation, params.json."""
+import dataclasses
+import json
+
+import pytest
+
+import params
+from params import HParams, UserError
+
+
+def test_presets_are_the_published_ones():
+    seed = params.preset('seed')
+    assert (seed.sample_rate, seed.mel_profile, seed.n_flows, seed.n_group) == (22050, 'seed', 12, 8)
+    assert (seed.n_early_every, seed.n_early_size, seed.n_layers) == (4, 2, 8)
+    assert (seed.residual_channels, seed.kernel_size, seed.sigma) == (256, 3, 0.707)
+    assert (seed.encoder, seed.encoder_layers, seed.encoder_width, seed.encoder_channels,
+            seed.upsampling) == ('conv', 2, 5, 128, 'repeat')
+    assert (seed.lr, seed.lr_decay_rate, seed.lr_decay_steps) == (1e-3, 0.95, 50000)
+    assert seed.clip_frames == 100
+    assert [seed.flow_channels(k) for k in range(12)] == [8] * 4 + [6] * 4 + [4] * 4
+    paper = params.preset('paper')
+    assert (paper.residual_channels, paper.skip_channels, paper.sigma, paper.lr,
+            paper.batch_size) == (512, 256, 0.707, 1e-4, 24)
+    assert paper.clip_frames == 62  # of 16,000 samples, whole frames of 256
+    nvidia = params.preset('nvidia')
+    assert (nvidia.mel_profile, nvidia.upsampling, nvidia.upsample_width,
+            nvidia.sigma) == ('tacotron2', 'transposed', 1024, 1.0)
+    assert params.preset('small').sample_rate == 16000
+
+
+def test_hyperparameters_cannot_be_changed_in_place():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        params.preset('seed').lr = 1
+
+
+def test_override():
+    hp = params.override(params.preset('small'), ' lr=1e-4, batch_size=16,causal=true,encoder=conv')
+    assert (hp.lr, hp.batch_size, hp.causal, hp.encoder) == (1e-4, 16, True, 'conv')
+    assert params.override(hp, '') == hp
+    assert params.override(hp, 'batch_size=1e2').batch_size == 100
+    assert params.preset('small').batch_size != 100
+
+
+@pytest.mark.parametrize('text,words', [
+    ('n_flow=8', ["'n_flow'", "'n_flows'"]),
+    ('zzz=8', ['zzz', 'sample_rate']),
+    ('batch_size=abc', ['batch_size', 'whole number', "'abc'"]),
+    ('batch_size=1.5', ['batch_size', 'whole number']),
+    ('causal=maybe', ['causal', 'true or false']),
+    ('lr', ['name=value', "'lr'"]),
+    ('lr=nan', ['lr', 'finite']),
+    ('lr=0', ['lr', 'more than zero']),
+    ('n_layers=-1', ['n_layers', 'more than zero']),
+    ('ema_decay=1', ['ema_decay', 'less than 1']),
+    ('conv_form=conv2d_nwhc', ['conv_form', "'conv2d_nhwc'"]),
+    ('upsampling=transpose', ["'transposed'"]),
+    ('mel_profile=tacotron', ["'tacotron2'"]),
+    ('n_group=12', ['n_group=12', '256', 'nearest that does is 8']),
+    ('n_flows=40', ['channels', 'fewer flows']),
+    ('n_early_size=3', ['even']),
+    ('kernel_size=4', ['kernel_size=4', '5', 'causal=true']),
+    ('n_layers=17', ['n_layers=17', '16']),
+    ('clip_samples=255', ['clip_samples=255', '256']),
+    ('sample_rate=8000', ['tacotron2', '8000 Hz', '16000']),
+    ('upsampling=transposed,upsample_width=100', ['upsample_width=100', '256']),
+    ('causal=true,encoder=blstm', ['causal', 'blstm']),
+])
+def test_refusals_say_what_and_what_instead(text, words):
+    with pytest.raises(UserError) as error:
+        params.override(params.preset('small'), text)
+    message = str(error.value)
+    assert all(word in message for word in words), message
+    assert '\n' not in message
+
+
+def test_unknown_preset_names_the_nearest():
+    with pytest.raises(UserError, match="'nvidia'"):
+        params.preset('nvdia')
+
+
+def test_json_returns_every_field():
+    for name in params.PRESETS:
+        hp = params.preset(name)
+        assert params.from_json(params.to_json(hp), 'here') == hp
+
+
+@pytest.mark.parametrize('text,words', [
+    ('{', 'not JSON'),
+    ('[1]', 'not an object'),
+    ('{"n_flow": 3}', "'n_flows'"),
+    ('{"n_flows": "3"}', 'whole number'),
+    ('{"n_flows": true}', 'whole number'),
+    ('{"n_group": 12}', 'n_group=12'),
+])
+def test_json_is_checked_like_the_command_line(text, words):
+    with pytest.raises(UserError, match='params.json') as error:
+        params.from_json(text, 'some/params.json')
+    assert words in str(error.value)
+
+
+def test_integers_pass_for_numbers_in_json():
+    assert params.from_json(json.dumps({'lr': 1}), 'here').lr == 1.0
+
+
+def test_load_names_the_file(tmp_path):
+    with pytest.raises(UserError, match='params.json'):
+        params.load(str(tmp_path))
+    assert not params.exists(str(tmp_path))
+    (tmp_path / 'params.json').write_text(params.to_json(params.preset('small')))
+    assert params.load(str(tmp_path)) == params.preset('small')
+
+
+def test_require_same_names_both_values():
+    small = params.preset('small')
+    with pytest.raises(UserError) as error:
+        params.require_same(small, params.preset('seed'), params.DATA_FIELDS, 'the data in X', 'do Y')
+    assert str(error.value) == ('this command and the data in X differ in sample_rate 16000 and '
+                                '22050, mel_profile tacotron2 and seed; do Y')
+    params.require_same(small, small.replace(lr=1.0), params.MODEL_FIELDS, 'X', 'Y')
+
+
+def test_every_field_is_of_the_model_or_free_to_change():
+    """A model field left out of MODEL_FIELDS would let a run resume into another model."""
+    assert set(params.MODEL_FIELDS) <= {f.name for f in dataclasses.fields(HParams)}
+    free = {f.name for f in dataclasses.fields(HParams)} - set(params.MODEL_FIELDS)
+    assert free == {
+        'sigma', 'conv_form', 'lr', 'warmup_steps', 'lr_schedule', 'lr_decay_rate',
+        'lr_decay_steps', 'adam_beta1', 'adam_beta2', 'adam_epsilon', 'clip_norm', 'ema_decay',
+        'batch_size', 'clip_samples', 'summary_every', 'eval_every', 'eval_utterances',
+        'eval_seconds', 'gen_test_wave_every', 'gen_utterances', 'gen_sigma', 'save_every',
+        'save_minutes', 'keep_checkpoints'}

@@ -1,0 +1,248 @@
+"""train.py, run as its users run it: it learns, it stops and goes on, it refuses."""
+import glob
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from conftest import ROOT
+from speech import prepare, script
+
+import params
+import train
+import utils
+from params import UserError
+
+TRAIN = os.path.join(ROOT, 'train.py')
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return prepare(tmp_path_factory.mktemp('corpus'))
+
+
+def command(data, root, *more):
+    return data + ['--logdir_root=%s' % root, '--run_name=run'] + list(more)
+
+
+def run(monkeypatch, data, root, *more):
+    """train.py's main in this process."""
+    monkeypatch.setattr(sys, 'argv', ['train.py'] + command(data, root, *more))
+    return train.main()
+
+
+def weights(run_dir):
+    """{name: value} of the newest checkpoint of a run: weights, averages, Adam's moments, step."""
+    reader = tf.train.load_checkpoint(utils.find_checkpoint(str(run_dir)))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def assert_same_bits(a, b):
+    assert sorted(a) == sorted(b) and len(a) > 100
+    for name in a:
+        assert a[name].tobytes() == b[name].tobytes(), name
+
+
+def events(run_dir):
+    """{tag: [(step, tf.Summary.Value)]} of all event files of a run."""
+    found = {}
+    for path in sorted(glob.glob(os.path.join(str(run_dir), 'events*'))):
+        for event in tf.train.summary_iterator(path):
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, value))
+    return found
+
+
+def test_learns_real_speech_and_says_so(monkeypatch, data, tmp_path, capsys):
+    """The held-out loss falls by over a nat a sample in 150 steps of a tiny model."""
+    assert run(monkeypatch, data, tmp_path, '--max_steps=150', '--hparams=eval_every=50,'
+               'summary_every=25,gen_test_wave_every=150,gen_utterances=1,save_every=50') == 0
+    found = events(tmp_path / 'run')
+    losses = [value.simple_value for _, value in found['heldout/nll']]
+    assert [step for step, _ in found['heldout/nll']] == [50, 100, 150]
+    assert losses[2] < losses[1] < losses[0] and losses[2] < -2.5
+    for half in ('train', 'heldout'):  # the three terms make up the loss
+        terms = [[value.simple_value for _, value in found['%s/%s' % (half, tag)]]
+                 for tag in ('nll', 'z', 'log_s', 'log_det')]
+        np.testing.assert_allclose(terms[0], np.sum(terms[1:], axis=0), atol=1e-4)
+    assert len(found['train/gradient_norm']) == 6
+    sounds = [tag for tag in found if tag.startswith('vocoded/')]
+    assert len(sounds) == 1
+    sound = found[sounds[0]][0][1].audio
+    assert sound.sample_rate == 16000 and sound.length_frames > 8000
+    image = next(values for tag, values in found.items() if tag.startswith('spectrogram/'))
+    assert image[0][1].image.encoded_image_string.startswith(b'\x89PNG')
+    out = capsys.readouterr().out
+    assert 'parameters' in out and 'the best so far' in out and 'python inference.py' in out
+    assert params.load(str(tmp_path / 'run')).n_flows == 3
+    # the newest few and the best are kept
+    assert len(glob.glob(str(tmp_path / 'run' / 'model.ckpt-*.index'))) == 3
+    best, = glob.glob(str(tmp_path / 'run' / 'best' / 'model.ckpt-*.index'))
+    assert best.endswith('ckpt-150.index')
+    assert weights(tmp_path / 'run')['best_heldout_loss'] == np.float32(losses[2])
+    assert run(monkeypatch, data, tmp_path, '--max_steps=150') == 0  # nothing left to do
+    assert 'raise --max_steps' in capsys.readouterr().out
+
+
+def test_killed_at_any_moment_it_continues_to_the_same_bits(data, tmp_path):
+    """kill -9 at random moments, the same command again, against a training in one go."""
+    rng, more = random.Random(7), ['--max_steps=60', '--hparams=save_every=7,eval_every=20']
+    assert script('train.py', *command(data, tmp_path / 'whole', *more)).returncode == 0
+    killed = resumed = 0
+    for attempt in range(20):
+        process = subprocess.Popen([sys.executable, TRAIN] + command(data, tmp_path / 'cut', *more),
+                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                   universal_newlines=True)
+        if killed < 3:  # kill once it trains, some steps on
+            index = os.path.join(str(tmp_path), 'cut', 'run', 'model.ckpt-%d.index'
+                                 % (7 * rng.randint(1 + 2 * killed, 2 + 2 * killed)))
+            while process.poll() is None and not os.path.exists(index):
+                time.sleep(0.02)
+            time.sleep(rng.random() * 0.2)
+            process.kill()
+            killed += 1
+        out = process.communicate()[0]
+        resumed += 'continuing' in out
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, out
+    assert killed == 3 and resumed >= 2 and process.returncode == 0
+    assert_same_bits(weights(tmp_path / 'whole' / 'run'), weights(tmp_path / 'cut' / 'run'))
+
+
+def test_sigterm_saves_and_the_same_command_continues_to_the_same_bits(data, tmp_path):
+    more = ['--max_steps=40', '--hparams=save_every=1000,eval_every=20']
+    assert script('train.py', *command(data, tmp_path / 'whole', *more)).returncode == 0
+    arguments = command(data, tmp_path / 'cut', '--max_steps=1000000', '--hparams=save_every=1000')
+    process = subprocess.Popen([sys.executable, TRAIN] + arguments, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, universal_newlines=True)
+    for line in process.stdout:
+        if line.startswith('towers'):
+            break
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    out = process.communicate()[0]
+    assert process.returncode == 0, out
+    assert 'SIGTERM: stopped and saved at step' in out
+    stopped = weights(tmp_path / 'cut' / 'run')['global_step']
+    assert 1 <= stopped < 40
+    finished = script('train.py', *command(data, tmp_path / 'cut', *more))
+    assert 'continuing' in finished.stdout and finished.returncode == 0
+    assert_same_bits(weights(tmp_path / 'whole' / 'run'), weights(tmp_path / 'cut' / 'run'))
+
+
+def test_two_towers_train_like_one(monkeypatch, data, tmp_path):
+    for towers in (1, 2):
+        run(monkeypatch, data, tmp_path / str(towers), '--max_steps=5', '--ngpu=%d' % towers)
+    one, two = (weights(tmp_path / str(n) / 'run') for n in (1, 2))
+    for name in one:
+        if 'Adam' not in name:
+            np.testing.assert_allclose(one[name], two[name], atol=2e-4, err_msg=name)
+
+
+def test_the_seeds_command_line(data, tmp_path):
+    """Paths with backslashes, no other flag but the end; runs in the current directory."""
+    backslashed = [argument.replace('/', '\\') for argument in data]
+    done = script('train.py', *(backslashed + ['--max_steps=2']), cwd=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'logdir' / 'waveglow' / 'params.json').exists()
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(monkeypatch, data, tmp_path):
+    run(monkeypatch, data, tmp_path, '--max_steps=4', '--hparams=save_every=2')
+    before = weights(tmp_path / 'run')
+    with pytest.raises(UserError) as error:
+        run(monkeypatch, data, tmp_path, '--max_steps=50',
+            '--hparams=lr=1e9,clip_norm=0,warmup_steps=0,save_every=1000')
+    message = str(error.value)
+    assert 'the last good checkpoint is model.ckpt-4' in message and 'from frame' in message
+    assert_same_bits(before, weights(tmp_path / 'run'))
+    for value in before.values():
+        assert np.isfinite(value).all()
+
+
+def test_a_broken_checkpoint_falls_back_to_the_one_before(monkeypatch, data, tmp_path, capsys):
+    run(monkeypatch, data, tmp_path, '--max_steps=4', '--hparams=save_every=2')
+    data_file = str(tmp_path / 'run' / 'model.ckpt-4.data-00000-of-00001')
+    with open(data_file, 'r+b') as f:
+        f.truncate(os.path.getsize(data_file) // 2)
+    run(monkeypatch, data, tmp_path, '--max_steps=6')
+    out = capsys.readouterr().out
+    assert 'cannot read' in out and 'from step 2' in out
+    for path in glob.glob(str(tmp_path / 'run' / '*.data-*')):
+        with open(path, 'r+b') as f:
+            f.truncate(100)
+    with pytest.raises(UserError, match='none of the .* checkpoints'):
+        run(monkeypatch, data, tmp_path, '--max_steps=8')
+
+
+def test_fine_tuning_starts_from_the_averaged_weights(monkeypatch, data, tmp_path, capsys):
+    run(monkeypatch, data, tmp_path / 'a', '--max_steps=20', '--hparams=lr=1e-2')
+    source = weights(tmp_path / 'a' / 'run')
+    # the smallest of steps, so that what it started from is still to be seen
+    run(monkeypatch, data, tmp_path / 'b', '--max_steps=1', '--hparams=lr=1e-12',
+        '--restore_from=%s' % (tmp_path / 'a' / 'run'))
+    tuned = weights(tmp_path / 'b' / 'run')
+    moved = 0
+    for name in source:
+        if name.endswith(utils.AVERAGE):
+            weight = name[:-len(utils.AVERAGE)]
+            np.testing.assert_allclose(tuned[weight], source[name], atol=1e-6)
+            np.testing.assert_allclose(tuned[name], source[name], atol=1e-6)
+            moved = max(moved, np.abs(source[weight] - source[name]).max())
+    assert moved > 1e-3 and tuned['global_step'] == 1
+
+
+@pytest.mark.parametrize('more,words', [
+    (['--hparams=n_flows=2'], ['n_flows 2 and 3', '--run_name']),
+    (['--preset=seed'], ['sample_rate', '--run_name']),
+    (['--filelist=nowhere.scp'], ['nowhere.scp']),
+    (['--wave_dir=nowhere'], ['nowhere']),
+    (['--ngpu=3'], ['batch_size=3']),
+    (['--hparams=clip_samples=1000000'], ['no utterance', 'clip_samples=']),
+    (['--preset=smal'], ["'small'"]),
+])
+def test_refusals(monkeypatch, data, tmp_path, more, words):
+    os.makedirs(str(tmp_path / 'run'))
+    with open(os.path.join(os.path.dirname(data[0].split('=')[1]), 'params.json')) as f:
+        (tmp_path / 'run' / 'params.json').write_text(f.read())
+    with pytest.raises(UserError) as error:
+        run(monkeypatch, data, tmp_path, '--max_steps=1', *more)
+    message = str(error.value)
+    assert all(word in message for word in words), message
+    assert '\n' not in message
+
+
+def test_data_of_another_profile_is_refused(monkeypatch, data, tmp_path):
+    with pytest.raises(UserError, match='mel_profile seed and tacotron2'):
+        run(monkeypatch, data, tmp_path, '--preset=seed')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_run_is_trained_by_one_process(monkeypatch, data, tmp_path):
+    os.makedirs(str(tmp_path / 'run'))
+    with utils.locked(str(tmp_path / 'run')):
+        with pytest.raises(UserError, match='another train.py'):
+            run(monkeypatch, data, tmp_path, '--max_steps=1')
+
+
+def test_errors_are_one_sentence_and_a_status(data, tmp_path):
+    done = script('train.py', *command(data, tmp_path, '--hparams=n_group=7'))
+    assert done.returncode == 2
+    assert done.stderr.startswith('train.py: error: n_group=7') and done.stderr.count('\n') == 1
+
+
+def test_a_convolution_that_this_device_lacks_is_refused(monkeypatch, data, tmp_path):
+    """TensorFlow 1.15 has no NCHW convolution on a CPU; elsewhere an impostor stands in."""
+    if not tf.__version__.startswith('1.'):
+        forms = dict(train.ops.CONV_FORMS, conv2d_nchw=lambda x, f, dilation:
+                     train.ops.CONV_FORMS['time_to_batch'](x, f, 1)[:, :-2 * (dilation - 1)])
+        monkeypatch.setattr(train.ops, 'CONV_FORMS', forms)
+    with pytest.raises(UserError, match='conv_form=time_to_batch') as error:
+        run(monkeypatch, data, tmp_path, '--hparams=conv_form=conv2d_nchw')
+    assert 'conv_form=conv2d_nchw does not compute a dilated convolution' in str(error.value)

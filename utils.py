@@ -1,0 +1,211 @@
+"""Checkpoints, TensorBoard events and pictures. Import before TensorFlow: it quiets its log."""
+import contextlib
+import glob
+import io
+import os
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+
+
+@contextlib.contextmanager
+def _quiet_stderr():
+    """Mutes what C++ writes to stderr before it reads TF_CPP_MIN_LOG_LEVEL; not exceptions."""
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
+
+
+with _quiet_stderr():
+    import tensorflow.compat.v1 as tf
+
+import numpy as np  # noqa: E402
+import soundfile  # noqa: E402
+
+import audio  # noqa: E402
+from params import UserError  # noqa: E402
+
+tf.logging.set_verbosity(tf.logging.ERROR)
+
+AVERAGE = '/ExponentialMovingAverage'
+
+
+# --- Checkpoints ----------------------------------------------------------------------------------
+
+class Checkpoints:
+    """The checkpoints of one training: the newest few, and the best apart.
+
+    A checkpoint holds every variable of the graph; the file `checkpoint` names those that are
+    complete and is replaced in one move after one is, so that a kill at any moment leaves the last.
+    """
+
+    def __init__(self, directory, keep):
+        self.directory = directory
+        self.best_directory = os.path.join(directory, 'best')
+        self._saver = tf.train.Saver(max_to_keep=keep, save_relative_paths=True)
+        self._best_saver = tf.train.Saver(max_to_keep=1, save_relative_paths=True)
+
+    def restore(self, session):
+        """Loads the newest checkpoint that can be read. Returns its path, or None if there is none.
+
+        Raises UserError if there are some and none can be read: nothing then starts anew over them.
+        """
+        for leftover in glob.glob(os.path.join(glob.escape(self.directory), '*.tempstate*')):
+            with contextlib.suppress(OSError):
+                os.unlink(leftover)
+        paths = _complete_checkpoints(self.directory)
+        for path in reversed(paths):
+            try:
+                self._saver.restore(session, path)
+            except (tf.errors.OpError, ValueError) as error:
+                print('cannot read %s (%s); trying the one before' % (path, _first_line(error)))
+                continue
+            self._saver.recover_last_checkpoints(paths[:paths.index(path) + 1])
+            self._best_saver.recover_last_checkpoints(_complete_checkpoints(self.best_directory))
+            return path
+        if paths:
+            raise UserError('none of the %d checkpoints in %s can be read; take another --run_name, '
+                            'or remove them to start anew' % (len(paths), self.directory))
+        return None
+
+    def save(self, session, step):
+        return self._saver.save(session, os.path.join(self.directory, 'model.ckpt'), step,
+                                write_meta_graph=False)
+
+    def save_best(self, session, step):
+        return self._best_saver.save(session, os.path.join(self.best_directory, 'model.ckpt'),
+                                     step, write_meta_graph=False)
+
+
+def find_checkpoint(path):
+    """The checkpoint that `path` means: a checkpoint's own path, or the newest in a directory."""
+    if os.path.isdir(path):
+        paths = _complete_checkpoints(path)
+        if not paths:
+            raise UserError('there is no checkpoint in %s; give a run of train.py' % path)
+        return paths[-1]
+    for suffix in ('.index', '.data-00000-of-00001'):
+        if path.endswith(suffix):
+            path = path[:-len(suffix)]
+    if not os.path.exists(path + '.index'):
+        raise UserError('there is no checkpoint %s; give a run of train.py, or one of its '
+                        'model.ckpt-STEP' % path)
+    return path
+
+
+def load_weights(session, path):
+    """Loads the trainable variables of the session's graph from checkpoint `path`, and no others.
+
+    Their averages are taken where the checkpoint holds them. Raises UserError if it lacks one.
+    """
+    try:
+        stored = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+        variables = {}
+        for v in tf.trainable_variables():
+            name = v.op.name + AVERAGE if v.op.name + AVERAGE in stored else v.op.name
+            if stored.get(name) != v.shape.as_list():
+                raise UserError('checkpoint %s has no %s of shape %s; its params.json is not that '
+                                'of its model' % (path, v.op.name, v.shape.as_list()))
+            variables[name] = v
+        tf.train.Saver(variables).restore(session, path)
+    except (tf.errors.OpError, ValueError) as error:
+        raise UserError('cannot read checkpoint %s (%s); take another'
+                        % (path, _first_line(error)))
+
+
+def _complete_checkpoints(directory):
+    """Paths of the complete checkpoints in `directory`, oldest first."""
+    state = tf.train.get_checkpoint_state(directory) if os.path.isdir(directory) else None
+    paths = list(state.all_model_checkpoint_paths) if state else []
+    if not paths:  # `checkpoint` was lost: what the files say
+        found = glob.glob(os.path.join(glob.escape(directory), 'model.ckpt-*.index'))
+        paths = sorted((p[:-len('.index')] for p in found), key=lambda p: int(p.split('-')[-1]))
+    return [p for p in paths if os.path.exists(p + '.index')]
+
+
+def _first_line(error):
+    return str(getattr(error, 'message', error)).strip().splitlines()[0][:200]
+
+
+@contextlib.contextmanager
+def locked(directory):
+    """Holds `directory` for one process; UserError if another holds it. Ends with the process."""
+    try:
+        import fcntl
+    except ImportError:  # no such locks on Windows
+        yield
+        return
+    with open(os.path.join(directory, '.lock'), 'w') as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError('another train.py is training in %s; wait for it, stop it, or take '
+                            'another --run_name' % directory)
+        yield
+
+
+# --- TensorBoard ----------------------------------------------------------------------------------
+
+class Events:
+    """Writes TensorBoard events from numbers, so that summaries add nothing to the training graph."""
+
+    def __init__(self, directory, first_step):
+        self._writer = tf.summary.FileWriter(directory)
+        # What a killed run had written beyond the step it is resumed from does not count.
+        self._writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), first_step)
+
+    def scalars(self, values, step):
+        self._add([tf.Summary.Value(tag=tag, simple_value=float(value))
+                   for tag, value in values.items()], step)
+
+    def speech(self, tag, samples, sample_rate, step):
+        """samples: [n] float in -1..1."""
+        wav = io.BytesIO()
+        soundfile.write(wav, audio.to_pcm16(samples)[0], sample_rate, 'PCM_16', format='WAV')
+        sound = tf.Summary.Audio(sample_rate=sample_rate, num_channels=1,
+                                 length_frames=len(samples), content_type='audio/wav',
+                                 encoded_audio_string=wav.getvalue())
+        self._add([tf.Summary.Value(tag=tag, audio=sound)], step)
+
+    def image(self, tag, png, step):
+        self._add([tf.Summary.Value(tag=tag, image=tf.Summary.Image(encoded_image_string=png))],
+                  step)
+
+    def metadata(self, run_metadata, step):
+        self._writer.add_run_metadata(run_metadata, 'step_%d' % step, step)
+
+    def close(self):
+        self._writer.close()
+
+    def _add(self, values, step):
+        self._writer.add_summary(tf.Summary(value=values), step)
+        self._writer.flush()
+
+
+def spectrogram_png(rows):
+    """A PNG of mel spectrograms, one above the other, for comparing by eye.
+
+    Args:
+      rows: [(title, mel [frames, n_mels])]. All share one colour scale, that of the first.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(9, 2.2 * len(rows)), dpi=80)
+    canvas = FigureCanvasAgg(figure)
+    low, high = np.percentile(rows[0][1], [1, 99.9])
+    for i, (title, mel) in enumerate(rows):
+        axes = figure.add_subplot(len(rows), 1, i + 1)
+        axes.imshow(np.asarray(mel).T, origin='lower', aspect='auto', vmin=low, vmax=high,
+                    interpolation='nearest', cmap='magma')
+        axes.set_title(title, fontsize=9, loc='left')
+        axes.set_ylabel('mel band', fontsize=8)
+        axes.tick_params(labelsize=7)
+    axes.set_xlabel('frame', fontsize=8)
+    figure.tight_layout()
+    png = io.BytesIO()
+    canvas.print_png(png)
+    return png.getvalue()
