@@ -26,10 +26,12 @@ def bias(name, size, dtype=tf.float32):
 def weight_norm(name, shape, dtype=tf.float32):
     """Filters [width, in, out] as g v / ||v||, one g an output channel.
 
-    Salimans & Kingma 2016, arXiv 1602.07868. They start with norm 1.
+    Salimans & Kingma 2016, arXiv 1602.07868. They start with norm 1, and so, about, does v: its
+    length sets how far a step of Adam turns the filter.
     """
     with tf.variable_scope(name):
-        v = variable('v', shape, tf.random_normal_initializer(seed=variable_seed('v')), dtype)
+        v = variable('v', shape, tf.random_normal_initializer(
+            stddev=(shape[0] * shape[1]) ** -0.5, seed=variable_seed('v')), dtype)
         g = variable('g', shape[-1:], tf.ones_initializer(), dtype)
     return v * (g * tf.rsqrt(tf.reduce_sum(tf.square(v), axis=[0, 1])))
 

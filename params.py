@@ -356,9 +356,10 @@ PRESETS = {
     'small': HParams(sample_rate=16000, mel_profile='tacotron2', n_flows=8, n_group=16,
                      n_early_every=3, sigma=1.0, audio_scale=6.0, n_layers=6,
                      residual_channels=64, skip_channels=64, encoder='none', mel_mean=-5.0,
-                     mel_std=2.0, batch_size=8, clip_samples=8192, warmup_steps=50, clip_norm=10.0,
-                     lr_decay_rate=1.0, summary_every=20, eval_every=200, gen_test_wave_every=500,
-                     save_every=500, save_minutes=5.0),
+                     mel_std=2.0, batch_size=8, clip_samples=8192, lr=4e-3, warmup_steps=50,
+                     lr_schedule='cosine', lr_decay_rate=0.01, lr_decay_steps=20000, clip_norm=10.0,
+                     summary_every=20, eval_every=200, gen_test_wave_every=500, save_every=500,
+                     save_minutes=5.0),
 }
 DEFAULT_PRESET = 'seed'
 
