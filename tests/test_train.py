@@ -1,5 +1,6 @@
 """train.py, run as its users run it: it learns, it stops and goes on, it refuses."""
 import glob
+import json
 import os
 import random
 import signal
@@ -146,11 +147,15 @@ def test_two_towers_train_like_one(monkeypatch, data, tmp_path):
 
 
 def test_the_seeds_command_line(data, tmp_path):
-    """Paths with backslashes, no other flag but the end; runs in the current directory."""
+    """Paths with backslashes, no flag that it lacks but the end; in the current directory."""
     backslashed = [argument.replace('/', '\\') for argument in data]
-    done = script('train.py', *(backslashed + ['--max_steps=2']), cwd=str(tmp_path))
+    done = script('train.py', *(backslashed + ['--max_steps=12', '--store_metadata=True']),
+                  cwd=str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / 'logdir' / 'waveglow' / 'params.json').exists()
+    run_dir = tmp_path / 'logdir' / 'waveglow'
+    assert (run_dir / 'params.json').exists()
+    with open(str(run_dir / 'timeline-10.json')) as f:
+        assert any('Conv2D' in event.get('name', '') for event in json.load(f)['traceEvents'])
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(monkeypatch, data, tmp_path):
