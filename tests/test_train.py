@@ -117,33 +117,34 @@ def test_killed_at_any_moment_it_continues_to_the_same_bits(data, tmp_path):
 
 
 def test_sigterm_saves_and_the_same_command_continues_to_the_same_bits(data, tmp_path):
-    more = ['--max_steps=40', '--hparams=save_every=1000,eval_every=20']
+    more = ['--max_steps=150', '--hparams=save_every=1000,eval_every=50']
     assert script('train.py', *command(data, tmp_path / 'whole', *more)).returncode == 0
-    arguments = command(data, tmp_path / 'cut', '--max_steps=1000000', '--hparams=save_every=1000')
+    arguments = command(data, tmp_path / 'cut', '--max_steps=1000000',
+                        '--hparams=save_every=1000,eval_every=50,summary_every=1')
     process = subprocess.Popen([sys.executable, TRAIN] + arguments, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, universal_newlines=True)
     for line in process.stdout:
-        if line.startswith('towers'):
+        if line.startswith('step 3:'):
             break
-    time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
     out = process.communicate()[0]
     assert process.returncode == 0, out
     assert 'SIGTERM: stopped and saved at step' in out
     stopped = weights(tmp_path / 'cut' / 'run')['global_step']
-    assert 1 <= stopped < 40
+    assert 3 <= stopped < 150
     finished = script('train.py', *command(data, tmp_path / 'cut', *more))
     assert 'continuing' in finished.stdout and finished.returncode == 0
     assert_same_bits(weights(tmp_path / 'whole' / 'run'), weights(tmp_path / 'cut' / 'run'))
 
 
 def test_two_towers_train_like_one(monkeypatch, data, tmp_path):
+    # a large epsilon: Adam would blow the rounding of a gradient near zero up to a whole step
     for towers in (1, 2):
-        run(monkeypatch, data, tmp_path / str(towers), '--max_steps=5', '--ngpu=%d' % towers)
+        run(monkeypatch, data, tmp_path / str(towers), '--max_steps=5', '--ngpu=%d' % towers,
+            '--hparams=adam_epsilon=0.1')
     one, two = (weights(tmp_path / str(n) / 'run') for n in (1, 2))
     for name in one:
-        if 'Adam' not in name:
-            np.testing.assert_allclose(one[name], two[name], atol=2e-4, err_msg=name)
+        np.testing.assert_allclose(one[name], two[name], atol=2e-5, err_msg=name)
 
 
 def test_the_seeds_command_line(data, tmp_path):

@@ -77,7 +77,7 @@ def train(conv, train_set, test_set, args):
         held = tf.data.make_initializable_iterator(dataset.whole_utterances(
             test_set, args.wave_dir, args.lc_dir, HP))
         clip = dataset.Clips(*held.get_next())
-        held_loss = glow.loss(clip.audio, clip.mel, HP).total
+        measure = [glow.loss(clip.audio, clip.mel, HP).total, tf.size(clip.audio)]
         vocode = [vocoder.build(HP)]
         with mock.patch.object(ops, 'dilated_conv', dilated_conv):
             vocode.append(vocoder.build(HP))
@@ -92,8 +92,8 @@ def train(conv, train_set, test_set, args):
             for i in tqdm.trange(1, args.steps + 1):
                 losses.append(float(session.run([loss.total, step])[0]))
                 if i % args.eval_every == 0:
-                    found = over_held_out([held_loss, tf.size(clip.audio)])
-                    heldout.append((i, float(np.average(*zip(*found)))))
+                    found, samples = zip(*over_held_out(measure))
+                    heldout.append((i, float(np.average(found, weights=samples))))
                     tqdm.tqdm.write('step %d: held-out loss %.3f' % heldout[-1])
             clips = over_held_out(clip)
             distances = [np.mean([distance(session, v, item) for item in clips]) for v in vocode]
