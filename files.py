@@ -55,6 +55,20 @@ def local_path(text):
     return text
 
 
+def seed(text):
+    """argparse type of a seed: what every generator of random numbers here takes."""
+    value = int(text)
+    if not 0 <= value < 2 ** 32:
+        raise ValueError
+    return value
+
+
+def flag(text):
+    """argparse type of a flag that may carry a value: true or false."""
+    return {'true': True, 'false': False}[text.lower()] if text.lower() in (
+        'true', 'false') else int(text) != 0
+
+
 def run_script(main):
     """Runs `main()` and exits with what it returns; a UserError becomes one line on stderr.
 

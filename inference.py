@@ -7,6 +7,7 @@ Takes .mel and .npy mels, whole folders of them, or sound files, of which it fir
 could be vocoded.
 """
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -23,29 +24,30 @@ from params import UserError
 from vocoder import Vocoder
 
 MEL_SUFFIXES = ('.mel', '.npy')
-WAVE_SUFFIXES = ('.wav', '.flac', '.ogg', '.mp3', '.aiff', '.aif', '.au')
 
 
 class Source(NamedTuple):
     path: str
     name: str  # of the output, without suffix, under --out_dir
+    root: str  # the folder that was given, or the file's own
 
 
 def main():
     args = parse_arguments()
     sources = find_sources(args.lc)
+    refuse_overwriting(sources, args.out_dir)
     vocoder = Vocoder.load(args.restore_from, args.preset, args.hparams)
     hp = vocoder.hp
     mels, skipped = {}, 0
     for source in sources:
         try:
-            mels[source] = read_source(source.path, hp)
+            mels[source] = read_source(source, hp)
         except UserError as error:
             print('%s: skipped: %s' % (os.path.basename(sys.argv[0]), error), file=sys.stderr)
             skipped += 1
     if not mels:
         raise UserError('none of the %d inputs can be vocoded' % len(sources))
-    vocode_all(vocoder, mels, args)
+    skipped += vocode_all(vocoder, mels, args)
     if skipped:
         print('%d of %d inputs were skipped' % (skipped, len(sources)), file=sys.stderr)
     return 1 if skipped else 0
@@ -62,7 +64,7 @@ def parse_arguments():
                         help='where the wavs go (default: %(default)s)')
     parser.add_argument('--sigma', type=float,
                         help="standard deviation of the noise (default: the model's gen_sigma)")
-    parser.add_argument('--seed', type=int, default=0,
+    parser.add_argument('--seed', type=files.seed, default=0,
                         help='of the noise; the same seed gives the same samples')
     parser.add_argument('--batch_size', type=int, default=1,
                         help='utterances vocoded at a time, of like lengths (a GPU likes more)')
@@ -74,8 +76,6 @@ def parse_arguments():
         parser.error('--sigma is zero or more, not %s' % args.sigma)
     if args.batch_size < 1:
         parser.error('--batch_size is 1 or more')
-    if not 0 <= args.seed < 2 ** 32:
-        parser.error('--seed is between 0 and 2^32 - 1')
     return args
 
 
@@ -86,16 +86,16 @@ def find_sources(paths):
         if os.path.isdir(path):
             found = [os.path.join(folder, name) for folder, _, names in sorted(os.walk(path))
                      for name in sorted(names) if not name.startswith('.')]
-            kept = [f for suffixes in (WAVE_SUFFIXES, MEL_SUFFIXES) for f in found
-                    if f.lower().endswith(suffixes)]
-            if any(f.lower().endswith(MEL_SUFFIXES) for f in kept):
-                kept = [f for f in kept if f.lower().endswith(MEL_SUFFIXES)]
+            kept = ([f for f in found if f.lower().endswith(MEL_SUFFIXES)]
+                    or [f for f in found if f.lower().endswith(tuple(audio.AUDIO_EXTENSIONS))])
             if not kept:
                 raise UserError('there are no mels (%s) and no sound files in %s'
                                 % (', '.join(MEL_SUFFIXES), path))
-            sources += [Source(f, os.path.splitext(os.path.relpath(f, path))[0]) for f in kept]
+            sources += [Source(f, os.path.splitext(os.path.relpath(f, path))[0], path)
+                        for f in kept]
         else:
-            sources.append(Source(path, os.path.splitext(os.path.basename(path))[0]))
+            sources.append(Source(path, os.path.splitext(os.path.basename(path))[0],
+                                  os.path.dirname(path)))
     first = {}
     for source in sources:
         other = first.setdefault(source.name, source)
@@ -105,36 +105,56 @@ def find_sources(paths):
     return sources
 
 
-def read_source(path, hp):
+def refuse_overwriting(sources, out_dir):
+    inputs = {os.path.realpath(source.path): source for source in sources}
+    for source in sources:
+        path = os.path.realpath(wav_path(out_dir, source))
+        if path in inputs:
+            raise UserError('%s would be overwritten by what it is vocoded to; give another '
+                            '--out_dir' % inputs[path].path)
+
+
+def wav_path(out_dir, source):
+    return os.path.join(out_dir, source.name + '.wav')
+
+
+def read_source(source, hp):
     """The mel [frames, n_mels] of an input; UserError if it cannot be one of `hp`'s profile."""
+    path = source.path
     if not path.lower().endswith(MEL_SUFFIXES):
         return audio.mel_spectrogram(audio.read_wav(path, hp.sample_rate), hp.sample_rate, hp.mel)
     mel = audio.read_mel(path, hp.n_mels)
-    made_by = nearest_params(path)
-    if made_by:
-        params.require_same(hp, params.load(made_by), params.DATA_FIELDS, path,
+    made_with = nearest_params(path, source.root)
+    if made_with:
+        params.require_same(hp, made_with, params.DATA_FIELDS, path,
                             'take a model trained on such mels, or compute the mels anew')
     audio.check_mel_range(mel, hp.mel_profile, path)
     return mel
 
 
-def nearest_params(path):
-    """The nearest folder above `path` that has the params.json of preprocessed mels, or None."""
-    folder = os.path.dirname(os.path.abspath(path))
-    while not params.exists(folder):
-        above = os.path.dirname(folder)
-        if above == folder:
+def nearest_params(path, root):
+    """The HParams that preprocessing left nearest above `path`, up to folder `root`, or None."""
+    folder, root = os.path.dirname(os.path.abspath(path)), os.path.abspath(root)
+    while True:
+        if params.exists(folder):
+            try:
+                return params.load(folder)
+            except UserError:  # another program's params.json
+                pass
+        if folder == root:
             return None
-        folder = above
-    return folder
+        folder = os.path.dirname(folder)
 
 
 def vocode_all(vocoder, mels, args):
-    """Vocodes {Source: mel} in batches of like lengths, writes the wavs, reports the speed."""
+    """Vocodes {Source: mel} in batches of like lengths, writes the wavs, reports the speed.
+
+    Returns how many had to be skipped.
+    """
     hp = vocoder.hp
     order = sorted(mels, key=lambda source: len(mels[source]))
     vocoder.vocode(mels[order[0]][:1])  # the graph is optimized on its first run
-    spent = seconds = clipped = 0
+    spent = seconds = clipped = skipped = 0
     rows = {}
     plotted = list(mels)[:6]
     with tqdm.tqdm(total=len(order), unit='utterance', file=sys.stdout, disable=None) as bar:
@@ -144,32 +164,42 @@ def vocode_all(vocoder, mels, args):
             sounds = vocoder.vocode_batch([mels[source] for source in batch], args.sigma, args.seed)
             spent += time.time() - started
             for source, sound in zip(batch, sounds):
-                if not np.isfinite(sound).all():
-                    raise UserError('%s vocodes to samples that are not finite; the model in %s is '
-                                    'broken, or untrained' % (source.path, args.restore_from))
-                clipped += write(os.path.join(args.out_dir, source.name + '.wav'), sound, hp)
                 seconds += len(sound) / hp.sample_rate
+                if not np.isfinite(sound).all():
+                    tqdm.tqdm.write('%s: skipped: it vocodes to samples that are not finite; the '
+                                    'model is broken, or untrained' % source.path, file=sys.stderr)
+                    skipped += 1
+                    continue
+                path = wav_path(args.out_dir, source)
+                with writable(path, '--out_dir'):
+                    clipped += audio.write_wav(path, sound, hp.sample_rate)
                 if args.plot and source in plotted:
                     again = audio.mel_spectrogram(sound, hp.sample_rate, hp.mel)
                     rows[source] = [(source.name, mels[source]),
                                     (source.name + ', vocoded', again[:len(mels[source])])]
             bar.update(len(batch))
+    if skipped == len(order):
+        raise UserError('nothing could be vocoded; take another checkpoint than %s'
+                        % args.restore_from)
     if args.plot:
-        with files.atomic_open(args.plot, 'wb') as f:
-            f.write(utils.spectrogram_png(sum((rows[source] for source in plotted), [])))
+        with writable(args.plot, '--plot'), files.atomic_open(args.plot, 'wb') as f:
+            f.write(utils.spectrogram_png(sum((rows[s] for s in plotted if s in rows), [])))
     print('vocoded %d utterances, %.1f s of speech, in %.1f s: real-time factor %.3f'
-          % (len(order), seconds, spent, spent / seconds))
+          % (len(order) - skipped, seconds, spent, spent / seconds))
     if clipped:
         print('%d samples were beyond full scale and clipped' % clipped)
     print('the wavs are in %s%s' % (args.out_dir,
                                     ', a picture in %s' % args.plot if args.plot else ''))
+    return skipped
 
 
-def write(path, sound, hp):
+@contextlib.contextmanager
+def writable(path, flag):
+    """Turns the system's refusal to write `path` into a UserError."""
     try:
-        return audio.write_wav(path, sound, hp.sample_rate)
+        yield
     except OSError as error:
-        raise UserError('cannot write %s (%s); give another --out_dir' % (path, error.strerror))
+        raise UserError('cannot write %s (%s); give another %s' % (path, error.strerror, flag))
 
 
 if __name__ == '__main__':

@@ -1,4 +1,6 @@
 """Towers: one copy of the model a device, shared variables, averaged gradients."""
+import os
+
 import tensorflow.compat.v1 as tf
 
 import glow
@@ -9,8 +11,11 @@ def tower_devices(count):
     """Names of `count` devices to train on: GPUs where there are any, else CPU devices.
 
     A machine without GPUs trains the same on as many virtual CPU devices: `session_config`.
+    Raises UserError if there are GPUs, but fewer.
     """
     gpus = tf.config.experimental.list_physical_devices('GPU')
+    if not gpus and tf.test.is_built_with_cuda() and not os.environ.get('CUDA_VISIBLE_DEVICES'):
+        print('this TensorFlow is built for GPUs and sees none; training on the CPU')
     if gpus and count > len(gpus):
         raise UserError('--ngpu %d, but TensorFlow sees %d here' % (count, len(gpus)))
     return ['/device:%s:%d' % ('GPU' if gpus else 'CPU', i) for i in range(count)]

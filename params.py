@@ -85,7 +85,7 @@ class HParams:
 
     # Optimization: Adam on the negative log-likelihood of random clips.
     lr: float = 1e-3                 # learning rate after the warm-up
-    warmup_steps: int = 0            # steps of linear warm-up
+    warmup_steps: int = 1000         # steps of linear warm-up
     lr_schedule: str = 'exponential'  # exponential: lr * lr_decay_rate^(step // lr_decay_steps);
                                      # cosine: from lr to lr * lr_decay_rate at lr_decay_steps
     lr_decay_rate: float = 0.95
@@ -93,7 +93,7 @@ class HParams:
     adam_beta1: float = 0.9
     adam_beta2: float = 0.999
     adam_epsilon: float = 1e-8
-    clip_norm: float = 0.0           # gradients are scaled down to this global norm; 0 for never
+    clip_norm: float = 10.0          # gradients are scaled down to this global norm; 0 for never
     ema_decay: float = 0.999         # of the averaged weights; 0 for none
     batch_size: int = 1              # clips a step, over all towers
     clip_samples: int = 25600        # samples a clip, rounded down to whole frames

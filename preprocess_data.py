@@ -338,7 +338,12 @@ def report(summary, args):
 
 def main():
     args = parse_arguments()
-    hp = params.override(params.preset(args.preset or params.DEFAULT_PRESET), args.hparams)
+    if args.preset or not params.exists(args.data_dir):
+        hp = params.preset(args.preset or params.DEFAULT_PRESET)
+    else:       # a corpus is not thrown away because a flag was forgotten
+        hp = params.load(args.data_dir)
+    hp = params.override(hp, args.hparams)
+    print('%d Hz, mel profile %s' % (hp.sample_rate, hp.mel_profile))
     min_samples = hp.mel.n_fft if args.min_seconds is None else max(
         hp.hop_length, int(args.min_seconds * hp.sample_rate))
     try:

@@ -44,9 +44,10 @@ class Checkpoints:
     """
 
     def __init__(self, directory, keep):
+        """keep: how many of the newest to keep; never fewer than two, see `set_aside`."""
         self.directory = directory
         self.best_directory = os.path.join(directory, 'best')
-        self._saver = tf.train.Saver(max_to_keep=keep, save_relative_paths=True)
+        self._saver = tf.train.Saver(max_to_keep=max(2, keep), save_relative_paths=True)
         self._best_saver = tf.train.Saver(max_to_keep=1, save_relative_paths=True)
 
     def restore(self, session):
@@ -54,15 +55,16 @@ class Checkpoints:
 
         Raises UserError if there are some and none can be read: nothing then starts anew over them.
         """
-        for leftover in glob.glob(os.path.join(glob.escape(self.directory), '*.tempstate*')):
-            with contextlib.suppress(OSError):
-                os.unlink(leftover)
+        for directory in (self.directory, self.best_directory):
+            for leftover in glob.glob(os.path.join(glob.escape(directory), '*.tempstate*')):
+                with contextlib.suppress(OSError):
+                    os.unlink(leftover)
         paths = _complete_checkpoints(self.directory)
         for path in reversed(paths):
             try:
                 self._saver.restore(session, path)
             except (tf.errors.OpError, ValueError) as error:
-                print('cannot read %s (%s); trying the one before' % (path, _first_line(error)))
+                print('cannot read %s (%s); trying the one before' % (path, explain(error)))
                 continue
             self._saver.recover_last_checkpoints(paths[:paths.index(path) + 1])
             self._best_saver.recover_last_checkpoints(_complete_checkpoints(self.best_directory))
@@ -73,12 +75,36 @@ class Checkpoints:
         return None
 
     def save(self, session, step):
-        return self._saver.save(session, os.path.join(self.directory, 'model.ckpt'), step,
-                                write_meta_graph=False)
+        self._saver.save(session, os.path.join(self.directory, 'model.ckpt'), step,
+                         write_meta_graph=False)
 
     def save_best(self, session, step):
-        return self._best_saver.save(session, os.path.join(self.best_directory, 'model.ckpt'),
-                                     step, write_meta_graph=False)
+        self._best_saver.save(session, os.path.join(self.best_directory, 'model.ckpt'), step,
+                              write_meta_graph=False)
+
+    def set_aside(self, step):
+        """Renames the newest checkpoint, that of `step`, to suspect.ckpt-STEP.
+
+        For weights that give no finite loss. Returns the path of the checkpoint before, which is
+        then the newest, or None.
+        """
+        paths = [p for p in _complete_checkpoints(self.directory)
+                 if not p.endswith('-%d' % step)]
+        if paths:
+            tf.train.update_checkpoint_state(
+                self.directory, os.path.basename(paths[-1]),
+                all_model_checkpoint_paths=[os.path.basename(p) for p in paths])
+        else:
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(self.directory, 'checkpoint'))
+        pattern = os.path.join(glob.escape(self.directory), 'model.ckpt-%d.*' % step)
+        for path in glob.glob(pattern):
+            os.replace(path, os.path.join(self.directory, 'suspect' + os.path.basename(path)[5:]))
+        return paths[-1] if paths else None
+
+
+def has_checkpoint(directory):
+    return bool(_complete_checkpoints(directory))
 
 
 def find_checkpoint(path):
@@ -114,7 +140,7 @@ def load_weights(session, path):
         tf.train.Saver(variables).restore(session, path)
     except (tf.errors.OpError, ValueError) as error:
         raise UserError('cannot read checkpoint %s (%s); take another'
-                        % (path, _first_line(error)))
+                        % (path, explain(error)))
 
 
 def _complete_checkpoints(directory):
@@ -127,8 +153,15 @@ def _complete_checkpoints(directory):
     return [p for p in paths if os.path.exists(p + '.index')]
 
 
-def _first_line(error):
-    return str(getattr(error, 'message', error)).strip().splitlines()[0][:200]
+def explain(error):
+    """The line of a TensorFlow error, or of an OSError, that tells what happened."""
+    if isinstance(error, OSError):
+        return '%s: %s' % (error.filename, error.strerror) if error.filename else str(error)
+    lines = [line.strip() for line in str(getattr(error, 'message', error)).splitlines()]
+    boilerplate = ('Graph execution error', 'Detected at', 'File "', 'Restoring from checkpoint',
+                   'Original stack', '<stack', '[[', 'Hint', 'Errors may', 'Input Source')
+    telling = [line for line in lines if line and not line.startswith(boilerplate)]
+    return (telling or lines or [''])[0][:300]
 
 
 @contextlib.contextmanager
@@ -142,7 +175,7 @@ def locked(directory):
     with open(os.path.join(directory, '.lock'), 'w') as f:
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise UserError('another train.py is training in %s; wait for it, stop it, or take '
                             'another --run_name' % directory)
         yield

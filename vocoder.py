@@ -8,6 +8,7 @@ import glow
 import params
 import parallel
 import utils
+from params import UserError
 
 
 def noise(frames, hp, sigma, seed):
@@ -65,6 +66,10 @@ class Vocoder:
                             'leave --preset away, and the model out of --hparams')
         return cls(hp, checkpoint)
 
+    def close(self):
+        """Frees the session."""
+        self._session.close()
+
     def vocode(self, mel, sigma=None, seed=0):
         """Audio [frames * hop_length] of mel [frames, n_mels]; the same for the same seed."""
         return self.vocode_batch([mel], sigma, seed)[0]
@@ -75,7 +80,15 @@ class Vocoder:
         Args:
           mels: arrays [frames, n_mels], of several lengths.
           sigma: standard deviation of the noise; hp.gen_sigma by default.
+
+        Raises UserError for an array of another shape.
         """
+        for mel in mels:
+            if np.ndim(mel) != 2 or np.shape(mel)[1] != self.hp.n_mels or not len(mel):
+                raise UserError('a mel is an array of frames x %d, not of %s; turn or compute it '
+                                'anew' % (self.hp.n_mels, ' x '.join(map(str, np.shape(mel)))))
+        if not mels:
+            return []
         lengths = [len(mel) for mel in mels]
         z = noise(max(lengths), self.hp, self.hp.gen_sigma if sigma is None else sigma, seed)
         audio = self._session.run(self._audio, {

@@ -129,6 +129,31 @@ def test_mels_of_another_profile_are_known_by_their_params(monkeypatch, trained,
         run(monkeypatch, '--lc', tmp_path / 'mels', '--restore_from', model)
 
 
+def test_another_programs_params_json_is_passed_over(monkeypatch, trained, tmp_path):
+    mels, model = trained
+    (tmp_path / 'params.json').write_text('{"learning_rate": 3}')
+    shutil.copy(str(mels / (names_of(mels)[0] + '.mel')), str(tmp_path / 'x.mel'))
+    assert run(monkeypatch, '--lc', tmp_path / 'x.mel', '--restore_from', model,
+               '--out_dir', tmp_path / 'out') == 0
+
+
+def test_a_recording_is_not_overwritten(monkeypatch, trained, tmp_path):
+    source = tmp_path / 'x.wav'
+    shutil.copy(os.path.join(WAVS, names_of(WAVS)[0] + '.wav'), str(source))
+    before = source.read_bytes()
+    for given in (source, tmp_path):
+        with pytest.raises(UserError, match='would be overwritten'):
+            run(monkeypatch, '--lc', given, '--restore_from', trained[1], '--out_dir', tmp_path)
+    assert source.read_bytes() == before
+
+
+def test_a_vocoder_refuses_what_is_no_mel(vocoder):
+    for shape in ((80, 30), (30,), (0, 80)):
+        with pytest.raises(UserError, match='frames x 80'):
+            vocoder.vocode(np.zeros(shape))
+    assert vocoder.vocode_batch([]) == []
+
+
 @pytest.mark.parametrize('arguments,words', [
     (['--lc', 'nowhere.mel'], 'none of the 1 inputs'),
     (['--lc', '.'], 'no mels'),

@@ -70,7 +70,9 @@ def test_impulse_check_passes_what_runs_and_names_what_does_not():
     for form in ops.CONV_FORMS:
         def conv(x, filters, dilation, causal=False):
             return ops.dilated_conv(x, filters, dilation, causal, form)
-        fault = ops.impulse_check(conv, '/cpu:0')
+        fault = ops.impulse_check(conv, '/cpu:0', None, (1, 2, 64), 3)
+        causal_fault = ops.impulse_check(conv, '/cpu:0', None, (1, 8), 2, causal=True)
+        assert bool(fault) == bool(causal_fault)
         if form in forms_that_run():
             assert fault == ''
         else:
@@ -88,8 +90,8 @@ def test_impulse_check_finds_a_gradient_of_another_function():
             return tf.gradients(dilated, x, dy)[0], tf.gradients(y, filters, dy)[0]
         return y, gradients
 
-    fault = ops.impulse_check(lambda x, f, dilation, causal: broken(x, f), '/cpu:0')
-    assert fault == "wrong: its values, its filters' gradient"
+    fault = ops.impulse_check(lambda x, f, dilation, causal: broken(x, f), '/cpu:0', None, [4])
+    assert fault == "wrong: its values for dilation 4, its filters' gradient for dilation 4"
 
     @tf.custom_gradient
     def other_way_round(x, filters):
@@ -100,8 +102,9 @@ def test_impulse_check_finds_a_gradient_of_another_function():
             return tf.gradients(undilated, x, dy)[0], tf.gradients(y, filters, dy)[0]
         return y, gradients
 
-    fault = ops.impulse_check(lambda x, f, dilation, causal: other_way_round(x, f), '/cpu:0')
-    assert fault == "wrong: its input's gradient"
+    fault = ops.impulse_check(lambda x, f, dilation, causal: other_way_round(x, f), '/cpu:0', None,
+                              [4])
+    assert fault == "wrong: its input's gradient for dilation 4"
 
 
 def test_weight_norm():

@@ -201,6 +201,22 @@ def test_again_redoes_only_what_changed(made):
     made.check(made.wavs, 'seed')
 
 
+def test_a_forgotten_preset_does_not_throw_the_corpus_away(made, monkeypatch):
+    """Without --preset, what data_dir/params.json says holds."""
+    put(os.path.join(made.wavs, 'u0.wav'), speech(0))
+    put(os.path.join(made.wavs, 'u1.wav'), speech(1))
+    assert made.run()[0] == 0
+    before = tree(made.mels)
+    assert len(before) == 3
+    monkeypatch.setattr(sys, 'argv', ['preprocess_data.py'] + [
+        '--%s_dir=%s' % pair for pair in (('wave', made.wavs), ('mel', made.mels),
+                                          ('data', made.data))])
+    assert preprocess_data.main() == 0
+    assert params.load(made.data).sample_rate == 16000
+    after = tree(made.mels)
+    assert all(after[name] == before[name] for name in before if name != 'params.json')
+
+
 def test_the_last_line_is_the_command_to_train(made, tmp_path):
     made.wavs = str(tmp_path / "it's a $corpus")
     for k in range(3):

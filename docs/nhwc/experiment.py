@@ -60,7 +60,7 @@ def mismatched(x, filters, dilation, causal, form):
 CONVOLUTIONS = {'right': dilated_conv, 'lost': lost, 'mismatched': mismatched}
 
 
-def train(conv, train_set, test_set, args):
+def train(conv, train_set, test_set, hp, args):
     """What a training with convolution `conv` came to, a dict.
 
     losses: of every step; heldout: [(step, loss)]; log_mel_l1, log_mel_l1_dilated: mean distance
@@ -69,18 +69,18 @@ def train(conv, train_set, test_set, args):
     with tf.Graph().as_default(), mock.patch.object(ops, 'dilated_conv', conv):
         tf.set_random_seed(0)
         clips = dataset.Clips(*tf.data.make_one_shot_iterator(dataset.training_clips(
-            train_set, args.wave_dir, args.lc_dir, HP, seed=0)).get_next())
-        loss, gradients = parallel.loss_and_gradients(clips, HP, ['/device:CPU:0'])
+            train_set, args.wave_dir, args.lc_dir, hp, seed=0)).get_next())
+        loss, gradients = parallel.loss_and_gradients(clips, hp, ['/device:CPU:0'])
         gradients, variables = zip(*gradients)
-        gradients, _ = tf.clip_by_global_norm(gradients, HP.clip_norm)
-        step = tf.train.AdamOptimizer(HP.lr).apply_gradients(zip(gradients, variables))
+        gradients, _ = tf.clip_by_global_norm(gradients, hp.clip_norm)
+        step = tf.train.AdamOptimizer(hp.lr).apply_gradients(zip(gradients, variables))
         held = tf.data.make_initializable_iterator(dataset.whole_utterances(
-            test_set, args.wave_dir, args.lc_dir, HP))
+            test_set, args.wave_dir, args.lc_dir, hp))
         clip = dataset.Clips(*held.get_next())
-        measure = [glow.loss(clip.audio, clip.mel, HP).total, tf.size(clip.audio)]
-        vocode = [vocoder.build(HP)]
+        measure = [glow.loss(clip.audio, clip.mel, hp).total, tf.size(clip.audio)]
+        vocode = [vocoder.build(hp)]
         with mock.patch.object(ops, 'dilated_conv', dilated_conv):
-            vocode.append(vocoder.build(HP))
+            vocode.append(vocoder.build(hp))
         with tf.Session(config=parallel.session_config()) as session:
             session.run(tf.global_variables_initializer())
 
@@ -96,19 +96,19 @@ def train(conv, train_set, test_set, args):
                     heldout.append((i, float(np.average(found, weights=samples))))
                     tqdm.tqdm.write('step %d: held-out loss %.3f' % heldout[-1])
             clips = over_held_out(clip)
-            distances = [np.mean([distance(session, v, item) for item in clips]) for v in vocode]
+            distances = [np.mean([distance(session, v, item, hp) for item in clips]) for v in vocode]
     return dict(losses=losses, heldout=heldout, log_mel_l1=float(distances[0]),
                 log_mel_l1_dilated=float(distances[1]))
 
 
-def distance(session, vocode, clip):
+def distance(session, vocode, clip, hp):
     """Mean absolute difference of the log-mels of a clip and of its vocoding."""
     z, mel, lengths, sound = vocode
     frames = clip.mel.shape[1]
-    vocoded = session.run(sound, {z: vocoder.noise(frames, HP, HP.gen_sigma, 0)[None],
+    vocoded = session.run(sound, {z: vocoder.noise(frames, hp, hp.gen_sigma, 0)[None],
                                   mel: clip.mel, lengths: [frames]})[0]
     vocoded = np.clip(np.nan_to_num(vocoded), -1, 1)  # a broken model may overflow
-    return np.abs(audio.mel_spectrogram(vocoded, HP.sample_rate, HP.mel)[:frames]
+    return np.abs(audio.mel_spectrogram(vocoded, hp.sample_rate, hp.mel)[:frames]
                   - clip.mel[0]).mean()
 
 
@@ -141,15 +141,17 @@ def main():
         parser.add_argument('--' + name, type=files.local_path, required=True)
     parser.add_argument('--steps', type=int, default=500)
     parser.add_argument('--eval_every', type=int, default=50)
+    parser.add_argument('--hparams', default='', help='changes to HP, as train.py takes them')
     args = parser.parse_args()
+    hp = params.override(HP, args.hparams)
     test_list = os.path.join(os.path.dirname(args.filelist), 'test.scp')
-    train_set, test_set = (dataset.index(files.read_list(path), args.wave_dir, args.lc_dir, HP)
+    train_set, test_set = (dataset.index(files.read_list(path), args.wave_dir, args.lc_dir, hp)
                            for path in (args.filelist, test_list))
     results = {}
     for name, conv in CONVOLUTIONS.items():
         print(name)
         started = time.time()
-        result = train(conv, dataset.long_enough(train_set, HP), test_set, args)
+        result = train(conv, dataset.long_enough(train_set, hp), test_set, hp, args)
         results[name] = result
         print('%s: held-out loss %.3f, log-mel L1 %.2f, with a right convolution %.2f, after %.0f s'
               % (name, result['heldout'][-1][1], result['log_mel_l1'],

@@ -1,0 +1,275 @@
+"""The training graph, and the loop that runs it."""
+import collections
+import contextlib
+import os
+import signal
+import sys
+import time
+import zlib
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+import tqdm
+from tensorflow.python.client import timeline
+
+import audio
+import dataset
+import files
+import glow
+import ops
+import optimizer
+import parallel
+import utils
+import vocoder
+from params import UserError
+
+
+# clips, heldout: iterators; step: one training step's fetches; heldout_clip, heldout_loss,
+# heldout_samples: of the next held-out utterance; vocode: vocoder.build's; best: the held-out loss
+# of the best checkpoint and a number for the utterances it was measured on, with placeholders for
+# both and the operation that sets them.
+Model = collections.namedtuple('Model', 'clips step heldout heldout_clip heldout_loss '
+                                        'heldout_samples vocode best new_best new_best_set set_best')
+
+
+def build(hp, clips, heldout, devices):
+    """The training graph. Averaged weights serve the held-out loss and vocoding.
+
+    Args:
+      clips: a dataset of dataset.Clips of hp.batch_size clips.
+      heldout: one of single utterances, or None.
+      devices: of the towers, as parallel.tower_devices names them.
+    """
+    global_step = ops.variable('global_step', [], tf.zeros_initializer(), tf.int64,
+                               trainable=False)
+    tf.add_to_collection(tf.GraphKeys.GLOBAL_STEP, global_step)
+    best = ops.variable('best_heldout_loss', [], tf.constant_initializer(np.inf), trainable=False)
+    best_set = ops.variable('best_heldout_set', [], tf.zeros_initializer(), tf.int64,
+                            trainable=False)
+    new_best, new_best_set = tf.placeholder(tf.float32, []), tf.placeholder(tf.int64, [])
+    iterator, batch = iterate(clips)
+    loss, gradients = parallel.loss_and_gradients(batch, hp, devices)
+    learning_rate = optimizer.schedule(hp, tf.cast(global_step, tf.float32))
+    train_op, gradient_norm, ema = optimizer.optimize(hp, gradients, learning_rate, global_step)
+    step = dict(loss=loss, learning_rate=learning_rate, gradient_norm=gradient_norm,
+                name=batch.name, start_frame=batch.start_frame, op=train_op)
+    held = held_clip = held_loss = held_samples = None
+    with tf.device(devices[0]), parallel.averages_of(ema):
+        if heldout is not None:
+            held, held_clip = iterate(heldout)
+            held_loss = glow.loss(held_clip.audio, held_clip.mel, hp)
+            held_samples = tf.size(held_clip.audio)
+        vocode = vocoder.build(hp)
+    if len(tf.trainable_variables()) != len(gradients):
+        raise AssertionError('evaluation has weights of its own')
+    return Model(iterator, step, held, held_clip, held_loss, held_samples, vocode,
+                 (best.read_value(), best_set.read_value()), new_best, new_best_set,
+                 tf.group(best.assign(new_best), best_set.assign(new_best_set)))
+
+
+def iterate(clips):
+    """(iterator, its next dataset.Clips) of a dataset, on the CPU, where datasets live."""
+    with tf.device('/cpu:0'):
+        iterator = tf.data.make_initializable_iterator(clips)
+        return iterator, dataset.Clips(*iterator.get_next())
+
+
+class Training:
+    """Runs steps, and between them what the hyperparameters say: summaries, checkpoints, ..."""
+
+    def __init__(self, session, model, hp, args, run_dir, checkpoints, test_names):
+        """args: train.py's; test_names: the held-out utterances, in order."""
+        self.session, self.model, self.hp, self.args = session, model, hp, args
+        self.run_dir, self.checkpoints = run_dir, checkpoints
+        self.saved_step, self.saved_time = None, time.time()
+        self.stopped_by = None
+        # losses of other utterances, or of other parts of them, are not to be compared
+        self.test_set = zlib.crc32(repr((test_names, hp.eval_seconds, hp.sigma)).encode())
+
+    def run(self, first_step):
+        """Trains from `first_step` to --max_steps, or to a signal. Returns the exit status."""
+        args, hp = self.args, self.hp
+        if first_step >= args.max_steps:
+            print('%s has %d steps already; raise --max_steps to train on'
+                  % (self.run_dir, first_step))
+            return 0
+        self.events = utils.Events(self.run_dir, first_step)
+        self.saved_step = first_step or None
+        if self.session.run(self.model.best)[1] != self.test_set:
+            self.set_best(np.inf)
+        clip_seconds = hp.batch_size * hp.clip_frames * hp.hop_length / hp.sample_rate
+        step = first_step
+        with self.stop_signals(), contextlib.closing(self.events), tqdm.tqdm(
+                initial=first_step, total=args.max_steps, unit='step', mininterval=1,
+                dynamic_ncols=True, file=sys.stdout, disable=None) as bar:
+            started = time.time()
+            while step < args.max_steps and not self.stopped_by:
+                result = self.train_step(step)
+                step += 1
+                rate = (step - first_step) * clip_seconds / (time.time() - started)
+                state = 'loss %.3f, lr %.2g, %.1f s audio/s' % (
+                    result['loss'].total, result['learning_rate'], rate)
+                bar.set_postfix_str(state, refresh=False)
+                bar.update()
+                if bar.disable and step % hp.summary_every == 0:  # the output is no terminal
+                    left = (args.max_steps - step) * clip_seconds / rate / 60
+                    print('step %d: %s, %.0f minutes left' % (step, state, left), flush=True)
+                self.after_step(step, result, rate)
+            if self.saved_step != step:
+                self.save(step)
+        if self.stopped_by:
+            print('%s: stopped and saved at step %d; the same command continues'
+                  % (self.stopped_by, step))
+        else:
+            print('trained to step %d; vocode with: python inference.py --restore_from=%s --lc ...'
+                  % (step, self.run_dir))
+        return 0
+
+    def train_step(self, step):
+        """Runs the step after `step` steps and returns its results.
+
+        Raises UserError if it fails or its loss or gradients are not finite.
+        """
+        options = metadata = None
+        if self.args.store_metadata and (step - 10) % self.hp.eval_every == 0:
+            options, metadata = tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE), tf.RunMetadata()
+        with self.explained('step %d' % (step + 1)):
+            result = self.session.run(self.model.step, options=options, run_metadata=metadata)
+        if not np.isfinite(result['loss'].total) or not np.isfinite(result['gradient_norm']):
+            clips = ', '.join('%s from frame %d' % (name.decode(), frame) for name, frame
+                              in zip(result['name'], result['start_frame']))
+            self.diverged(step, 'step %d has a loss of %s and gradients of norm %s; its clips were %s'
+                          % (step + 1, result['loss'].total, result['gradient_norm'], clips))
+        if metadata:
+            self.events.metadata(metadata, step + 1)
+            path = os.path.join(self.run_dir, 'timeline-%d.json' % (step + 1))
+            with self.explained('a trace'), files.atomic_open(path) as f:
+                f.write(timeline.Timeline(metadata.step_stats).generate_chrome_trace_format())
+        return result
+
+    def diverged(self, step, what):
+        """Raises UserError for weights, of `step` steps, that give no finite loss.
+
+        A checkpoint of those very weights is set aside: the one before it is the last good one.
+        """
+        aside = ''
+        if self.saved_step is not None and self.saved_step == step:
+            before = self.checkpoints.set_aside(step)
+            self.saved_step = int(before.split('-')[-1]) if before else None
+            aside = '; model.ckpt-%d, of these weights, is now suspect.ckpt-%d' % (step, step)
+        raise UserError('training stopped: %s%s; %s; a lower lr or clip_norm may help'
+                        % (what, aside, self.last_good()))
+
+    def last_good(self):
+        if self.saved_step is None:
+            return 'there is no good checkpoint yet'
+        return 'the last good checkpoint is model.ckpt-%d in %s' % (self.saved_step, self.run_dir)
+
+    @contextlib.contextmanager
+    def explained(self, what):
+        """Turns an error of TensorFlow's or the system's in `what` into a UserError."""
+        try:
+            yield
+        except tf.errors.ResourceExhaustedError as error:
+            raise UserError('%s ran out of memory (%s); take a smaller batch_size or clip_samples; %s'
+                            % (what, utils.explain(error), self.last_good()))
+        except (tf.errors.OpError, OSError) as error:
+            raise UserError('%s failed (%s); see that files and disk are as they should be; %s'
+                            % (what, utils.explain(error), self.last_good()))
+
+    def after_step(self, step, result, rate):
+        hp, last = self.hp, step == self.args.max_steps
+        if step % hp.summary_every == 0 or last:
+            loss = result['loss']
+            with self.explained('writing events'):
+                self.events.scalars({
+                    'train/nll': loss.total, 'train/z': loss.z, 'train/log_s': loss.log_s,
+                    'train/log_det': loss.log_det, 'train/gradient_norm': result['gradient_norm'],
+                    'train/learning_rate': result['learning_rate'],
+                    'train/seconds_of_audio_a_second': rate}, step)
+        try:
+            if self.model.heldout is not None:
+                if step % hp.eval_every == 0 or last:
+                    self.evaluate(step)
+                if step % hp.gen_test_wave_every == 0 or last:
+                    self.vocode(step)
+        except tf.errors.OpError as error:  # of the held-out data: the weights are worth keeping
+            self.save(step)
+            raise UserError('the held-out utterances cannot be evaluated (%s); preprocess again, or '
+                            'give another --test_filelist; %s'
+                            % (utils.explain(error), self.last_good()))
+        if step % hp.save_every == 0 or time.time() - self.saved_time > 60 * hp.save_minutes:
+            self.save(step)
+
+    def save(self, step):
+        with self.explained('writing a checkpoint'):
+            self.checkpoints.save(self.session, step)
+        self.saved_step, self.saved_time = step, time.time()
+
+    def set_best(self, loss):
+        self.session.run(self.model.set_best, {self.model.new_best: loss,
+                                               self.model.new_best_set: self.test_set})
+
+    def heldout(self, fetches, most=None):
+        """Yields what `fetches` are for each held-out utterance, the first `most`, until a signal."""
+        self.session.run(self.model.heldout.initializer)
+        with contextlib.suppress(tf.errors.OutOfRangeError):
+            while most is None or most > 0:
+                if self.stopped_by:
+                    return
+                yield self.session.run(fetches)
+                most = None if most is None else most - 1
+
+    def evaluate(self, step):
+        """The held-out loss of the averaged weights, a mean over samples; keeps the best."""
+        total, samples = np.zeros(4), 0
+        for terms, n in self.heldout([self.model.heldout_loss, self.model.heldout_samples]):
+            total += n * np.array(terms)
+            samples += n
+        if self.stopped_by:
+            return
+        loss = glow.Loss(*(total / samples))
+        if not np.isfinite(loss.total):
+            self.diverged(step, 'the held-out loss after step %d is %s' % (step, loss.total))
+        self.events.scalars({'heldout/' + tag: value for tag, value in
+                             zip(('nll', 'z', 'log_s', 'log_det'), loss)}, step)
+        best = loss.total < self.session.run(self.model.best)[0]
+        tqdm.tqdm.write('step %d: held-out loss %.4f nats a sample%s'
+                        % (step, loss.total, ', the best so far' if best else ''))
+        sys.stdout.flush()
+        if best:
+            self.set_best(loss.total)
+            with self.explained('writing the best checkpoint'):
+                self.checkpoints.save_best(self.session, step)
+
+    def vocode(self, step):
+        """Vocodes the first held-out utterances for TensorBoard: sound, and spectrograms."""
+        hp, (z_in, mel_in, lengths_in, vocoded) = self.hp, self.model.vocode
+        for clip in self.heldout(self.model.heldout_clip, hp.gen_utterances):
+            name, frames = clip.name[0].decode(), clip.mel.shape[1]
+            z = vocoder.noise(frames, hp, hp.gen_sigma, self.args.seed)
+            sound = self.session.run(vocoded, {z_in: z[None], mel_in: clip.mel,
+                                               lengths_in: [frames]})[0]
+            if not np.isfinite(sound).all():
+                tqdm.tqdm.write('step %d: %s vocodes to samples that are not finite' % (step, name))
+                continue
+            mel = audio.mel_spectrogram(sound, hp.sample_rate, hp.mel)
+            self.events.speech('original/' + name, clip.audio[0], hp.sample_rate, step)
+            self.events.speech('vocoded/' + name, sound, hp.sample_rate, step)
+            self.events.image('spectrogram/' + name, utils.spectrogram_png(
+                [('%s, original' % name, clip.mel[0]),
+                 ('vocoded at step %d' % step, mel[:frames])]), step)
+
+    @contextlib.contextmanager
+    def stop_signals(self):
+        """SIGTERM and Ctrl-C end the training after the step under way; again, at once."""
+        def stop(number, frame):
+            if self.stopped_by:
+                raise KeyboardInterrupt
+            self.stopped_by = signal.Signals(number).name
+        before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for s, handler in before.items():
+                signal.signal(s, handler)
