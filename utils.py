@@ -1,5 +1,6 @@
 """Checkpoints, TensorBoard events and pictures. Import before TensorFlow: it quiets its log."""
 import contextlib
+import faulthandler
 import glob
 import io
 import os
@@ -9,13 +10,22 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
 @contextlib.contextmanager
 def _quiet_stderr():
-    """Mutes what C++ writes to stderr before it reads TF_CPP_MIN_LOG_LEVEL; not exceptions."""
+    """Mutes what C++ writes to stderr before it reads TF_CPP_MIN_LOG_LEVEL.
+
+    Exceptions are told as ever; should the import kill the process (a processor too old for
+    TensorFlow), Python still says where.
+    """
     saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    watch = not faulthandler.is_enabled()
+    if watch:
+        faulthandler.enable(saved)
     os.dup2(null, 2)
     try:
         yield
     finally:
         os.dup2(saved, 2)
+        if watch:
+            faulthandler.disable()
         os.close(saved)
         os.close(null)
 
