@@ -11,6 +11,7 @@ import tensorflow.compat.v1 as tf
 
 
 def variable(name, shape, initializer, dtype=tf.float32, trainable=True):
+    """A resource variable, on TensorFlow 1.15 too."""
     return tf.get_variable(name, shape, dtype, initializer, trainable=trainable, use_resource=True)
 
 
@@ -20,6 +21,7 @@ def variable_seed(name):
 
 
 def bias(name, size, dtype=tf.float32):
+    """A variable [size] that starts at zero."""
     return variable(name, [size], tf.zeros_initializer(), dtype)
 
 
@@ -232,6 +234,7 @@ def sequence_mask(lengths, steps, dtype):
 
 
 def masked(x, mask):
+    """x [batch, steps, c] with zeros where mask [batch, steps, 1] is 0; x itself without a mask."""
     return x if mask is None else x * mask
 
 
