@@ -80,31 +80,19 @@ def test_impulse_check_passes_what_runs_and_names_what_does_not():
 
 
 def test_impulse_check_finds_a_gradient_of_another_function():
-    """Forward and input's gradient with different dilations, either way round."""
-    @tf.custom_gradient
-    def broken(x, filters):
-        y = ops.dilated_conv(x, filters, 1)
-        dilated = ops.dilated_conv(x, filters, 4)
+    """Values and input's gradient with different dilations, either way round."""
+    def fault(of_values, of_input_gradient):
+        @tf.custom_gradient
+        def conv(x, filters):
+            y = ops.dilated_conv(x, filters, of_values)
+            other = ops.dilated_conv(x, filters, of_input_gradient)
+            return y, lambda dy: (tf.gradients(other, x, dy)[0], tf.gradients(y, filters, dy)[0])
+        return ops.impulse_check(lambda x, filters, dilation, causal: conv(x, filters), '/cpu:0',
+                                 dilations=[4])
 
-        def gradients(dy):
-            return tf.gradients(dilated, x, dy)[0], tf.gradients(y, filters, dy)[0]
-        return y, gradients
-
-    fault = ops.impulse_check(lambda x, f, dilation, causal: broken(x, f), '/cpu:0', None, [4])
-    assert fault == "wrong: its values for dilation 4, its filters' gradient for dilation 4"
-
-    @tf.custom_gradient
-    def other_way_round(x, filters):
-        y = ops.dilated_conv(x, filters, 4)
-        undilated = ops.dilated_conv(x, filters, 1)
-
-        def gradients(dy):
-            return tf.gradients(undilated, x, dy)[0], tf.gradients(y, filters, dy)[0]
-        return y, gradients
-
-    fault = ops.impulse_check(lambda x, f, dilation, causal: other_way_round(x, f), '/cpu:0', None,
-                              [4])
-    assert fault == "wrong: its input's gradient for dilation 4"
+    assert fault(4, 4) == ''
+    assert fault(1, 4) == "wrong: its values for dilation 4, its filters' gradient for dilation 4"
+    assert fault(4, 1) == "wrong: its input's gradient for dilation 4"
 
 
 def test_weight_norm():
