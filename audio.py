@@ -14,6 +14,7 @@ import scipy.signal
 import soundfile
 import soxr
 
+import torchfile
 from files import atomic_open
 from params import MEL_PROFILES, MelProfile, UserError
 
@@ -23,6 +24,8 @@ AUDIO_EXTENSIONS = frozenset(
     '.' + name.lower() for name in soundfile.available_formats() if name not in (
         'RAW', 'HTK', 'MAT4', 'MAT5', 'MPC2K', 'WAVEX', 'XI')) | frozenset(
             '.aif .aifc .oga .opus .snd .sph .wave .aac .amr .m4a .wma .webm'.split())
+
+MEL_SUFFIXES = ('.mel', '.npy', '.pt')      # what `read_mel` reads
 
 FLOOR = 1e-5            # of the mel magnitudes, in both profiles
 LOUDEST = 16.0          # beyond it (full scale is 1) a float file surely holds integers
@@ -248,11 +251,13 @@ def save_mel(path, mel):
 
 
 def read_mel(path, n_mels):
-    """float32 [frames, n_mels] from a `.mel` (see `save_mel`) or `.npy` file.
+    """float32 [frames, n_mels] from a `.mel` (see `save_mel`), `.npy` or `.pt` file.
 
     A `.npy` array is [frames, n_mels] or [n_mels, frames], with or without a leading batch of 1;
-    its shape tells which. Raises UserError ('PATH: what is wrong') for one whose shape does not,
-    and for a file that is missing, of another kind, empty, or holds NaN or infinity.
+    its shape tells which. So is a `.pt` tensor, but those of NVIDIA's scripts are [n_mels, frames],
+    so one of n_mels by n_mels is taken for that. Raises UserError ('PATH: what is wrong') for a
+    shape that does not tell, and for a file that is missing, of another kind, empty, or holds NaN
+    or infinity.
     """
     def refuse(reason):
         raise UserError('%s: %s' % (path, reason))
@@ -260,10 +265,12 @@ def read_mel(path, n_mels):
     if not os.path.isfile(path):
         refuse('no such file')
     suffix = os.path.splitext(path)[1].lower()
-    if suffix not in ('.mel', '.npy'):
-        refuse('a mel spectrogram ends in .mel or .npy')
+    if suffix not in MEL_SUFFIXES:
+        refuse('a mel spectrogram ends in %s or %s'
+               % (', '.join(MEL_SUFFIXES[:-1]), MEL_SUFFIXES[-1]))
+    load = {'.mel': lambda path: np.fromfile(path, '<f4'), '.npy': _load_npy, '.pt': _load_pt}
     try:
-        mel = _load_npy(path) if suffix == '.npy' else np.fromfile(path, '<f4')
+        mel = load[suffix](path)
         if suffix == '.mel' and os.path.getsize(path) % (4 * n_mels):
             refuse('%d bytes are not whole frames of %d float32 values'
                    % (os.path.getsize(path), n_mels))
@@ -271,7 +278,8 @@ def read_mel(path, n_mels):
         refuse('cannot be read (%s)' % (getattr(error, 'strerror', None) or error))
     if not mel.size:
         refuse('is empty')
-    mel = mel.reshape([-1, n_mels]) if suffix == '.mel' else _oriented(mel, n_mels, refuse)
+    mel = (mel.reshape([-1, n_mels]) if suffix == '.mel'
+           else _oriented(mel, n_mels, refuse, bands_first=suffix == '.pt'))
     with np.errstate(over='ignore'):     # what float32 cannot hold becomes infinite
         mel = np.ascontiguousarray(mel, dtype=np.float32)
     if not np.isfinite(mel).all():
@@ -296,13 +304,31 @@ def _load_npy(path):
     return array
 
 
-def _oriented(array, n_mels, refuse):
-    """`array` as [frames, n_mels]; calls `refuse(reason)` if its shape leaves that open."""
+def _load_pt(path):
+    """The real-valued tensor in a .pt file; ValueError for another object, a checkpoint above all.
+
+    UserError for a file that PyTorch did not save.
+    """
+    tensor = torchfile.load(path)
+    if not isinstance(tensor, torchfile.Tensor):
+        raise ValueError('a checkpoint or another object, not one tensor')
+    if tensor.dtype.kind not in 'fiu':
+        raise ValueError('a tensor of %s, not of real numbers' % tensor.dtype)
+    return tensor.numpy()
+
+
+def _oriented(array, n_mels, refuse, bands_first):
+    """`array` as [frames, n_mels]; calls `refuse(reason)` if its shape leaves that open.
+
+    It does not leave it open if `bands_first` says that [n_mels, frames] is what to expect.
+    """
     shape = ' x '.join(str(n) for n in array.shape) or 'no dimensions'
     if array.ndim == 3 and len(array) == 1:
         array = array[0]
     if array.ndim != 2 or n_mels not in array.shape:
         refuse('its shape, %s, is neither frames x %d nor %d x frames' % (shape, n_mels, n_mels))
+    if array.shape[0] == n_mels and bands_first:
+        return array.T
     if array.shape == (n_mels, n_mels):
         refuse('its shape, %s, does not tell frames from bands; save it as .mel, frames x %d'
                % (shape, n_mels))

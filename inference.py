@@ -2,9 +2,9 @@
 
     python inference.py --lc corpus/mels --restore_from logdir/waveglow --out_dir vocoded
 
-Takes .mel and .npy mels, whole folders of them, or sound files, of which it first computes the mels
-(copy synthesis). Writes OUT_DIR/NAME.wav. Exit status: 0; 1 if an input was skipped; 2 if nothing
-could be vocoded.
+Takes .mel, .npy and .pt mels, whole folders of them, or sound files, of which it first computes the
+mels (copy synthesis). Writes OUT_DIR/NAME.wav. Exit status: 0; 1 if an input was skipped; 2 if
+nothing could be vocoded.
 """
 import argparse
 import contextlib
@@ -22,8 +22,6 @@ import files
 import params
 from params import UserError
 from vocoder import Vocoder
-
-MEL_SUFFIXES = ('.mel', '.npy')
 
 
 class Source(NamedTuple):
@@ -57,7 +55,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
     path = files.local_path
     parser.add_argument('--lc', type=path, nargs='+', required=True, metavar='PATH',
-                        help='.mel or .npy mels, folders of them, or sound files')
+                        help='.mel, .npy or .pt mels, folders of them, or sound files')
     parser.add_argument('--restore_from', type=path, required=True, metavar='RUN_OR_CHECKPOINT',
                         help='a run of train.py, its best/, or one of its checkpoints')
     parser.add_argument('--out_dir', type=path, default='vocoded',
@@ -86,11 +84,11 @@ def find_sources(paths):
         if os.path.isdir(path):
             found = [os.path.join(folder, name) for folder, _, names in sorted(os.walk(path))
                      for name in sorted(names) if not name.startswith('.')]
-            kept = ([f for f in found if f.lower().endswith(MEL_SUFFIXES)]
+            kept = ([f for f in found if f.lower().endswith(audio.MEL_SUFFIXES)]
                     or [f for f in found if f.lower().endswith(tuple(audio.AUDIO_EXTENSIONS))])
             if not kept:
                 raise UserError('there are no mels (%s) and no sound files in %s'
-                                % (', '.join(MEL_SUFFIXES), path))
+                                % (', '.join(audio.MEL_SUFFIXES), path))
             sources += [Source(f, os.path.splitext(os.path.relpath(f, path))[0], path)
                         for f in kept]
         else:
@@ -121,7 +119,7 @@ def wav_path(out_dir, source):
 def read_source(source, hp):
     """The mel [frames, n_mels] of an input; UserError if it cannot be one of `hp`'s profile."""
     path = source.path
-    if not path.lower().endswith(MEL_SUFFIXES):
+    if not path.lower().endswith(audio.MEL_SUFFIXES):
         return audio.mel_spectrogram(audio.read_wav(path, hp.sample_rate), hp.sample_rate, hp.mel)
     mel = audio.read_mel(path, hp.n_mels)
     made_with = nearest_params(path, source.root)

@@ -4,6 +4,7 @@ import os
 import struct
 
 import numpy as np
+import ptfiles
 import pytest
 import soundfile
 
@@ -237,10 +238,25 @@ def test_mel_files_hold_frames_by_bands(tmp_path):
         np.testing.assert_array_equal(read, mel)
 
 
+@pytest.mark.parametrize('save', [ptfiles.save_zip, ptfiles.save_legacy])
+def test_mels_of_nvidia_are_tensors_of_bands_by_frames(tmp_path, save):
+    mel = audio.mel_spectrogram(speech(), 16000, MEL_PROFILES['tacotron2'])
+    path = str(tmp_path / 'x.pt')
+    for array, meant in ((mel.T, mel), (mel.T[None], mel), (mel, mel), (mel[None], mel),
+                         (mel.T.astype('f8'), mel), (mel[:80], mel[:80].T),
+                         (mel.T.astype('f2'), mel.astype('f2'))):
+        save(path, array)
+        read = audio.read_mel(path, 80)
+        assert read.dtype == np.float32 and read.flags.c_contiguous
+        np.testing.assert_array_equal(read, meant)
+
+
 def test_reading_a_mel_refuses(tmp_path):
     def refused(name, reason, array=None, content=None):
         path = str(tmp_path / name)
-        if array is not None:
+        if name.endswith('.pt'):
+            ptfiles.save_zip(path, array)
+        elif array is not None:
             np.save(path, array, allow_pickle=True)
         if content is not None:
             with open(path, 'wb') as f:
@@ -250,7 +266,7 @@ def test_reading_a_mel_refuses(tmp_path):
         assert str(error.value).startswith(path + ': ') and reason in str(error.value)
 
     refused('missing.mel', 'no such file')
-    refused('x.wav', '.mel or .npy', content=b'RIFF')
+    refused('x.wav', 'ends in .mel, .npy or .pt', content=b'RIFF')
     refused('empty.mel', 'is empty', content=b'')
     refused('ragged.mel', 'whole frames of 80', content=b'\0' * 324)
     refused('nan.mel', 'NaN', content=np.full(80, np.nan, '<f4').tobytes())
@@ -262,6 +278,16 @@ def test_reading_a_mel_refuses(tmp_path):
     refused('huge.npy', 'infinite', np.full((5, 80), 1e300))
     refused('words.npy', 'real numbers', np.array([['a'] * 80]))
     refused('complex.npy', 'real numbers', np.zeros((5, 80), complex))
+    refused('state.pt', 'a checkpoint or another object', {'state_dict': {}})
+    refused('module.pt', 'a checkpoint', ptfiles.module('glow.WaveGlow'))
+    refused('list.pt', 'another object', [np.zeros((80, 5), 'f4')])
+    refused('other.pt', 'neither frames x 80 nor 80 x frames', np.zeros((100, 128), 'f4'))
+    refused('batch.pt', 'neither', np.zeros((2, 80, 100), 'f4'))
+    refused('none.pt', 'is empty', np.zeros((80, 0), 'f4'))
+    refused('nan.pt', 'NaN', np.full((80, 5), np.nan, 'f4'))
+    refused('flags.pt', 'real numbers', np.zeros((80, 5), bool))
+    refused('attack.pt', 'asks for os.system', ptfiles.Call(ptfiles.Name('os.system'), 'false'))
+    refused('text.pt', 'not a file that PyTorch saved', content=b'text' * 100)
     refused('pickle.npy', 'pickle', np.array([[{}] * 80], dtype=object))
     refused('noise.npy', 'not an array', content=b'noise' * 100)
     refused('header.npy', 'cannot be read', content=b'\x93NUMPY\x01\x00\x20\x00{"descr" (((: ,' * 5)

@@ -4,6 +4,7 @@ import shutil
 import sys
 
 import numpy as np
+import ptfiles
 import pytest
 import soundfile
 from speech import WAVS, prepare, script
@@ -103,6 +104,23 @@ def test_npy_either_way_round(monkeypatch, trained, tmp_path):
     run(monkeypatch, '--lc', tmp_path, '--restore_from', model, '--out_dir', tmp_path / 'out')
     assert ((tmp_path / 'out' / 'rows.wav').read_bytes()
             == (tmp_path / 'out' / 'columns.wav').read_bytes())
+
+
+def test_mels_of_nvidia(monkeypatch, trained, tmp_path, capsys):
+    mels, model = trained
+    name = names_of(mels)[0]
+    mel = audio.read_mel(str(mels / (name + '.mel')), 80)
+    (tmp_path / 'in').mkdir()
+    ptfiles.save_zip(tmp_path / 'in' / 'mel.pt', mel.T)
+    ptfiles.save_zip(tmp_path / 'in' / 'checkpoint.pt', {'state_dict': {'w': mel}})
+    assert run(monkeypatch, '--lc', tmp_path / 'in', '--restore_from', model,
+               '--out_dir', tmp_path / 'out') == 1
+    assert 'checkpoint.pt: cannot be read (a checkpoint' in capsys.readouterr().err
+    run(monkeypatch, '--lc', mels / (name + '.mel'), '--restore_from', model,
+        '--out_dir', tmp_path / 'again')
+    assert names_of(tmp_path / 'out') == ['mel']
+    assert ((tmp_path / 'out' / 'mel.wav').read_bytes()
+            == (tmp_path / 'again' / (name + '.wav')).read_bytes())
 
 
 def test_one_bad_input_does_not_stop_the_others(monkeypatch, trained, tmp_path, capsys):
