@@ -1,6 +1,7 @@
 """Files and the command line, without TensorFlow: whole-file writes, file lists, script errors."""
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -24,14 +25,40 @@ def atomic_open(path, mode='w'):
             yield f
             f.flush()
             os.fsync(f.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
+        _permit(temporary, 0o666)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+@contextlib.contextmanager
+def atomic_directory(path):
+    """Makes a directory that appears at `path`, which is free or empty, only when it is complete.
+
+    The block fills the directory of a temporary name that it is given; an exception in it leaves
+    `path` as it was.
+    """
+    parent = os.path.dirname(os.path.abspath(path))
+    os.makedirs(parent, exist_ok=True)
+    temporary = tempfile.mkdtemp(prefix='.tmp-', dir=parent)
+    try:
+        yield temporary
+        _permit(temporary, 0o777)
+        if os.path.isdir(path):
+            os.rmdir(path)
+        os.rename(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _permit(path, mode):
+    """Gives a temporary file, which is its owner's alone, the permissions of any other new one."""
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, mode & ~umask)
 
 
 def read_list(path):

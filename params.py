@@ -160,6 +160,9 @@ MODEL_FIELDS = DATA_FIELDS + (
     'encoder_width', 'encoder_channels', 'upsampling', 'upsample_width', 'upsample_channels',
     'mel_mean', 'mel_std')
 
+MAX_LAYERS = 16  # of a coupling network
+
+
 def override(hparams: HParams, text: str) -> HParams:
     """`hparams` with the changes that `text` ('lr=1e-4,batch_size=8') lists.
 
@@ -207,6 +210,22 @@ def load(directory: str) -> HParams:
 
 def exists(directory: str) -> bool:
     return os.path.isfile(os.path.join(directory, 'params.json'))
+
+
+def early_outputs(channels):
+    """(n_early_every, n_early_size) of a flow from the channels that each of its steps works on.
+
+    Without an early output they are (len(channels), 0). Raises UserError for another pattern than
+    that of `HParams.flow_channels`.
+    """
+    every = next((k for k, c in enumerate(channels) if c != channels[0]), len(channels))
+    size = channels[0] - channels[every] if every < len(channels) else 0
+    for k, c in enumerate(channels):
+        if c != channels[0] - size * (k // every):
+            raise UserError('its flows work on %s channels, where early outputs of one size leave '
+                            'at one interval in any model here; take another checkpoint'
+                            % ', '.join(map(str, channels[:20])))
+    return every, size
 
 
 def differences(a: HParams, b: HParams, fields) -> str:
@@ -318,9 +337,9 @@ def _validate_combinations(hp):
     if hp.kernel_size % 2 == 0 and not hp.causal:
         raise UserError('kernel_size=%d must be odd for centred convolutions; take %d, or '
                         'causal=true' % (hp.kernel_size, hp.kernel_size + 1))
-    if hp.n_layers > 16:
-        raise UserError('n_layers=%d would dilate by 2^%d groups; take 16 or fewer'
-                        % (hp.n_layers, hp.n_layers - 1))
+    if hp.n_layers > MAX_LAYERS:
+        raise UserError('n_layers=%d would dilate by 2^%d groups; take %d or fewer'
+                        % (hp.n_layers, hp.n_layers - 1, MAX_LAYERS))
     if hp.clip_frames < 1:
         raise UserError('clip_samples=%d is less than a frame of %d samples'
                         % (hp.clip_samples, hp.hop_length))

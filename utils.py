@@ -138,29 +138,60 @@ def load_weights(session, path):
 
     Their averages are taken where the checkpoint holds them. Raises UserError if it lacks one.
     """
+    with _readable(path):
+        tf.train.Saver(_stored_variables(tf.train.load_checkpoint(path), path)).restore(session,
+                                                                                        path)
+
+
+def read_weights(path):
+    """{name: array} of the trainable variables of the graph, as `load_weights` loads them."""
+    with _readable(path):
+        reader = tf.train.load_checkpoint(path)
+        return {v.op.name: reader.get_tensor(name)
+                for name, v in _stored_variables(reader, path).items()}
+
+
+def _stored_variables(reader, path):
+    """{name in the checkpoint: trainable variable}, averages first."""
+    stored, variables = reader.get_variable_to_shape_map(), {}
+    for v in tf.trainable_variables():
+        name = v.op.name + AVERAGE if v.op.name + AVERAGE in stored else v.op.name
+        if stored.get(name) != v.shape.as_list():
+            raise UserError('checkpoint %s has no %s of shape %s; its params.json is not that '
+                            'of its model' % (path, v.op.name, v.shape.as_list()))
+        variables[name] = v
+    return variables
+
+
+@contextlib.contextmanager
+def _readable(path):
     try:
-        stored = tf.train.load_checkpoint(path).get_variable_to_shape_map()
-        variables = {}
-        for v in tf.trainable_variables():
-            name = v.op.name + AVERAGE if v.op.name + AVERAGE in stored else v.op.name
-            if stored.get(name) != v.shape.as_list():
-                raise UserError('checkpoint %s has no %s of shape %s; its params.json is not that '
-                                'of its model' % (path, v.op.name, v.shape.as_list()))
-            variables[name] = v
-        tf.train.Saver(variables).restore(session, path)
-    except (tf.errors.OpError, ValueError) as error:
-        raise UserError('cannot read checkpoint %s (%s); take another'
-                        % (path, explain(error)))
+        yield
+    except (tf.errors.OpError, ValueError, IndexError) as error:  # IndexError: it was cut short
+        raise UserError('cannot read checkpoint %s (%s); take another' % (path, explain(error)))
+
+
+def save_weights(directory, weights):
+    """Writes a checkpoint of {variable: array}, without a training's state, to `directory`."""
+    names = sorted(weights)
+    with tf.Graph().as_default(), tf.Session() as session:
+        values = [tf.placeholder(weights[name].dtype, weights[name].shape) for name in names]
+        save = tf.raw_ops.SaveV2(prefix=os.path.join(directory, 'model.ckpt-0'),
+                                 tensor_names=names, shape_and_slices=[''] * len(names),
+                                 tensors=values)
+        session.run(save, dict(zip(values, (weights[name] for name in names))))
+    tf.train.update_checkpoint_state(directory, 'model.ckpt-0')
 
 
 def _complete_checkpoints(directory):
     """Paths of the complete checkpoints in `directory`, oldest first."""
     state = tf.train.get_checkpoint_state(directory) if os.path.isdir(directory) else None
-    paths = list(state.all_model_checkpoint_paths) if state else []
-    if not paths:  # `checkpoint` was lost: what the files say
+    paths = [p for p in (state.all_model_checkpoint_paths if state else ())
+             if os.path.exists(p + '.index')]
+    if not paths:  # `checkpoint` was lost, or speaks of elsewhere: what the files say
         found = glob.glob(os.path.join(glob.escape(directory), 'model.ckpt-*.index'))
         paths = sorted((p[:-len('.index')] for p in found), key=lambda p: int(p.split('-')[-1]))
-    return [p for p in paths if os.path.exists(p + '.index')]
+    return paths
 
 
 def explain(error):

@@ -35,6 +35,19 @@ def pad(mels):
     return np.stack([np.pad(mel, [[0, frames - len(mel)], [0, 0]], 'edge') for mel in mels])
 
 
+def read(path):
+    """(HParams, {variable: array}) of a run's newest checkpoint, or of the one at `path`.
+
+    Raises UserError if there is none, it cannot be read, or is of another model than its
+    params.json says.
+    """
+    checkpoint = utils.find_checkpoint(path)
+    hp = params.load(os.path.dirname(checkpoint))
+    with tf.Graph().as_default():
+        build(hp)
+        return hp, utils.read_weights(checkpoint)
+
+
 class Vocoder:
     """Vocodes mels with a checkpoint of train.py.
 

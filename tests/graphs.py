@@ -4,6 +4,7 @@ import contextlib
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+import parallel
 import params
 
 # A flow of every part, small enough for tests.
@@ -14,8 +15,9 @@ TINY = params.preset('small').replace(n_flows=4, n_group=8, n_early_every=2, n_l
 
 @contextlib.contextmanager
 def session():
-    """A session on a fresh graph."""
-    with tf.Graph().as_default() as graph, tf.Session(graph=graph) as sess:
+    """A session on a fresh graph, as training and inference configure it."""
+    with tf.Graph().as_default() as graph, tf.Session(
+            graph=graph, config=parallel.session_config()) as sess:
         tf.set_random_seed(1)
         yield sess
 
@@ -45,3 +47,11 @@ def speechlike(rng, batch, samples):
     x = np.cumsum(rng.randn(batch, samples), axis=1)
     x -= np.linspace(0, 1, samples) * x[:, -1:]
     return 0.3 * x / np.abs(x).max()
+
+
+def assigned(sess, weights):
+    """Gives every trainable variable of the graph its value in {name: array}, and none is over."""
+    variables = tf.trainable_variables()
+    assert {v.op.name: tuple(v.shape.as_list()) for v in variables} == {
+        name: value.shape for name, value in weights.items()}
+    assign(sess, {v: weights[v.op.name] for v in variables})

@@ -1,0 +1,117 @@
+"""Brings checkpoints of other WaveGlows here, and takes ours to NVIDIA's format.
+
+    python convert.py nvidia waveglow_256channels_universal_v5.pt --out_dir published
+    python convert.py seed logdir/model.ckpt-652000 --out_dir seed
+    python convert.py export_nvidia logdir/waveglow waveglow.pt
+
+The first two write a checkpoint and its params.json to a new folder, for inference.py and for
+train.py --restore_from. A .pt file is a program: nothing in one is ever executed.
+Exit status: 0; 2 with one sentence if there is nothing to convert, and nothing is written.
+"""
+import argparse
+import os
+
+import utils  # first: it quiets TensorFlow
+import numpy as np
+
+import convert_nvidia
+import convert_seed
+import files
+import params
+import vocoder
+from params import UserError
+
+
+def main():
+    args = parse_arguments()
+    if args.direction == 'export_nvidia':
+        export_nvidia(args.run, args.file)
+    else:
+        reader = convert_nvidia.read if args.direction == 'nvidia' else convert_seed.read
+        bring(reader, args.checkpoint, args.out_dir, args.hparams)
+    return 0
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
+    path = files.local_path
+    directions = parser.add_subparsers(dest='direction', metavar='nvidia|seed|export_nvidia')
+    for name, checkpoint, text in (
+            ('nvidia', 'FILE.pt', "from NVIDIA's PyTorch checkpoints"),
+            ('seed', 'CKPT', 'from TensorFlow 1 checkpoints of weixsong/WaveGlow')):
+        direction = directions.add_parser(name, help=text, description=text)
+        direction.add_argument('checkpoint', type=path, metavar=checkpoint)
+        direction.add_argument('--out_dir', type=path, required=True,
+                               help='a new folder for the checkpoint and its params.json')
+        direction.add_argument('--hparams', metavar='NAME=VALUE,...', default='',
+                               help='what its weights do not tell, e.g. sample_rate=16000')
+    text = "from ours to NVIDIA's: a state dict, with the config of its model"
+    direction = directions.add_parser('export_nvidia', help=text, description=text)
+    direction.add_argument('run', type=path, metavar='RUN_OR_CHECKPOINT',
+                           help='a run of train.py, its best/, or one of its checkpoints')
+    direction.add_argument('file', type=path, metavar='FILE.pt')
+    args = parser.parse_args()
+    if not args.direction:
+        parser.error('say what to convert: nvidia, seed or export_nvidia')
+    return args
+
+
+def bring(reader, checkpoint, out_dir, overrides):
+    """Writes the model that `reader` finds in `checkpoint` to the new folder `out_dir`."""
+    if os.path.exists(out_dir) and not (os.path.isdir(out_dir) and not os.listdir(out_dir)):
+        raise UserError('%s is there already; give a new folder as --out_dir' % out_dir)
+    stored, weights = reader(checkpoint)
+    hp = params.override(stored, overrides)
+    params.require_same(hp, stored, set(params.MODEL_FIELDS) - set(params.DATA_FIELDS), checkpoint,
+                        'leave out of --hparams what its weights tell')
+    require_invertible(weights, checkpoint)
+    try:
+        with files.atomic_directory(out_dir) as folder:
+            utils.save_weights(folder, weights)
+            with files.atomic_open(os.path.join(folder, 'params.json')) as f:
+                f.write(params.to_json(hp))
+    except OSError as error:
+        raise UserError('cannot write %s (%s); give another --out_dir' % (out_dir, error.strerror))
+    print('%s: %d flows of %d layers of %d channels, groups of %d, encoder %s, upsampling %s'
+          % (out_dir, hp.n_flows, hp.n_layers, hp.residual_channels, hp.n_group, hp.encoder,
+             hp.upsampling))
+    print('It vocodes mels of profile %s at %d Hz:\n'
+          '  python inference.py --restore_from %s --lc MELS_OR_WAVS --out_dir vocoded'
+          % (hp.mel_profile, hp.sample_rate, out_dir))
+
+
+def require_invertible(weights, where):
+    """UserError if a 1x1 convolution has no inverse in float32, so that nothing can be vocoded."""
+    for name, w in sorted(weights.items()):
+        if name.endswith('/W') and not np.linalg.cond(w.astype(np.float64)) < 1e6:
+            raise UserError('%s: the 1x1 convolution %s has no inverse, so that no audio can come '
+                            'of it; take an earlier checkpoint' % (where, name))
+
+
+def export_nvidia(run, path):
+    """Writes the model in `run`, with its averaged weights, as a state dict to the new `path`."""
+    try:
+        import torch
+    except ImportError:
+        raise UserError("writing NVIDIA's format takes PyTorch: pip install -r "
+                        'requirements-convert.txt')
+    if os.path.exists(path):
+        raise UserError('%s is there already; give another file' % path)
+    hp, weights = vocoder.read(run)
+    state, config = convert_nvidia.export(hp, weights)
+    state = {key: torch.from_numpy(value) for key, value in state.items()}
+    try:
+        with files.atomic_open(path, 'wb') as f:
+            torch.save({'state_dict': state, 'config': config}, f)
+    except OSError as error:
+        raise UserError('cannot write %s (%s); give another file' % (path, error.strerror))
+    print('%s: a state dict and its config; mels of profile %s at %d Hz'
+          % (path, hp.mel_profile, hp.sample_rate))
+    for key, value in state.items():
+        if key.startswith('convinv.') and np.linalg.slogdet(value[:, :, 0].numpy())[0] < 0:
+            print("%s is a reflection: NVIDIA's inference takes it, but their training loss "
+                  'needs a positive determinant' % key)
+
+
+if __name__ == '__main__':
+    files.run_script(main)

@@ -1,0 +1,180 @@
+"""convert.py: what comes out works, what cannot be converted leaves nothing behind."""
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import tensorflow.compat.v1 as tf
+from conftest import ROOT
+from speech import prepare, script
+
+import convert
+import convert_nvidia
+import inference
+import nvidia_reference as reference
+import params
+import ptfiles
+import train
+import utils
+from params import UserError
+from vocoder import noise
+
+SMALL = dict(units=8, layers=3, n_flows=4, n_group=8, every=2)
+
+
+@pytest.fixture(scope='module')
+def state():
+    return reference.state(np.random.RandomState(1), **SMALL)
+
+
+@pytest.fixture()
+def checkpoint(state, tmp_path):
+    path = tmp_path / 'nvidia.pt'
+    ptfiles.save_zip(str(path), {'state_dict': state})
+    return path
+
+
+def run(monkeypatch, main, *arguments):
+    monkeypatch.setattr(sys, 'argv', ['script'] + [str(a) for a in arguments])
+    return main()
+
+
+def test_from_nvidias_mel_to_a_wav(monkeypatch, tmp_path, state, checkpoint, capsys):
+    """The audio is that of NVIDIA's definition for the noise of the same seed."""
+    model, mel = tmp_path / 'model', np.random.RandomState(0).randn(80, 7).astype(np.float32) - 5
+    assert run(monkeypatch, convert.main, 'nvidia', checkpoint, '--out_dir', model) == 0
+    assert 'profile tacotron2 at 22050 Hz' in capsys.readouterr().out
+    ptfiles.save_zip(str(tmp_path / 'mel.pt'), mel)
+    assert run(monkeypatch, inference.main, '--lc', tmp_path / 'mel.pt', '--restore_from', model,
+               '--out_dir', tmp_path / 'out', '--sigma', '0.1', '--seed', '3') == 0
+    sound, rate = soundfile.read(str(tmp_path / 'out' / 'mel.wav'))
+    z = noise(7, params.load(str(model)), 0.1, 3)
+    expected = np.clip(reference.infer(state, z.T, mel, every=2), -1, 1)
+    assert rate == 22050 and np.abs(expected).max() > 0.01
+    np.testing.assert_allclose(sound, expected, atol=1e-4)
+    assert sorted(os.listdir(str(tmp_path))) == ['mel.pt', 'model', 'nvidia.pt', 'out']
+
+
+def test_a_converted_model_is_fine_tuned(monkeypatch, tmp_path, checkpoint):
+    """It starts from the converted weights, weight norm's directions and lengths apart."""
+    model = tmp_path / 'model'
+    run(monkeypatch, convert.main, 'nvidia', checkpoint, '--out_dir', model,
+        '--hparams', 'sample_rate=16000')
+    data = prepare(tmp_path / 'data')
+    run(monkeypatch, train.main, *data, '--restore_from', model, '--logdir_root', tmp_path,
+        '--run_name', 'tuned', '--max_steps', 2,
+        '--hparams', 'lr=1e-6,batch_size=1,clip_samples=2048,eval_utterances=1,eval_seconds=1')
+    tuned = tf.train.load_checkpoint(str(tmp_path / 'tuned'))
+    moved = 0
+    for name, value in convert_nvidia.read(str(checkpoint))[1].items():
+        difference = np.abs(tuned.get_tensor(name) - value).max()
+        assert difference < 1e-5, name
+        moved += difference > 0
+    assert moved > 10
+
+
+def test_the_same_hyperparameters_another_rate(monkeypatch, tmp_path, checkpoint):
+    run(monkeypatch, convert.main, 'nvidia', checkpoint, '--out_dir', tmp_path / 'a',
+        '--hparams', 'sample_rate=16000,gen_sigma=0.9')
+    hp = params.load(str(tmp_path / 'a'))
+    assert (hp.sample_rate, hp.gen_sigma, hp.n_flows) == (16000, 0.9, 4)
+    (tmp_path / 'b').mkdir()
+    assert os.stat(str(tmp_path / 'a')).st_mode == os.stat(str(tmp_path / 'b')).st_mode
+
+
+@pytest.mark.parametrize('arguments,words', [
+    (['nvidia', 'nowhere.pt', '--out_dir', 'new'], 'nowhere.pt'),
+    (['nvidia', 'text.pt', '--out_dir', 'new'], 'text.pt'),
+    (['nvidia', 'singular.pt', '--out_dir', 'new'], 'flow_2/W has no inverse'),
+    (['nvidia', 'nvidia.pt', '--out_dir', 'full'], 'full is there already'),
+    (['nvidia', 'nvidia.pt', '--out_dir', 'text.pt'], 'text.pt is there already'),
+    (['nvidia', 'nvidia.pt', '--out_dir', 'text.pt/new'], 'cannot write text.pt/new'),
+    (['nvidia', 'nvidia.pt', '--out_dir', 'new', '--hparams', 'n_flows=3'], 'n_flows 3 and 4'),
+    (['nvidia', 'nvidia.pt', '--out_dir', 'new', '--hparams', 'nflows=3'], "'n_flows'"),
+    (['seed', 'nowhere', '--out_dir', 'new'], 'nowhere'),
+    (['seed', 'nvidia.pt', '--out_dir', 'new'], 'nvidia.pt'),
+    (['export_nvidia', 'nowhere', 'new.pt'], 'nowhere'),
+    (['export_nvidia', 'full', 'text.pt'], 'text.pt is there already'),
+])
+def test_refusals_leave_nothing(monkeypatch, tmp_path, state, checkpoint, arguments, words):
+    if arguments[0] == 'export_nvidia':
+        monkeypatch.setitem(sys.modules, 'torch', type(sys)('torch'))
+    monkeypatch.chdir(str(tmp_path))
+    (tmp_path / 'text.pt').write_text('hello')
+    (tmp_path / 'full').mkdir()
+    (tmp_path / 'full' / 'notes').write_text('mine')
+    flat = dict(state)
+    flat['convinv.2.conv.weight'] = np.ones_like(flat['convinv.2.conv.weight'])
+    ptfiles.save_zip('singular.pt', flat)
+    before = tree(tmp_path)
+    with pytest.raises(UserError, match=words) as refusal:
+        run(monkeypatch, convert.main, *arguments)
+    assert '\n' not in str(refusal.value)
+    assert tree(tmp_path) == before
+
+
+def tree(folder):
+    return {os.path.join(where, name): open(os.path.join(where, name), 'rb').read()
+            for where, _, names in os.walk(str(folder)) for name in names}
+
+
+def test_a_failure_while_writing_leaves_nothing(monkeypatch, tmp_path, checkpoint):
+    before = tree(tmp_path)
+
+    def fail(directory, weights):
+        open(os.path.join(directory, 'half'), 'w').close()
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(utils, 'save_weights', fail)
+    with pytest.raises(UserError, match='No space left'):
+        run(monkeypatch, convert.main, 'nvidia', checkpoint, '--out_dir', tmp_path / 'new')
+    assert tree(tmp_path) == before and not (tmp_path / 'new').exists()
+
+
+def test_without_pytorch_one_sentence_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, 'torch', None)
+    with pytest.raises(UserError, match='pip install -r requirements-convert.txt'):
+        run(monkeypatch, convert.main, 'export_nvidia', tmp_path, tmp_path / 'x.pt')
+
+
+def test_errors_are_one_sentence_and_a_status(tmp_path):
+    hostile = tmp_path / 'hostile.pt'
+    ptfiles.save_zip(str(hostile), Touch(str(tmp_path / 'touched')))
+    done = script('convert.py', 'nvidia', str(hostile), '--out_dir', str(tmp_path / 'new'))
+    assert done.returncode == 2
+    assert done.stderr.startswith('convert.py: error: ') and done.stderr.count('\n') == 1
+    assert os.listdir(str(tmp_path)) == ['hostile.pt']
+
+
+class Touch:
+    """Pickles as a call of os.system."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, ('touch %s' % self.path,)
+
+
+def test_the_published_size_takes_less_than_2_gb(tmp_path):
+    """A pickled module with what training and weight norm leave in one: 1.4 GB of it to pass over."""
+    state = reference.state(np.random.RandomState(1))
+    path, model = str(tmp_path / 'published.pt'), str(tmp_path / 'model')
+    ptfiles.save_legacy(path, {'model': state, 'optimizer': {
+        'state': {i: {'exp_avg': value, 'exp_avg_sq': value + 0}
+                  for i, value in enumerate(state.values())}}})
+    code = ('import resource, subprocess, sys; status = subprocess.call(sys.argv[1:]); '
+            'print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(status)')
+    done = subprocess.run(
+        [sys.executable, '-c', code, sys.executable, os.path.join(ROOT, 'convert.py'), 'nvidia',
+         path, '--out_dir', model], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        universal_newlines=True)
+    assert done.returncode == 0, done.stderr
+    kilobytes = int(done.stdout.split()[-1])
+    assert 350e3 < kilobytes < 2e6
+    assert params.load(model) == params.preset('nvidia')
+    stored = tf.train.load_checkpoint(model)
+    np.testing.assert_array_equal(stored.get_tensor('waveglow/flow_11/layer_7/res_skip/g'),
+                                  state['WN.11.res_skip_layers.7.weight_g'].reshape(-1))

@@ -1,0 +1,267 @@
+"""convert_nvidia.py: the same function as NVIDIA's, in every spelling, there and back."""
+import collections
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from graphs import TINY, assigned, randomize, session, speechlike
+
+import convert_nvidia
+import glow
+import nvidia_reference as reference
+import params
+import ptfiles
+from params import UserError
+
+# (arguments of reference.state, of reference.forward and infer)
+SIZES = {
+    'odd': (dict(units=64, layers=5, n_flows=6, n_group=4), {}),
+    'often early': (dict(units=6, layers=3, n_flows=5, n_group=16, every=2, size=4, kernel=5),
+                    dict(every=2, size=4)),
+    'no early output': (dict(units=4, layers=1, n_flows=3, n_group=2), {}),
+}
+SMALL = dict(units=4, layers=2, n_flows=3, n_group=4, every=2)
+
+
+def pickled_module(state, name='glow.WaveGlow', **attributes):
+    """The state dict as a module of modules, as `torch.save(model)` leaves it."""
+    def build(entries, name):
+        own = {key: value for key, value in entries.items() if '.' not in key}
+        below = collections.OrderedDict()
+        for key, value in entries.items():
+            if '.' in key:
+                below.setdefault(key.split('.')[0], {})[key.split('.', 1)[1]] = value
+        return ptfiles.module(name, parameters=own, modules=collections.OrderedDict(
+            (key, build(value, 'torch.nn.modules.conv.Conv1d')) for key, value in below.items()),
+            **(attributes if name.endswith('WaveGlow') else {'weight': np.zeros(3, np.float32)}))
+    return build(state, name)
+
+
+def converted(tmp_path, stored, save=ptfiles.save_zip):
+    path = str(tmp_path / 'waveglow.pt')
+    save(path, stored)
+    return convert_nvidia.read(path)
+
+
+def ours(hp, weights, audio, mel, z):
+    """(audio of z, z of audio, loss of audio) of our model; in and out as the reference has them."""
+    with session() as sess:
+        mel, audio = tf.constant(mel.T[None]), tf.constant(audio[None])
+        results = (glow.infer(tf.constant(z.T[None]), mel, hp), glow.encode(audio, mel, hp),
+                   glow.loss(audio, mel, hp).total)
+        assigned(sess, weights)
+        back, z, loss = sess.run(results)
+    return back[0], z[0].T, loss
+
+
+def assert_same_function(hp, weights, state, every=4, size=2, frames=5):
+    rng = np.random.RandomState(5)
+    mel = (rng.randn(80, frames) - 5).astype(np.float32)
+    audio = speechlike(rng, 1, 256 * frames)[0].astype(np.float32)
+    z = 0.6 * rng.randn(hp.n_group, 256 * frames // hp.n_group).astype(np.float32)
+    found = ours(hp, weights, audio, mel, z)
+    expected_z, expected_loss = reference.forward(state, audio, mel, every, size, hp.sigma)
+    expected = reference.infer(state, z, mel, every, size)
+    assert np.abs(found[0] - expected).max() < 1e-4 * np.abs(expected).max()
+    assert np.abs(found[1] - expected_z).max() < 1e-4 * np.abs(expected_z).max()
+    assert abs(found[2] - expected_loss) < 1e-4 * abs(expected_loss)
+
+
+@pytest.mark.parametrize('name', sorted(SIZES))
+def test_a_converted_model_is_the_same_function(tmp_path, name):
+    sizes, early = SIZES[name]
+    state = reference.state(np.random.RandomState(1), **sizes)
+    hp, weights = converted(tmp_path, state)
+    assert (hp.n_flows, hp.n_group, hp.n_layers, hp.residual_channels, hp.skip_channels) == (
+        sizes['n_flows'], sizes['n_group'], sizes['layers'], sizes['units'], sizes['units'])
+    assert hp.kernel_size == sizes.get('kernel', 3)
+    assert_same_function(hp, weights, state, **early)
+
+
+def test_so_is_the_published_size(tmp_path):
+    state = reference.state(np.random.RandomState(1))
+    hp, weights = converted(tmp_path, state)
+    assert hp == params.preset('nvidia')
+    assert sum(w.size for w in weights.values()) == sum(w.size for w in state.values()) == 87879272
+    assert_same_function(hp, weights, state, frames=3)
+
+
+CONTAINERS = {
+    'bare': (lambda state: state, ptfiles.save_zip),
+    'state_dict': (lambda state: {'state_dict': collections.OrderedDict(
+        ('module.' + key, value) for key, value in state.items()),
+        'config': {'n_early_every': 2}, 'epoch': 3, 'optimizer': {}}, ptfiles.save_zip),
+    'module': (lambda state: {'model': pickled_module(state, n_early_every=2, n_group=4),
+                              'iteration': 580000, 'learning_rate': 1e-4,
+                              'optimizer': {'state': {0: {'exp_avg': np.ones(9, np.float32)}}}},
+               ptfiles.save_legacy),
+    'module, zip': (lambda state: {'model': pickled_module(state)}, ptfiles.save_zip),
+    'module in DataParallel': (lambda state: ptfiles.module(
+        'torch.nn.parallel.data_parallel.DataParallel',
+        modules={'module': pickled_module(state)}), ptfiles.save_legacy),
+}
+SPELLINGS = {'weight_g': dict, 'parametrized': reference.parametrized,
+             'removed': reference.removed, 'unfused': reference.unfused,
+             'unfused, removed': lambda state: reference.unfused(reference.removed(state))}
+
+
+@pytest.mark.parametrize('container', sorted(CONTAINERS))
+@pytest.mark.parametrize('spelling', sorted(SPELLINGS))
+def test_containers_and_spellings(tmp_path, container, spelling):
+    """All hold the same weights: to the bit, or to rounding where weight norm had been removed."""
+    state = reference.state(np.random.RandomState(1), **SMALL)
+    expected_hp, expected = converted(tmp_path, state)
+    stored, save = CONTAINERS[container]
+    hp, weights = converted(tmp_path, stored(SPELLINGS[spelling](state)), save)
+    assert hp == expected_hp
+    assert set(weights) == set(expected)
+    for name, value in weights.items():
+        if 'removed' in spelling and name.endswith(('/g', '/v')):
+            continue
+        np.testing.assert_array_equal(value, expected[name], name)
+    for name in weights:
+        if 'removed' in spelling and name.endswith('/v'):
+            filters, there = (v / np.sqrt((v ** 2).sum(axis=(0, 1))) * g for v, g in (
+                (w[name], w[name[:-1] + 'g']) for w in (weights, expected)))
+            np.testing.assert_allclose(filters, there, rtol=0, atol=2e-6 * np.abs(there).max())
+
+
+def test_a_removed_filter_of_zeros_stays_one(tmp_path):
+    """And its direction stays finite, for training."""
+    state = reference.removed(reference.state(np.random.RandomState(1), **SMALL))
+    state['WN.1.start.weight'][2] = 0
+    _, weights = converted(tmp_path, state)
+    assert weights['waveglow/flow_1/start/g'][2] == 0
+    assert np.square(weights['waveglow/flow_1/start/v'][..., 2]).sum() > 0
+
+
+def test_half_precision(tmp_path):
+    state = {key: value.astype(np.float16) for key, value in
+             reference.state(np.random.RandomState(1), **SMALL).items()}
+    _, weights = converted(tmp_path, state)
+    assert {w.dtype for w in weights.values()} == {np.dtype(np.float32)}
+    np.testing.assert_array_equal(weights['waveglow/upsampling/bias'], state['upsample.bias'])
+
+
+def test_few_flows_leave_the_interval_of_early_outputs_to_the_config(tmp_path):
+    state = reference.state(np.random.RandomState(1), n_flows=2, n_group=4, units=4, layers=1)
+    assert converted(tmp_path, state)[0].n_early_every == 2
+    for config, every in (({'n_early_every': 4}, 4), ({'n_early_every': 'x'}, 2),
+                          ({'n_early_every': -1}, 2)):
+        hp, _ = converted(tmp_path, {'state_dict': state, 'config': config})
+        assert hp.n_early_every == every and not hp.early_output_before(1)
+
+
+def changed(**entries):
+    """A way to spoil a state dict: key (with _ for .) to new value, or None to take it out."""
+    def change(state):
+        for key, value in entries.items():
+            key = key.replace('__', '.')
+            if value is None:
+                del state[key]
+            else:
+                state[key] = value(state[key]) if callable(value) else value
+        return state
+    return change
+
+
+def spoilt(x, value):
+    x = x.copy()
+    x.flat[-1] = value
+    return x
+
+
+REFUSALS = {
+    'no model': (lambda state: {'iteration': 3}, 'has no upsample.weight'),
+    'a list': (lambda state: [1, 2], 'holds no model'),
+    'another network': (lambda state: {'encoder.weight': np.ones(3, np.float32)},
+                        'has no upsample.weight'),
+    'first architecture': (lambda state: {'model': pickled_module(state, 'glow_old.WaveGlow')},
+                           'first architecture'),
+    'a tensor lost': (changed(WN__1__in_layers__1__weight_v=None), 'WN.1.in_layers.1.weight'),
+    'a bias lost': (changed(WN__1__end__bias=None), 'has no WN.1.end.bias'),
+    'the gains lost': (changed(WN__1__start__weight_g=None), 'has no WN.1.start.weight_g'),
+    'a flow lost': (changed(convinv__1__conv__weight=None), 'holds WN.1.* beside 1 flows of 2 layers'),
+    'another shape': (changed(WN__1__end__weight=lambda w: w[:, 1:]), 'WN.1.end.weight has shape'),
+    'an axis lost': (changed(WN__0__in_layers__0__weight_v=lambda w: w[:, :, 0]),
+                     'has 2 axes in place of 3'),
+    'NaN': (changed(WN__2__start__weight_v=lambda w: spoilt(w, np.nan)),
+            'WN.2.start.weight_v holds values that are NaN'),
+    'beyond float32': (changed(upsample__bias=lambda b: b.astype(np.float64) + 1e300),
+                       'upsample.bias holds values that are NaN or infinite'),
+    'quantized': (changed(WN__2__end__weight=lambda w: w.astype(np.int8)), 'int8'),
+    'a filter of length zero': (changed(WN__0__start__weight_v=np.zeros_like), 'length zero'),
+    'other mels': (changed(upsample__weight=np.ones([40, 40, 1024], np.float32),
+                           upsample__bias=np.ones(40, np.float32)), 'mels of 40 bands'),
+    'irregular early outputs': (changed(
+        convinv__1__conv__weight=np.eye(2, dtype=np.float32)[:, :, None]), 'work on 4, 2, 2'),
+    'an even kernel': (lambda state: {key: w[:, :, :2] if 'in_layers' in key and w.ndim == 3
+                                      and w.shape[2] == 3 else w for key, w in state.items()},
+                       'kernel_size=2 must be odd'),
+    'parts that do not fit': (lambda state: changed(
+        WN__0__res_layers__0__weight_v=lambda w: w[:, :1])(reference.unfused(state)),
+        'do not fit together'),
+}
+
+
+@pytest.mark.parametrize('name', sorted(REFUSALS))
+def test_refusals(tmp_path, name):
+    spoil, words = REFUSALS[name]
+    state = spoil(reference.state(np.random.RandomState(1), **SMALL))
+    with pytest.raises(UserError, match='waveglow.pt: .*(%s)' % words) as refusal:
+        converted(tmp_path, state)
+    assert '\n' not in str(refusal.value) and len(str(refusal.value)) < 400
+
+
+# --- There and back -------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('name', sorted(SIZES))
+def test_there_and_back_to_the_bit(tmp_path, name):
+    state = reference.state(np.random.RandomState(1), **SIZES[name][0])
+    back, config = convert_nvidia.export(*converted(tmp_path, state))
+    assert set(back) == set(state)
+    for key, value in state.items():
+        assert back[key].dtype == np.float32 and back[key].flags.c_contiguous
+        np.testing.assert_array_equal(back[key], value, key)
+    assert config['n_flows'] == SIZES[name][0]['n_flows']
+    assert config['WN_config'] == {'n_layers': SIZES[name][0]['layers'],
+                                   'n_channels': SIZES[name][0]['units'],
+                                   'kernel_size': SIZES[name][0].get('kernel', 3)}
+
+
+@pytest.mark.parametrize('changes', [
+    dict(),                                             # repetition, mel_mean, mel_std, audio_scale
+    dict(residual_channels=7, skip_channels=9),
+    dict(residual_channels=9, skip_channels=4, n_layers=1),
+    dict(causal=True, kernel_size=2),
+    dict(causal=True, kernel_size=3, n_group=4),
+    dict(upsampling='transposed', upsample_width=700, mel_mean=0.0, mel_std=2.0),
+    dict(upsampling='transposed', upsample_width=256, mel_mean=0.0, audio_scale=1.0),
+])
+def test_what_nvidias_architecture_can_express_of_ours(changes):
+    hp = TINY.replace(**changes)
+    rng = np.random.RandomState(3)
+    with session() as sess:
+        glow.infer(tf.zeros([1, hp.groups_per_frame, hp.n_group]), tf.zeros([1, 1, 80]), hp)
+        randomize(sess, rng)
+        variables = tf.trainable_variables()
+        weights = {v.op.name: value for v, value in zip(variables, sess.run(variables))}
+    kept = {name: value.copy() for name, value in weights.items()}
+    state, config = convert_nvidia.export(hp, weights)
+    assert config['WN_config']['n_channels'] % 2 == 0 == (config['WN_config']['kernel_size'] + 1) % 2
+    assert state['upsample.weight'].shape == (80, 80, 1024)
+    assert_same_function(hp, weights, state, hp.n_early_every, hp.n_early_size)
+    for name, value in weights.items():
+        np.testing.assert_array_equal(value, kept[name], 'export changed ' + name)
+
+
+@pytest.mark.parametrize('changes,words', [
+    (dict(encoder='conv'), 'encoder=conv'),
+    (dict(encoder='blstm'), 'encoder=blstm'),
+    (dict(upsampling='two_transposed'), 'upsampling=two_transposed'),
+    (dict(upsampling='transposed', upsample_width=1025, mel_mean=0.0), 'upsample_width=1025'),
+    (dict(upsampling='transposed', upsample_width=1024), 'mel_mean=-5'),
+])
+def test_what_it_cannot_express_is_named(changes, words):
+    with pytest.raises(UserError, match=words):
+        convert_nvidia.export(TINY.replace(**changes), {})
