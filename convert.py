@@ -98,6 +98,7 @@ def export_nvidia(run, path):
     if os.path.exists(path):
         raise UserError('%s is there already; give another file' % path)
     hp, weights = vocoder.read(run)
+    vocoder.require_fit(hp, weights, run)
     state, config = convert_nvidia.export(hp, weights)
     state = {key: torch.from_numpy(value) for key, value in state.items()}
     try:

@@ -9,10 +9,12 @@ input: nothing here is random but the variables' initial values.
 """
 import collections
 import math
+from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
 import ops
+import streaming
 
 Loss = collections.namedtuple('Loss', 'total z log_s log_det')
 
@@ -31,7 +33,7 @@ def loss(audio, mel, hp):
     Returns: a Loss of scalars.
     """
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
-        z, log_s, log_det = forward(audio, condition(mel, hp), hp)
+        z, log_s, log_det = forward(audio, condition(mel, hp), flows(hp, audio.dtype), hp)
     samples = tf.cast(tf.size(audio), audio.dtype)
     z_term = tf.reduce_sum(tf.square(z)) / (2 * hp.sigma ** 2) / samples
     log_s_term = -log_s / samples
@@ -42,7 +44,7 @@ def loss(audio, mel, hp):
 def encode(audio, mel, hp):
     """z [batch, steps, n_group] of audio [batch, frames * hop_length] under its mel."""
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
-        return forward(audio, condition(mel, hp), hp)[0]
+        return forward(audio, condition(mel, hp), flows(hp, audio.dtype), hp)[0]
 
 
 def infer(z, mel, hp, lengths=None):
@@ -55,7 +57,9 @@ def infer(z, mel, hp, lengths=None):
         alone, and what lies beyond its end is to be cut off.
     """
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
-        return backward(z, condition(mel, hp, lengths), hp, lengths)
+        return backward(z, condition(mel, hp, lengths),
+                        [inverted(flow) for flow in flows(hp, z.dtype)], hp,
+                        streaming.Whole(hp, lengths))
 
 
 # --- The condition --------------------------------------------------------------------------------
@@ -88,6 +92,28 @@ def condition(mel, hp, lengths=None):
     return squeeze(x, hp)
 
 
+def condition_reach(hp):
+    """[frames behind, frames ahead] of a frame that its condition hears; None for all (blstm)."""
+    if hp.encoder == 'blstm':
+        return None
+    behind = ahead = 0
+    if hp.encoder == 'conv':
+        behind, ahead = (hp.encoder_layers * n for n in ops.reach(hp.encoder_width, 1, hp.causal))
+    if hp.upsampling == 'transposed':
+        behind += (hp.upsample_width - 1) // hp.upsample_stride
+    elif hp.upsampling == 'two_transposed':
+        more = ops.transposed_reach(hp.upsample_width, hp.upsample_stride)
+        # of the second layer in steps of the first, whose step is a frame's stride-th part
+        behind, ahead = (n + m + -(-m // hp.upsample_stride) for n, m in zip((behind, ahead), more))
+    return [behind, ahead]
+
+
+def receptive_field(hp):
+    """[groups behind, groups ahead] of a group of audio that the flow hears of z and condition."""
+    reach = [ops.reach(hp.kernel_size, 2 ** i, hp.causal) for i in range(hp.n_layers)]
+    return [hp.n_flows * sum(side) for side in zip(*reach)]
+
+
 def squeeze(x, hp):
     """[batch, samples, c] -> [batch, steps, n_group * c]: groups of n_group samples."""
     batch, samples, channels = ops.shape_of(x)
@@ -96,100 +122,167 @@ def squeeze(x, hp):
 
 # --- The coupling network -------------------------------------------------------------------------
 
-def wavenet(a, cond, hp, lengths=None):
+class Layer(NamedTuple):
+    """Filters of a layer as the network applies them, weight norm worked out."""
+    dilated: Any         # [kernel_size, in, 2 * residual]: in is residual, in layer 0 c + 1
+    cond: Any            # [condition channels, 2 * residual]
+    bias: Any            # [2 * residual]
+    residual: Any        # [residual, residual], None in the last layer
+    residual_bias: Any   # [residual], None in the last layer
+    skip: Any            # [residual, 2 * c]
+
+
+class Coupling(NamedTuple):
+    start: Any           # [c + 1, residual], the last row its bias
+    layers: Any          # [Layer]
+    bias: Any            # [2 * c]
+
+
+class Flow(NamedTuple):
+    """One step of flow: a 1x1 convolution y = x w, and a coupling of c = half its channels."""
+    w: Any               # [channels, channels]
+    coupling: Any
+
+
+def flows(hp, dtype=tf.float32):
+    """[Flow] of the current scope's variables."""
+    return [flow(k, hp, dtype) for k in range(hp.n_flows)]
+
+
+def flow(k, hp, dtype=tf.float32):
+    """The k-th of them."""
+    with tf.variable_scope('flow_%d' % k):
+        return Flow(ops.invertible_1x1_weight(hp.flow_channels(k), dtype),
+                    coupling(hp.flow_channels(k) // 2, hp, dtype))
+
+
+def coupling(c, hp, dtype=tf.float32):
+    """The Coupling of the current scope's variables, for halves of c channels.
+
+    Two products of filters are worked out here and not sample by sample. The paper's network
+    starts with a 1x1 convolution of `a`, and the first dilated convolution hears nothing else: on
+    `a` with a channel of ones, for the bias, the two are one. It ends with a 1x1 convolution of the
+    sum of the layers' skip outputs, so that each layer may give its share of log_s and t itself.
+    """
+    units, skips, last = hp.residual_channels, hp.skip_channels, hp.n_layers - 1
+    filters, bias = _weight_norm_1x1('start', c, units, dtype)
+    start = tf.concat([filters, bias[None]], axis=0)
+    channels = hp.condition_channels
+    conds, cond_bias = _weight_norm_1x1('cond', channels, 2 * units * hp.n_layers, dtype)
+    conds, cond_biases = tf.split(conds, hp.n_layers, axis=-1), tf.split(cond_bias, hp.n_layers)
+    with tf.variable_scope('end'):  # zero at first: every coupling starts as the identity
+        end = ops.variable('filter', [1, skips, 2 * c], tf.zeros_initializer(), dtype)[0]
+        end_bias = ops.bias('bias', 2 * c, dtype)
+    layers, skip_bias = [], 0.0
+    for i in range(hp.n_layers):
+        with tf.variable_scope('layer_%d' % i):
+            dilated = ops.weight_norm('dilated', [hp.kernel_size, units, 2 * units], dtype)
+            if i == 0:
+                dilated = tf.stack([tf.matmul(start, tap) for tap in tf.unstack(dilated)])
+            bias = cond_biases[i] + ops.bias('dilated/bias', 2 * units, dtype)
+            residual = residual_bias = None
+            if i < last:
+                filters, biases = _weight_norm_1x1('res_skip', units, units + skips, dtype)
+                residual, skip = tf.split(filters, [units, skips], axis=-1)
+                residual_bias, more = tf.split(biases, [units, skips])
+            else:
+                skip, more = _weight_norm_1x1('res_skip', units, skips, dtype)
+            skip_bias += more
+            layers.append(Layer(dilated, conds[i], bias, residual, residual_bias,
+                                tf.matmul(skip, end)))
+    return Coupling(start, layers, end_bias + tf.linalg.matvec(end, skip_bias, transpose_a=True))
+
+
+def inverted(flow):
+    """The flow as `backward` wants it: with the inverse of w."""
+    return flow._replace(w=ops.inverse(flow.w))
+
+
+def lowered(flow, dtype):
+    """The flow with a coupling network that computes in `dtype`; log_s, t and the rest as before."""
+    net = tf.nest.map_structure(lambda x: x if x is None else tf.cast(x, dtype), flow.coupling)
+    return flow._replace(coupling=net._replace(bias=flow.coupling.bias))
+
+
+def _weight_norm_1x1(name, channels, out_channels, dtype):
+    """(filters [channels, out_channels], bias [out_channels]) of a 1x1 convolution."""
+    filters = ops.weight_norm(name, [1, channels, out_channels], dtype)
+    return filters[0], ops.bias(name + '/bias', out_channels, dtype)
+
+
+def wavenet(a, cond, net, hp, time=None):
     """(log_s, t), each [batch, steps, c], of an affine coupling from its other half a.
 
     Args:
       a: [batch, steps, c].
       cond: `condition`'s result.
-      lengths: [batch] frames, see `infer`.
+      net: the Coupling; the type of its filters is what the network computes in.
+      time: what lies before and after the steps: streaming.Whole by default, or a streaming.Block,
+        for which log_s and t come as late as its delay has grown.
     """
-    c, dtype = ops.static_channels(a), a.dtype
-    steps, units = ops.shape_of(a)[1], hp.residual_channels
-    mask = ops.sequence_mask(None if lengths is None else lengths * hp.groups_per_frame,
-                             steps, dtype)
-    conds = tf.split(_biased_1x1(cond, 2 * units * hp.n_layers, 'cond'), hp.n_layers, axis=-1)
-    h = ops.masked(_biased_1x1(a, units, 'start'), mask)
-    output = 0.0
-    for i in range(hp.n_layers):
-        with tf.variable_scope('layer_%d' % i):
-            filters = ops.weight_norm('dilated', [hp.kernel_size, units, 2 * units], dtype)
-            y = ops.dilated_conv(h, filters, 2 ** i, hp.causal, hp.conv_form)
-            # its bias joins the condition, which may have fewer rows than y
-            y = _add_condition(y, conds[i] + ops.bias('dilated/bias', 2 * units, dtype), hp)
-            # tf.split, here and below: the gradient of y[..., :units] is several times as slow
-            y_tanh, y_sigmoid = tf.split(y, 2, axis=-1)
-            y = tf.tanh(y_tanh) * tf.sigmoid(y_sigmoid)
-            if i < hp.n_layers - 1:
-                residual, skip = tf.split(
-                    _biased_1x1(y, units + hp.skip_channels, 'res_skip'),
-                    [units, hp.skip_channels], axis=-1)
-                h = ops.masked(h + residual, mask)
-                output += skip
-            else:
-                output += _biased_1x1(y, hp.skip_channels, 'res_skip')
-    with tf.variable_scope('end'):  # zero at first: every coupling starts as the identity
-        filters = ops.variable('filter', [1, hp.skip_channels, 2 * c], tf.zeros_initializer(),
-                               dtype)
-        output = tf.nn.bias_add(ops.conv_1x1(output, filters), ops.bias('bias', 2 * c, dtype))
-    log_s, t = tf.split(output, 2, axis=-1)
+    time = time or streaming.Whole(hp)
+    h = tf.cast(tf.concat([a, tf.ones_like(a[..., :1])], axis=-1), net.start.dtype)
+    h, output = time.masked(h), None
+    for i, layer in enumerate(net.layers):
+        delay = time.delay
+        h, y = time.dilated_conv(h, layer.dilated, 2 ** i)
+        y = time.add_condition(y, cond, layer.cond, layer.bias)
+        # tf.split: the gradient of y[..., :units] is several times as slow
+        y_tanh, y_sigmoid = tf.split(y, 2, axis=-1)
+        y = tf.tanh(y_tanh) * tf.sigmoid(y_sigmoid)
+        skip = tf.cast(ops.matmul(y, layer.skip), a.dtype)
+        output = skip if output is None else time.delayed(output, time.delay - delay) + skip
+        if layer.residual is not None:
+            if i == 0:
+                h = ops.matmul(h, net.start)
+            h = time.masked(h + ops.matmul(y, layer.residual, layer.residual_bias))
+    log_s, t = tf.split(tf.nn.bias_add(output, net.bias), 2, axis=-1)
     return log_s, t
-
-
-def _biased_1x1(x, channels, name):
-    filters = ops.weight_norm(name, [1, ops.static_channels(x), channels], x.dtype)
-    return tf.nn.bias_add(ops.conv_1x1(x, filters), ops.bias(name + '/bias', channels, x.dtype))
-
-
-def _add_condition(y, cond, hp):
-    """y [batch, steps, c] plus cond, which has a row a step, or (repetition) a row a frame."""
-    if hp.upsampling != 'repeat':
-        return y + cond
-    batch, steps, channels = ops.shape_of(y)
-    y = tf.reshape(y, [batch, steps // hp.groups_per_frame, hp.groups_per_frame, channels])
-    return tf.reshape(y + cond[:, :, None], [batch, steps, channels])
 
 
 # --- The flow, forward and inverse side by side ---------------------------------------------------
 
-def forward(audio, cond, hp):
+def forward(audio, cond, flows, hp):
     """audio [batch, samples] -> z [batch, steps, n_group], sum of log_s, sum of log|det|."""
     x = squeeze(audio[:, :, None] * hp.audio_scale, hp)
     batch, steps, _ = ops.shape_of(x)
     columns = tf.cast(batch * steps, x.dtype)
     early, log_s_sum = [], 0.0
     log_det_sum = columns * hp.n_group * math.log(hp.audio_scale)
-    for k in range(hp.n_flows):
+    for k, flow in enumerate(flows):
         if hp.early_output_before(k):
             out, x = tf.split(x, [hp.n_early_size, hp.flow_channels(k)], axis=-1)
             early.append(out)
-        with tf.variable_scope('flow_%d' % k):
-            w = ops.invertible_1x1_weight(hp.flow_channels(k), x.dtype)
-            log_det_sum += columns * ops.log_abs_det(w)
-            x = ops.conv_1x1(x, w[None])
+        log_det_sum += columns * ops.log_abs_det(flow.w)
+        x = ops.matmul(x, flow.w)
 
-            a, b = tf.split(x, 2, axis=-1)
-            log_s, t = wavenet(a, cond, hp)
-            log_s_sum += tf.reduce_sum(log_s)
-            x = tf.concat([a, b * tf.exp(log_s) + t], axis=-1)
+        a, b = tf.split(x, 2, axis=-1)
+        log_s, t = wavenet(a, cond, flow.coupling, hp)
+        log_s_sum += tf.reduce_sum(log_s)
+        x = tf.concat([a, b * tf.exp(log_s) + t], axis=-1)
     return tf.concat(early + [x], axis=-1), log_s_sum, log_det_sum
 
 
-def backward(z, cond, hp, lengths=None):
-    """z [batch, steps, n_group] -> audio [batch, samples]: `forward`, undone step by step."""
+def backward(z, cond, flows, hp, time=None):
+    """z [batch, steps, n_group] -> audio [batch, samples]: `forward`, undone step by step.
+
+    Args:
+      flows: `inverted` ones.
+      time: see `wavenet`.
+    """
+    time = time or streaming.Whole(hp)
     n_early = hp.n_group - hp.flow_channels(hp.n_flows - 1)
     early, x = z[..., :n_early], z[..., n_early:]
-    x.set_shape([None, None, hp.n_group - n_early])
     for k in reversed(range(hp.n_flows)):
-        with tf.variable_scope('flow_%d' % k):
-            a, b = tf.split(x, 2, axis=-1)
-            log_s, t = wavenet(a, cond, hp, lengths)
-            x = tf.concat([a, (b - t) * tf.exp(-log_s)], axis=-1)
+        delay = time.delay
+        log_s, t = wavenet(tf.split(x, 2, axis=-1)[0], cond, flows[k].coupling, hp, time)
+        a, b = tf.split(time.delayed(x, time.delay - delay), 2, axis=-1)
+        x = tf.concat([a, (b - t) * tf.exp(-log_s)], axis=-1)
 
-            w = ops.invertible_1x1_weight(hp.flow_channels(k), x.dtype)
-            x = ops.conv_1x1(x, ops.inverse(w)[None])
+        x = ops.matmul(x, flows[k].w)
         if hp.early_output_before(k):
             n_early -= hp.n_early_size
-            x = tf.concat([early[..., n_early:n_early + hp.n_early_size], x], axis=-1)
-    batch, steps, _ = ops.shape_of(x)
-    return tf.reshape(x, [batch, steps * hp.n_group]) / hp.audio_scale
+            out = early[..., n_early:n_early + hp.n_early_size]
+            x = tf.concat([time.delayed(out, time.delay), x], axis=-1)
+    sizes = ops.shape_of(x)
+    return tf.reshape(x, sizes[:-2] + [sizes[-2] * hp.n_group]) / hp.audio_scale

@@ -21,7 +21,7 @@ import audio
 import files
 import params
 from params import UserError
-from vocoder import Vocoder
+from vocoder import PRECISIONS, Vocoder
 
 
 class Source(NamedTuple):
@@ -34,7 +34,8 @@ def main():
     args = parse_arguments()
     sources = find_sources(args.lc)
     refuse_overwriting(sources, args.out_dir)
-    vocoder = Vocoder.load(args.restore_from, args.preset, args.hparams)
+    vocoder = Vocoder.load(args.restore_from, args.preset, args.hparams, args.precision,
+                           args.chunk_frames)
     hp = vocoder.hp
     mels, skipped = {}, 0
     for source in sources:
@@ -66,14 +67,19 @@ def parse_arguments():
                         help='of the noise; the same seed gives the same samples')
     parser.add_argument('--batch_size', type=int, default=1,
                         help='utterances vocoded at a time, of like lengths (a GPU likes more)')
+    parser.add_argument('--precision', choices=sorted(PRECISIONS), default='float32',
+                        help='what the networks compute in (default: %(default)s)')
+    parser.add_argument('--chunk_frames', type=int, metavar='N',
+                        help='mel frames worked on at a time: the same samples, other memory and '
+                             'speed (default: what the device likes)')
     parser.add_argument('--plot', type=path, metavar='FILE.png',
                         help='draw the first inputs above what became of them')
     params.add_arguments(parser)
     args = parser.parse_args()
     if args.sigma is not None and not 0 <= args.sigma < float('inf'):
         parser.error('--sigma is zero or more, not %s' % args.sigma)
-    if args.batch_size < 1:
-        parser.error('--batch_size is 1 or more')
+    if args.batch_size < 1 or args.chunk_frames is not None and args.chunk_frames < 1:
+        parser.error('--batch_size and --chunk_frames are 1 or more')
     return args
 
 
@@ -151,7 +157,7 @@ def vocode_all(vocoder, mels, args):
     """
     hp = vocoder.hp
     order = sorted(mels, key=lambda source: len(mels[source]))
-    vocoder.vocode(mels[order[0]][:1])  # the graph is optimized on its first run
+    vocoder.vocode_batch([mels[order[0]][:1]] * min(args.batch_size, 2))  # a first run is slow
     spent = seconds = clipped = skipped = 0
     rows = {}
     plotted = list(mels)[:6]

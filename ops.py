@@ -4,10 +4,13 @@ Channels last. Every function builds its part of the default graph from its argu
 variables come from `tf.get_variable` in the scope that the caller has opened. An initial value
 depends on the graph's seed and the variable's name, not on what was built before it.
 """
+import contextlib
 import zlib
 
 import numpy as np
 import tensorflow.compat.v1 as tf
+
+from params import UserError
 
 
 def variable(name, shape, initializer, dtype=tf.float32, trainable=True):
@@ -18,6 +21,22 @@ def variable(name, shape, initializer, dtype=tf.float32, trainable=True):
 def variable_seed(name):
     """A seed of its own for the initial value of variable `name` of the current scope."""
     return zlib.crc32((tf.get_variable_scope().name + '/' + name).encode()) & 0x7fffffff
+
+
+@contextlib.contextmanager
+def frozen(weights):
+    """Within it, variables are constants: those of {name: array}, and no memory is taken to train.
+
+    Raises UserError for a variable that is not there, or has another shape.
+    """
+    def constant(getter, name, shape=None, dtype=tf.float32, **options):
+        if name not in weights or list(weights[name].shape) != list(shape):
+            raise UserError('there is no %s of shape %s among the weights; params.json is not that '
+                            'of its model' % (name, list(shape)))
+        return tf.constant(weights[name], dtype)
+
+    with tf.variable_scope(tf.get_variable_scope(), custom_getter=constant):
+        yield
 
 
 def bias(name, size, dtype=tf.float32):
@@ -38,9 +57,13 @@ def weight_norm(name, shape, dtype=tf.float32):
     return v * (g * tf.rsqrt(tf.reduce_sum(tf.square(v), axis=[0, 1])))
 
 
-def conv_1x1(x, filters):
-    """x [..., in] with filters [1, in, out] -> [..., out]."""
-    return tf.tensordot(x, tf.squeeze(filters, 0), 1)
+def matmul(x, filters, bias=None):
+    """A 1x1 convolution: x [..., in] with filters [in, out] and bias [out] -> [..., out]."""
+    sizes = shape_of(x)
+    y = tf.matmul(x if len(sizes) == 2 else tf.reshape(x, [-1, sizes[-1]]), filters)
+    if bias is not None:
+        y = tf.nn.bias_add(y, bias)
+    return y if len(sizes) == 2 else tf.reshape(y, sizes[:-1] + [static_channels(y)])
 
 
 # --- Dilated convolution: one function, three forms -----------------------------------------------
@@ -55,14 +78,20 @@ def dilated_conv(x, filters, dilation, causal=False, form='time_to_batch'):
       x: [batch, steps, in].
       filters: [width, in, out].
       dilation: steps between two taps.
-      form: a key of CONV_FORMS. All compute the same values and gradients; docs/nhwc.md tells why
+      form: a key of CONV_FORMS, functions (padded x, filters, dilation). All compute the same values and gradients; docs/nhwc.md tells why
         there are three. `time_to_batch` needs nothing but an undilated convolution.
 
     Returns: [batch, steps, out].
     """
-    span = (filters.shape.as_list()[0] - 1) * dilation
-    left = span if causal else span // 2
-    return CONV_FORMS[form](tf.pad(x, [[0, 0], [left, span - left], [0, 0]]), filters, dilation)
+    return CONV_FORMS[form](
+        tf.pad(x, [[0, 0], reach(filters.shape.as_list()[0], dilation, causal), [0, 0]]), filters,
+        dilation)
+
+
+def reach(width, dilation, causal=False):
+    """[steps behind, steps ahead] that a dilated convolution hears."""
+    span = (width - 1) * dilation
+    return [span, 0] if causal else [span // 2, span // 2]
 
 
 def _time_to_batch(x, filters, dilation):
@@ -211,6 +240,12 @@ def two_transposed_upsampling(x, width, stride, channels, lengths=None):
         x.set_shape([None, None, channels])
         lengths = None if lengths is None else lengths * stride
     return x
+
+
+def transposed_reach(width, stride):
+    """[rows behind, rows ahead] of x that a SAME transposed convolution's share of a row hears."""
+    pad = (width - stride) // 2
+    return [(width - 1 - pad) // stride, (stride - 1 + pad) // stride]
 
 
 # --- Shapes ---------------------------------------------------------------------------------------

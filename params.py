@@ -142,6 +142,17 @@ class HParams:
             return int(round(self.hop_length ** 0.5))
         return self.hop_length
 
+    @property
+    def condition_channels(self) -> int:
+        """Channels of the condition: of a row a frame, or (upsampling) of a row a group."""
+        channels = {'none': self.n_mels, 'conv': self.encoder_channels,
+                    'blstm': 2 * self.encoder_channels}[self.encoder]
+        if self.upsampling == 'repeat':
+            return channels
+        if self.upsampling == 'two_transposed':
+            channels = self.upsample_channels
+        return self.n_group * channels
+
     def flow_channels(self, k: int) -> int:
         """Channels that flow k works on, after the early outputs before it."""
         return self.n_group - self.n_early_size * (k // self.n_early_every)

@@ -25,7 +25,7 @@ from params import UserError
 
 
 # clips, heldout: iterators; step: one training step's fetches; heldout_clip, heldout_loss,
-# heldout_samples: of the next held-out utterance; vocode: vocoder.build's; best: the held-out loss
+# heldout_samples: of the next held-out utterance; vocode: see `vocoding`; best: the held-out loss
 # of the best checkpoint and a number for the utterances it was measured on, with placeholders for
 # both and the operation that sets them.
 Model = collections.namedtuple('Model', 'clips step heldout heldout_clip heldout_loss '
@@ -59,12 +59,19 @@ def build(hp, clips, heldout, devices):
             held, held_clip = iterate(heldout)
             held_loss = glow.loss(held_clip.audio, held_clip.mel, hp)
             held_samples = tf.size(held_clip.audio)
-        vocode = vocoder.build(hp)
+        vocode = vocoding(hp)
     if len(tf.trainable_variables()) != len(gradients):
         raise AssertionError('evaluation has weights of its own')
     return Model(iterator, step, held, held_clip, held_loss, held_samples, vocode,
                  (best.read_value(), best_set.read_value()), new_best, new_best_set,
                  tf.group(best.assign(new_best), best_set.assign(new_best_set)))
+
+
+def vocoding(hp):
+    """(z [1, steps, n_group], mel [1, frames, n_mels], audio): placeholders and `glow.infer`."""
+    z = tf.placeholder(tf.float32, [1, None, hp.n_group], 'z')
+    mel = tf.placeholder(tf.float32, [1, None, hp.n_mels], 'mel')
+    return z, mel, glow.infer(z, mel, hp)
 
 
 def iterate(clips):
@@ -244,12 +251,11 @@ class Training:
 
     def vocode(self, step):
         """Vocodes the first held-out utterances for TensorBoard: sound, and spectrograms."""
-        hp, (z_in, mel_in, lengths_in, vocoded) = self.hp, self.model.vocode
+        hp, (z_in, mel_in, vocoded) = self.hp, self.model.vocode
         for clip in self.heldout(self.model.heldout_clip, hp.gen_utterances):
             name, frames = clip.name[0].decode(), clip.mel.shape[1]
             z = vocoder.noise(frames, hp, hp.gen_sigma, self.args.seed)
-            sound = self.session.run(vocoded, {z_in: z[None], mel_in: clip.mel,
-                                               lengths_in: [frames]})[0]
+            sound = self.session.run(vocoded, {z_in: z[None], mel_in: clip.mel})[0]
             if not np.isfinite(sound).all():
                 tqdm.tqdm.write('step %d: %s vocodes to samples that are not finite' % (step, name))
                 continue

@@ -139,28 +139,27 @@ def load_weights(session, path):
     Their averages are taken where the checkpoint holds them. Raises UserError if it lacks one.
     """
     with _readable(path):
-        tf.train.Saver(_stored_variables(tf.train.load_checkpoint(path), path)).restore(session,
-                                                                                        path)
+        stored = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+        variables = {}
+        for v in tf.trainable_variables():
+            name = v.op.name + AVERAGE if v.op.name + AVERAGE in stored else v.op.name
+            if stored.get(name) != v.shape.as_list():
+                raise UserError('checkpoint %s has no %s of shape %s; its params.json is not that '
+                                'of its model' % (path, v.op.name, v.shape.as_list()))
+            variables[name] = v
+        tf.train.Saver(variables).restore(session, path)
 
 
 def read_weights(path):
-    """{name: array} of the trainable variables of the graph, as `load_weights` loads them."""
+    """{name: array} of the model in checkpoint `path`, averages where it holds them."""
     with _readable(path):
         reader = tf.train.load_checkpoint(path)
-        return {v.op.name: reader.get_tensor(name)
-                for name, v in _stored_variables(reader, path).items()}
-
-
-def _stored_variables(reader, path):
-    """{name in the checkpoint: trainable variable}, averages first."""
-    stored, variables = reader.get_variable_to_shape_map(), {}
-    for v in tf.trainable_variables():
-        name = v.op.name + AVERAGE if v.op.name + AVERAGE in stored else v.op.name
-        if stored.get(name) != v.shape.as_list():
-            raise UserError('checkpoint %s has no %s of shape %s; its params.json is not that '
-                            'of its model' % (path, v.op.name, v.shape.as_list()))
-        variables[name] = v
-    return variables
+        stored = reader.get_variable_to_shape_map()
+        # the optimizer's slots and the averages lie below the names of their variables
+        names = [name for name in stored
+                 if name.startswith('waveglow/') and os.path.dirname(name) not in stored]
+        return {name: reader.get_tensor(name + AVERAGE if name + AVERAGE in stored else name)
+                for name in names}
 
 
 @contextlib.contextmanager

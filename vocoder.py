@@ -5,10 +5,20 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import glow
+import ops
 import params
 import parallel
+import streaming
 import utils
 from params import UserError
+
+# Groups worked on at a time: what two cores' caches like (measured with presets seed and small),
+# and what keeps a GPU busy.
+CHUNK_GROUPS = {'CPU': 2048, 'GPU': 65536}
+BATCH_GROUPS = 65536  # of a batch, padding included; a larger one is vocoded one by one
+
+
+PRECISIONS = {'float32': tf.float32, 'bfloat16': tf.bfloat16}
 
 
 def noise(frames, hp, sigma, seed):
@@ -17,16 +27,20 @@ def noise(frames, hp, sigma, seed):
     A function of its arguments, and of a longer z the beginning: group t of a seed is the same
     whatever the number of frames.
     """
-    shape = [frames * hp.groups_per_frame, hp.n_group]
-    return (sigma * np.random.RandomState(seed).standard_normal(shape)).astype(np.float32)
+    return Noise(hp, sigma, seed).next(frames)
 
 
-def build(hp):
-    """Placeholders and result of inference: (z, mel, lengths, audio); see `glow.infer`."""
-    z = tf.placeholder(tf.float32, [None, None, hp.n_group], 'z')
-    mel = tf.placeholder(tf.float32, [None, None, hp.n_mels], 'mel')
-    lengths = tf.placeholder(tf.int32, [None], 'lengths')
-    return z, mel, lengths, glow.infer(z, mel, hp, lengths)
+class Noise:
+    """`noise`, drawn piece by piece."""
+
+    def __init__(self, hp, sigma, seed):
+        self._hp, self._random = hp, np.random.RandomState(seed)
+        self._sigma = hp.gen_sigma if sigma is None else sigma
+
+    def next(self, frames):
+        """z [frames * groups_per_frame, n_group], behind what was drawn before."""
+        shape = [frames * self._hp.groups_per_frame, self._hp.n_group]
+        return (self._sigma * self._random.standard_normal(shape)).astype(np.float32)
 
 
 def pad(mels):
@@ -38,14 +52,38 @@ def pad(mels):
 def read(path):
     """(HParams, {variable: array}) of a run's newest checkpoint, or of the one at `path`.
 
-    Raises UserError if there is none, it cannot be read, or is of another model than its
-    params.json says.
+    Raises UserError if there is none, or it cannot be read.
     """
     checkpoint = utils.find_checkpoint(path)
-    hp = params.load(os.path.dirname(checkpoint))
+    return params.load(os.path.dirname(checkpoint)), utils.read_weights(checkpoint)
+
+
+def require_fit(hp, weights, where):
+    """UserError, naming `where` they are from, if `weights` {variable: array} are not those of hp."""
     with tf.Graph().as_default():
-        build(hp)
-        return hp, utils.read_weights(checkpoint)
+        glow.infer(tf.zeros([1, hp.groups_per_frame, hp.n_group]), tf.zeros([1, 1, hp.n_mels]), hp)
+        for v in tf.trainable_variables():
+            shape = v.shape.as_list()
+            if list(np.shape(weights.get(v.op.name))) != shape:
+                raise UserError('%s has no %s of shape %s; its params.json is not that of its model'
+                                % (where, v.op.name, shape))
+
+
+def freeze(hp, weights, precision='float32'):
+    """[glow.Flow] of arrays: weight norm worked out, filters merged, each w inverted in float64.
+
+    Args:
+      weights: {variable: array}; UserError if they are not those of `hp`.
+      precision: a key of PRECISIONS, of the coupling networks.
+    """
+    def values(k):
+        with tf.Graph().as_default(), tf.Session(config=parallel.session_config()) as session:
+            with ops.frozen(weights), tf.variable_scope('waveglow'):
+                flow = glow.lowered(glow.inverted(glow.flow(k, hp)), PRECISIONS[precision])
+            there = iter(session.run([x for x in tf.nest.flatten(flow) if x is not None]))
+            return tf.nest.map_structure(lambda x: x if x is None else next(there), flow)
+
+    return [values(k) for k in range(hp.n_flows)]
 
 
 class Vocoder:
@@ -54,41 +92,114 @@ class Vocoder:
         vocoder = Vocoder.load('logdir/waveglow')
         audio = vocoder.vocode(mel)
 
-    A vocoder has a graph and a session of its own: any number live in one process.
+    A vocoder has a graph and a session of its own: any number live in one process. What training
+    computes anew in every step is computed once, at loading: see `freeze`.
     """
 
-    def __init__(self, hp, checkpoint):
+    def __init__(self, hp, weights, precision='float32', chunk_frames=None):
+        """weights: {variable: array}, see `read`. The rest: see `load`."""
+        if precision != 'float32' and tf.__version__.startswith('1.'):
+            raise UserError('precision %s takes TensorFlow 2, and this is %s; take float32'
+                            % (precision, tf.__version__))
         self.hp = hp
-        with tf.Graph().as_default() as graph:
-            self._z, self._mel, self._lengths, self._audio = build(hp)
-            self._session = tf.Session(graph=graph, config=parallel.session_config())
-            utils.load_weights(self._session, checkpoint)
+        device = 'GPU' if tf.config.experimental.list_physical_devices('GPU') else 'CPU'
+        self.chunk_frames = chunk_frames or max(1, CHUNK_GROUPS[device] // hp.groups_per_frame)
+        self._weights = {name: value for name, value in weights.items() if '/flow_' not in name}
+        self._flows = freeze(hp, weights, precision)
+        self._conv_form = 'conv2d_nhwc' if hp.conv_form == 'time_to_batch' else hp.conv_form
+        self._graph = tf.Graph()
+        with self._graph.as_default():
+            self._mel = tf.placeholder(tf.float32, [None, None, hp.n_mels], 'mel')
+            with ops.frozen(self._weights), tf.variable_scope('waveglow'):
+                self._condition = glow.condition(self._mel, hp)
+            self._flows = tf.nest.map_structure(lambda x: x if x is None else tf.constant(x),
+                                                self._flows)
+            self._build_block()
+        self._batch = None
+        self._session = tf.Session(graph=self._graph, config=parallel.session_config())
+
+    def _build_block(self):
+        hp = self.hp
+        self._z = tf.placeholder(tf.float32, [None, hp.n_group], 'z')
+        self._cond = tf.placeholder(tf.float32, [None, hp.condition_channels], 'condition')
+        self._position, self._first_frame, self._last = (
+            tf.placeholder(tf.int32, [], name) for name in ('position', 'first_frame', 'last'))
+        self._block = streaming.Block(hp, self._position, self._first_frame, self._last,
+                                      self._conv_form)
+        self._audio = glow.backward(self._z, self._cond, self._flows, hp, self._block)
+
+    def _build_batch(self):
+        hp = self.hp
+        with self._graph.as_default():
+            z = tf.placeholder(tf.float32, [None, None, hp.n_group])
+            lengths = tf.placeholder(tf.int32, [None])
+            with ops.frozen(self._weights), tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
+                cond = glow.condition(self._mel, hp, lengths)
+            time = streaming.Whole(hp.replace(conv_form=self._conv_form), lengths)
+            self._batch = z, lengths, glow.backward(z, cond, self._flows, hp, time)
 
     @classmethod
-    def load(cls, path, preset=None, hparams=''):
+    def load(cls, path, preset=None, hparams='', precision='float32', chunk_frames=None):
         """From a run's directory (its newest checkpoint) or a checkpoint's path.
 
-        `preset` and `hparams`, as on the command line, change what is not of the model itself.
+        Args:
+          preset, hparams: as on the command line; they change what is not of the model itself.
+          precision: 'float32' or 'bfloat16', which some processors multiply faster.
+          chunk_frames: mel frames worked on at a time; by default what the device likes best.
+
         Raises UserError if there is no checkpoint, it cannot be read, or is of another model.
         """
-        checkpoint = utils.find_checkpoint(path)
-        directory = os.path.dirname(checkpoint)
-        stored = params.load(directory)
+        stored, weights = read(path)
         hp = params.override(params.preset(preset) if preset else stored, hparams)
-        params.require_same(hp, stored, params.MODEL_FIELDS, 'the model in ' + directory,
+        params.require_same(hp, stored, params.MODEL_FIELDS, 'the model in ' + path,
                             'leave --preset away, and the model out of --hparams')
-        return cls(hp, checkpoint)
+        try:
+            return cls(hp, weights, precision, chunk_frames)
+        except UserError as error:
+            raise UserError('%s: %s' % (path, error))
 
     def close(self):
         """Frees the session."""
         self._session.close()
 
+    @property
+    def latency(self):
+        """Seconds of mel beyond a sample that its audio waits for; None for the whole utterance.
+
+        A block of a stream adds its own length to that.
+        """
+        reach = glow.condition_reach(self.hp)
+        if reach is None:
+            return None
+        ahead = self._block.delay * self.hp.n_group + reach[1] * self.hp.hop_length
+        return ahead / self.hp.sample_rate
+
     def vocode(self, mel, sigma=None, seed=0):
-        """Audio [frames * hop_length] of mel [frames, n_mels]; the same for the same seed."""
-        return self.vocode_batch([mel], sigma, seed)[0]
+        """Audio [frames * hop_length] of mel [frames, n_mels]; the same for the same seed.
+
+        Raises UserError for an array of another shape.
+        """
+        self._check(mel)
+        stream = _Stream(self, Noise(self.hp, sigma, seed))
+        return np.concatenate(list(stream.push(np.asarray(mel, np.float32), ended=True)))
+
+    def stream(self, frames, sigma=None, seed=0):
+        """Yields audio [samples], block by block, of an iterable of mels [frames, n_mels].
+
+        Together the blocks are the audio that `vocode` makes of the mels together, to float
+        rounding, whatever their sizes and whatever the chunk_frames; memory does not grow with
+        their number. A block comes as soon as `chunk_frames` frames and what lies `latency` ahead
+        of them are there. With encoder=blstm, which hears the end first, nothing comes before it.
+        """
+        stream = _Stream(self, Noise(self.hp, sigma, seed))
+        for mel in frames:
+            self._check(mel)
+            yield from stream.push(np.asarray(mel, np.float32))
+        yield from stream.push(np.zeros([0, self.hp.n_mels], np.float32), ended=True)
 
     def vocode_batch(self, mels, sigma=None, seed=0):
-        """[audio] of [mel], in one batch; each sounds as it would alone, to float rounding.
+        """[audio] of [mel], in one batch if memory allows; each sounds as it would alone, to float
+        rounding.
 
         Args:
           mels: arrays [frames, n_mels], of several lengths.
@@ -97,13 +208,98 @@ class Vocoder:
         Raises UserError for an array of another shape.
         """
         for mel in mels:
-            if np.ndim(mel) != 2 or np.shape(mel)[1] != self.hp.n_mels or not len(mel):
-                raise UserError('a mel is an array of frames x %d, not of %s; turn or compute it '
-                                'anew' % (self.hp.n_mels, ' x '.join(map(str, np.shape(mel)))))
-        if not mels:
-            return []
+            self._check(mel)
         lengths = [len(mel) for mel in mels]
-        z = noise(max(lengths), self.hp, self.hp.gen_sigma if sigma is None else sigma, seed)
-        audio = self._session.run(self._audio, {
-            self._z: np.stack([z] * len(mels)), self._mel: pad(mels), self._lengths: lengths})
+        groups = len(mels) * max(lengths, default=0) * self.hp.groups_per_frame
+        if len(mels) < 2 or groups > BATCH_GROUPS:
+            return [self.vocode(mel, sigma, seed) for mel in mels]
+        if self._batch is None:
+            self._build_batch()
+        z_in, lengths_in, audio = self._batch
+        z = Noise(self.hp, sigma, seed).next(max(lengths))
+        audio = self._session.run(audio, {z_in: np.stack([z] * len(mels)), self._mel: pad(mels),
+                                          lengths_in: lengths})
         return [row[:n * self.hp.hop_length] for row, n in zip(audio, lengths)]
+
+    def _check(self, mel):
+        if np.ndim(mel) != 2 or np.shape(mel)[1] != self.hp.n_mels or not len(mel):
+            raise UserError('a mel is an array of frames x %d, not of %s; turn or compute it '
+                            'anew' % (self.hp.n_mels, ' x '.join(map(str, np.shape(mel)))))
+
+    # --- What _Stream runs
+
+    def _run_condition(self, mel):
+        """The condition [rows, c] of mel [frames, n_mels]."""
+        return self._session.run(self._condition, {self._mel: mel[None]})[0]
+
+    def _run_block(self, z, cond, first_frame, position, last, states):
+        """(audio, states for the next block) of a block; None for its states: the first one."""
+        feeds = {self._z: z, self._cond: cond, self._first_frame: first_frame,
+                 self._position: position, self._last: int(last)}
+        for i, (state, initial, _) in enumerate(self._block.states):
+            feeds[state] = initial if states is None else states[i]
+        results = [] if last else [result for _, _, result in self._block.states]
+        audio, states = self._session.run([self._audio, results], feeds)
+        return audio, states
+
+
+class _Stream:
+    """One utterance on its way through a Vocoder: mels come, audio goes, the rest is kept."""
+
+    def __init__(self, vocoder, noise):
+        self._vocoder, self._noise, self._hp = vocoder, noise, vocoder.hp
+        self._per_row = vocoder.hp.groups_per_frame if vocoder.hp.upsampling != 'repeat' else 1
+        self._delay = vocoder._block.delay
+        self._mel, self._mel_first = np.zeros([0, vocoder.hp.n_mels], np.float32), 0
+        self._cond, self._cond_first = None, 0   # rows from this frame on
+        self._frames = 0                         # of the condition, so far
+        self._done, self._states = 0, None       # frames that went through the flow
+        self._reach = glow.condition_reach(vocoder.hp)
+
+    def push(self, mel, ended=False):
+        """Yields the audio that mel [frames, n_mels] makes possible; all of it if it `ended`."""
+        self._mel = np.concatenate([self._mel, mel])
+        while True:
+            size = self._vocoder.chunk_frames
+            if self._done == 0:  # nothing comes out before the delay is filled
+                size += self._delay // self._hp.groups_per_frame + 1
+            self._extend_condition(self._done + size, ended)
+            ready = self._frames - self._done
+            last = ended and self._frames == self._mel_first + len(self._mel) and ready <= size
+            if last and (ready or self._done and self._delay):
+                yield self._block(ready, last)
+            if last or ready < size:
+                return
+            yield self._block(size, last)
+
+    def _extend_condition(self, frames, ended):
+        """Works out the condition up to `frames`, or as far as the mels allow."""
+        there = self._mel_first + len(self._mel)
+        if self._reach is None:
+            behind, stop = there, there if ended else 0
+        else:
+            behind, ahead = self._reach
+            stop = min(frames, there if ended else there - ahead)
+        if stop <= self._frames:
+            return
+        start = max(self._frames - behind, self._mel_first)
+        end = there if self._reach is None else min(stop + self._reach[1], there)
+        rows = self._vocoder._run_condition(
+            self._mel[start - self._mel_first:end - self._mel_first])
+        rows = rows[(self._frames - start) * self._per_row:(stop - start) * self._per_row]
+        self._cond = rows if self._cond is None else np.concatenate([self._cond, rows])
+        self._frames = stop
+        drop = max(0, stop - behind) - self._mel_first
+        self._mel, self._mel_first = self._mel[drop:], self._mel_first + drop
+
+    def _block(self, frames, last):
+        position = self._done * self._hp.groups_per_frame
+        first = max(0, position - self._delay) // self._hp.groups_per_frame
+        self._cond = self._cond[(first - self._cond_first) * self._per_row:]
+        self._cond_first = first
+        end = self._done + frames
+        audio, self._states = self._vocoder._run_block(
+            self._noise.next(frames), self._cond[:(end - first) * self._per_row], first, position,
+            last, self._states)
+        self._done = end
+        return audio

@@ -4,6 +4,7 @@ import contextlib
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+import glow
 import parallel
 import params
 
@@ -11,6 +12,18 @@ import params
 TINY = params.preset('small').replace(n_flows=4, n_group=8, n_early_every=2, n_layers=3,
                                       residual_channels=12, skip_channels=10, clip_samples=2048,
                                       batch_size=4)
+# One of every kind of condition, and of time.
+CONDITIONS = {
+    'repeat': dict(encoder='none', upsampling='repeat'),
+    'conv': dict(encoder='conv', encoder_layers=2, encoder_channels=7, upsampling='repeat'),
+    'transposed': dict(encoder='none', upsampling='transposed', upsample_width=1024),
+    'conv_two_transposed': dict(encoder='conv', encoder_channels=7, upsampling='two_transposed',
+                                upsample_width=80, upsample_channels=6),
+    'blstm': dict(encoder='blstm', encoder_layers=1, encoder_channels=6, upsampling='repeat'),
+    'blstm_two_transposed': dict(encoder='blstm', encoder_layers=2, encoder_channels=6,
+                                 upsampling='two_transposed', upsample_channels=5),
+    'causal': dict(causal=True, kernel_size=2),
+}
 
 
 @contextlib.contextmanager
@@ -55,3 +68,12 @@ def assigned(sess, weights):
     assert {v.op.name: tuple(v.shape.as_list()) for v in variables} == {
         name: value.shape for name, value in weights.items()}
     assign(sess, {v: weights[v.op.name] for v in variables})
+
+
+def random_weights(hp, seed=0):
+    """{variable: array} of a model whose every part is heard."""
+    with session() as sess:
+        glow.infer(tf.zeros([1, hp.groups_per_frame, hp.n_group]), tf.zeros([1, 1, hp.n_mels]), hp)
+        randomize(sess, np.random.RandomState(seed))
+        variables = tf.trainable_variables()
+        return {v.op.name: value for v, value in zip(variables, sess.run(variables))}

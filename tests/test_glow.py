@@ -2,23 +2,12 @@
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from graphs import TINY, assign, randomize, session, speechlike, trainable
+from graphs import CONDITIONS, TINY, assign, randomize, session, speechlike, trainable
 
 import glow
 import ops
 import params
-
-CONDITIONS = {
-    'repeat': dict(encoder='none', upsampling='repeat'),
-    'conv': dict(encoder='conv', encoder_layers=2, encoder_channels=7, upsampling='repeat'),
-    'transposed': dict(encoder='none', upsampling='transposed', upsample_width=1024),
-    'conv_two_transposed': dict(encoder='conv', encoder_channels=7, upsampling='two_transposed',
-                                upsample_width=80, upsample_channels=6),
-    'blstm': dict(encoder='blstm', encoder_layers=1, encoder_channels=6, upsampling='repeat'),
-    'blstm_two_transposed': dict(encoder='blstm', encoder_layers=2, encoder_channels=6,
-                                 upsampling='two_transposed', upsample_channels=5),
-    'causal': dict(causal=True, kernel_size=2),
-}
+import streaming
 
 
 def inputs(hp, rng, batch=2, frames=3, dtype=np.float32):
@@ -136,8 +125,8 @@ def test_frame_rate_conditioning_equals_the_full_convolution():
     folded = full.reshape(hp.n_group, 5, units).sum(axis=0)
     repeated = np.repeat(cond, hp.hop_length, axis=1).reshape(2, -1, hp.n_group * 5)
     with session() as sess:
-        at_frames = ops.conv_1x1(tf.constant(cond), tf.constant(folded[None]))
-        found = sess.run(glow._add_condition(tf.constant(y), at_frames, hp))
+        found = sess.run(streaming.Whole(hp).add_condition(tf.constant(y), tf.constant(cond),
+                                                           tf.constant(folded), tf.zeros([units])))
     np.testing.assert_allclose(found, y + repeated @ full, atol=1e-5 * np.abs(found).max())
 
 
@@ -150,7 +139,7 @@ def test_coupling_hears_exactly_its_receptive_field():
         with session() as sess:
             a = tf.placeholder(tf.float32, [1, steps, 3])
             cond = tf.constant(rng.randn(1, 2, hp.n_mels).astype(np.float32))
-            log_s, t = glow.wavenet(a, cond, hp)
+            log_s, t = glow.wavenet(a, cond, glow.coupling(3, hp), hp)
             randomize(sess, rng)
             gradient = tf.gradients(log_s[0, middle] + t[0, middle], a)[0]
             value = sess.run(gradient, {a: rng.randn(1, steps, 3)})

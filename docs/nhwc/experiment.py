@@ -35,6 +35,7 @@ import glow  # noqa: E402
 import ops  # noqa: E402
 import parallel  # noqa: E402
 import params  # noqa: E402
+import training  # noqa: E402
 import vocoder  # noqa: E402
 
 # The seed's proportions, groups of 8 and as many layers, at a size that trains in minutes.
@@ -78,9 +79,9 @@ def train(conv, train_set, test_set, hp, args):
             test_set, args.wave_dir, args.lc_dir, hp))
         clip = dataset.Clips(*held.get_next())
         measure = [glow.loss(clip.audio, clip.mel, hp).total, tf.size(clip.audio)]
-        vocode = [vocoder.build(hp)]
+        vocode = [training.vocoding(hp)]
         with mock.patch.object(ops, 'dilated_conv', dilated_conv):
-            vocode.append(vocoder.build(hp))
+            vocode.append(training.vocoding(hp))
         with tf.Session(config=parallel.session_config()) as session:
             session.run(tf.global_variables_initializer())
 
@@ -103,10 +104,10 @@ def train(conv, train_set, test_set, hp, args):
 
 def distance(session, vocode, clip, hp):
     """Mean absolute difference of the log-mels of a clip and of its vocoding."""
-    z, mel, lengths, sound = vocode
+    z, mel, sound = vocode
     frames = clip.mel.shape[1]
     vocoded = session.run(sound, {z: vocoder.noise(frames, hp, hp.gen_sigma, 0)[None],
-                                  mel: clip.mel, lengths: [frames]})[0]
+                                  mel: clip.mel})[0]
     vocoded = np.clip(np.nan_to_num(vocoded), -1, 1)  # a broken model may overflow
     return np.abs(audio.mel_spectrogram(vocoded, hp.sample_rate, hp.mel)[:frames]
                   - clip.mel[0]).mean()

@@ -1,0 +1,127 @@
+"""What lies before and after the steps that a graph sees: a whole utterance, or a block of a stream.
+
+The model's functions are written against these two. `Whole` has zeros beyond both ends. `Block` has
+the steps before it from the block before, and no steps after it: a convolution that looks ahead
+gives its results later, `delay` steps behind what came in. Block by block the results are those of
+the whole utterance, of any length, and nothing is worked out twice.
+"""
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import ops
+
+
+class Whole:
+    """Whole utterances, in a batch of several `lengths` (frames) if given."""
+
+    delay = 0
+
+    def __init__(self, hp, lengths=None):
+        self._hp, self._lengths, self._mask = hp, lengths, None
+
+    def masked(self, h):
+        """h with zeros beyond the end of each utterance."""
+        if self._lengths is None:
+            return h
+        if self._mask is None:
+            self._mask = ops.sequence_mask(self._lengths * self._hp.groups_per_frame,
+                                           ops.shape_of(h)[1], h.dtype)
+        return h * self._mask
+
+    def dilated_conv(self, h, filters, dilation):
+        """(h, its convolution): both stand over the same steps."""
+        hp = self._hp
+        return h, ops.dilated_conv(h, filters, dilation, hp.causal, hp.conv_form)
+
+    def delayed(self, x, steps):
+        """x, as many steps late as convolutions of `steps` look ahead: not at all."""
+        return x
+
+    def add_condition(self, y, cond, filters, bias):
+        """y [batch, steps, c] plus the 1x1 convolution of a condition with a row a step or frame."""
+        hp = self._hp
+        with _after(y):
+            cond = ops.matmul(tf.cast(cond, filters.dtype), filters, bias)
+        if hp.upsampling != 'repeat':
+            return y + cond
+        batch, steps, channels = ops.shape_of(y)
+        y = tf.reshape(y, [batch, steps // hp.groups_per_frame, hp.groups_per_frame, channels])
+        return tf.reshape(y + cond[:, :, None], [batch, steps, channels])
+
+
+class Block:
+    """The next steps of one stream. Its tensors are [steps, c]: to cut such a one costs nothing.
+
+    What it needs of the block before are tensors to feed, what the next one needs are results:
+
+      states: [(placeholder, array for the first block, tensor that feeds the next block)]
+
+    Args:
+      hp: HParams.
+      position: scalar, steps of the utterance before this block.
+      first_frame: scalar, the frame of the condition's first row.
+      last: scalar, 1 if the utterance ends with this block, else 0.
+      conv_form: see ops.CONV_FORMS.
+
+    The first block must be longer than the whole delay, unless it is the last one too.
+    """
+
+    def __init__(self, hp, position, first_frame, last, conv_form):
+        self._hp, self._last, self._conv_form = hp, last, conv_form
+        self._position, self._first_frame = position, first_frame
+        self.delay, self.states = 0, []
+
+    def masked(self, h):
+        return h
+
+    def dilated_conv(self, h, filters, dilation):
+        """(h, its convolution), both as late as the convolution looks ahead."""
+        behind, ahead = ops.reach(ops.shape_of(filters)[0], dilation, self._hp.causal)
+        parts = [self._before(h, behind), h]
+        if ahead:
+            parts.append(tf.zeros([ahead * self._last, ops.static_channels(h)], h.dtype))
+        h = tf.concat(parts, axis=0)
+        steps = tf.shape(h)[0]
+        self._keep(h[tf.maximum(steps - behind - ahead, 0):])
+        self.delay += ahead
+        y = ops.CONV_FORMS[self._conv_form](h[None], filters, dilation)
+        return h[behind:steps - ahead], tf.squeeze(y, 0)
+
+    def delayed(self, x, steps):
+        """x, `steps` steps late, or up to the end in the last block."""
+        if steps == 0:
+            return x
+        x = tf.concat([self._before(x, 0), x], axis=0)
+        ready = tf.shape(x)[0] - steps * (1 - self._last)
+        self._keep(x[ready:])
+        return x[:ready]
+
+    def add_condition(self, y, cond, filters, bias):
+        cond = tf.cast(cond, filters.dtype)
+        steps, per_frame = tf.shape(y)[0], self._hp.groups_per_frame
+        start = tf.maximum(self._position - self.delay, 0) - self._first_frame * per_frame
+        if self._hp.upsampling != 'repeat':
+            with _after(y):
+                return y + ops.matmul(cond[start:start + steps], filters, bias)
+        first = start // per_frame
+        rows = ops.matmul(cond[first:(start + steps - 1) // per_frame + 1], filters, bias)
+        frames = (start + tf.range(steps)) // per_frame - first
+        with _after(y):
+            return y + tf.gather(rows, frames)
+
+    def _before(self, x, steps):
+        """The last steps of x in the block before; at first, `steps` of zeros."""
+        channels = ops.static_channels(x)
+        before = tf.placeholder(x.dtype, [None, channels])
+        self._initial = np.zeros([steps, channels], x.dtype.as_numpy_dtype)
+        self._fed = before
+        return before
+
+    def _keep(self, x):
+        # a copy: a cut of a tensor holds the memory of all of it until the block is done
+        self.states.append((self._fed, self._initial, tf.raw_ops.DeepCopy(x=x)))
+
+
+def _after(y):
+    """What is built within is computed after y: else the conditions of all layers are at once."""
+    return tf.control_dependencies([y])
