@@ -217,9 +217,10 @@ class _State:
         self.shape(v)
         v = self._array(v)
         norm = np.sqrt(np.square(v, dtype=np.float64).sum(axis=(1, 2), keepdims=True))
+        zero = norm < 1e-15  # its square would be lost in float32
         if g is None:  # removed: the weight is its own direction
-            return norm.astype(np.float32), np.where(norm > 0, v, np.float32(1))
-        if not norm.all():
+            return np.where(zero, 0, norm).astype(np.float32), np.where(zero, np.float32(1), v)
+        if zero.any():
             raise UserError('%s.weight_v holds a filter of length zero, which weight norm cannot '
                             'scale; take another checkpoint' % convolution)
         return g, v
@@ -231,8 +232,8 @@ class _State:
             raise UserError('its tensors add up to more than the file, because many are the same; '
                             'take a checkpoint of a model that trained')
         if tensor.dtype.kind != 'f':
-            raise UserError('%s holds %s in place of floating-point numbers; take a checkpoint that '
-                            'is not quantized' % (key, tensor.dtype))
+            raise UserError('%s holds %s in place of floating-point numbers; take a checkpoint '
+                            'that is not quantized' % (key, tensor.dtype))
         with np.errstate(over='ignore'):  # what float32 cannot hold becomes infinite
             x = tensor.numpy().astype(np.float32, copy=False)
         if not np.isfinite(x).all():

@@ -199,7 +199,7 @@ def inverted(flow):
 
 
 def lowered(flow, dtype):
-    """The flow with a coupling network that computes in `dtype`; log_s, t and the rest as before."""
+    """The flow with a coupling network that computes in `dtype`, up to log_s and t."""
     net = tf.nest.map_structure(lambda x: x if x is None else tf.cast(x, dtype), flow.coupling)
     return flow._replace(coupling=net._replace(bias=flow.coupling.bias))
 

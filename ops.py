@@ -72,14 +72,15 @@ def dilated_conv(x, filters, dilation, causal=False, form='time_to_batch'):
     """Dilated 1-D convolution with zeros beyond both ends.
 
     y[t] = sum_j x[t + (j - shift) * dilation] filters[j], with shift = width - 1 if causal (back
-    only), else (width - 1) / 2 (centred, as in the paper; width odd).
+    only), else (width - 1) // 2 (centred, as in the paper; of an even width nearly).
 
     Args:
       x: [batch, steps, in].
       filters: [width, in, out].
       dilation: steps between two taps.
-      form: a key of CONV_FORMS, functions (padded x, filters, dilation). All compute the same values and gradients; docs/nhwc.md tells why
-        there are three. `time_to_batch` needs nothing but an undilated convolution.
+      form: a key of CONV_FORMS, which are functions (padded x, filters, dilation). All compute the
+        same values and gradients; docs/nhwc.md tells why there are three. `time_to_batch` needs
+        nothing but an undilated convolution.
 
     Returns: [batch, steps, out].
     """
@@ -91,7 +92,7 @@ def dilated_conv(x, filters, dilation, causal=False, form='time_to_batch'):
 def reach(width, dilation, causal=False):
     """[steps behind, steps ahead] that a dilated convolution hears."""
     span = (width - 1) * dilation
-    return [span, 0] if causal else [span // 2, span // 2]
+    return [span, 0] if causal else [span // 2, span - span // 2]
 
 
 def _time_to_batch(x, filters, dilation):

@@ -1,4 +1,4 @@
-"""What lies before and after the steps that a graph sees: a whole utterance, or a block of a stream.
+"""What lies before and after the steps that a graph sees: nothing, or the rest of a stream.
 
 The model's functions are written against these two. `Whole` has zeros beyond both ends. `Block` has
 the steps before it from the block before, and no steps after it: a convolution that looks ahead
