@@ -10,6 +10,7 @@ Exit status: 0; 2 with one sentence if there is nothing to convert, and nothing 
 """
 import argparse
 import os
+import shlex
 
 import utils  # first: it quiets TensorFlow
 import numpy as np
@@ -64,25 +65,29 @@ def bring(reader, checkpoint, out_dir, overrides):
     hp = params.override(stored, overrides)
     params.require_same(hp, stored, set(params.MODEL_FIELDS) - set(params.DATA_FIELDS), checkpoint,
                         'leave out of --hparams what its weights tell')
-    require_invertible(weights, checkpoint)
+    require_sound(weights, checkpoint)
     try:
         with files.atomic_directory(out_dir) as folder:
             utils.save_weights(folder, weights)
             with files.atomic_open(os.path.join(folder, 'params.json')) as f:
                 f.write(params.to_json(hp))
     except OSError as error:
-        raise UserError('cannot write %s (%s); give another --out_dir' % (out_dir, error.strerror))
+        raise UserError('cannot write %s (%s); make room, or give another --out_dir'
+                        % (out_dir, error.strerror))
     print('%s: %d flows of %d layers of %d channels, groups of %d, encoder %s, upsampling %s'
           % (out_dir, hp.n_flows, hp.n_layers, hp.residual_channels, hp.n_group, hp.encoder,
              hp.upsampling))
     print('It vocodes mels of profile %s at %d Hz:\n'
           '  python inference.py --restore_from %s --lc MELS_OR_WAVS --out_dir vocoded'
-          % (hp.mel_profile, hp.sample_rate, out_dir))
+          % (hp.mel_profile, hp.sample_rate, shlex.quote(out_dir)))
 
 
-def require_invertible(weights, where):
-    """UserError if a 1x1 convolution has no inverse in float32, so that nothing can be vocoded."""
+def require_sound(weights, where):
+    """UserError for weights of which no audio can come: not finite, or a W without an inverse."""
     for name, w in sorted(weights.items()):
+        if not np.isfinite(w).all():
+            raise UserError('%s: %s holds values that are NaN or infinite; take an earlier '
+                            'checkpoint' % (where, name))
         if name.endswith('/W') and not np.linalg.cond(w.astype(np.float64)) < 1e6:
             raise UserError('%s: the 1x1 convolution %s has no inverse, so that no audio can come '
                             'of it; take an earlier checkpoint' % (where, name))
@@ -90,28 +95,33 @@ def require_invertible(weights, where):
 
 def export_nvidia(run, path):
     """Writes the model in `run`, with its averaged weights, as a state dict to the new `path`."""
+    if not os.path.basename(path) or os.path.exists(path):
+        raise UserError('%s is a folder, or there already; give a new file' % path)
+    convert_nvidia.require_expressible(
+        params.load(os.path.dirname(utils.find_checkpoint(run))))
     try:
         import torch
     except ImportError:
         raise UserError("writing NVIDIA's format takes PyTorch: pip install -r "
                         'requirements-convert.txt')
-    if os.path.exists(path):
-        raise UserError('%s is there already; give another file' % path)
     hp, weights = vocoder.read(run)
     vocoder.require_fit(hp, weights, run)
+    require_sound(weights, run)
     state, config = convert_nvidia.export(hp, weights)
     state = {key: torch.from_numpy(value) for key, value in state.items()}
     try:
         with files.atomic_open(path, 'wb') as f:
             torch.save({'state_dict': state, 'config': config}, f)
-    except OSError as error:
-        raise UserError('cannot write %s (%s); give another file' % (path, error.strerror))
+    except (OSError, RuntimeError) as error:  # RuntimeError: of PyTorch, when the disk is full
+        raise UserError('cannot write %s (%s); make room, or give another file'
+                        % (path, getattr(error, 'strerror', None) or str(error).split('\n')[0]))
     print('%s: a state dict and its config; mels of profile %s at %d Hz'
           % (path, hp.mel_profile, hp.sample_rate))
-    for key, value in state.items():
-        if key.startswith('convinv.') and np.linalg.slogdet(value[:, :, 0].numpy())[0] < 0:
-            print("%s is a reflection: NVIDIA's inference takes it, but their training loss "
-                  'needs a positive determinant' % key)
+    reflections = [key for key, value in state.items() if key.startswith('convinv.')
+                   and np.linalg.slogdet(value[:, :, 0].numpy())[0] < 0]
+    if reflections:
+        print("NVIDIA's code vocodes with it, but trains it no further: its loss is NaN where a "
+              'determinant is negative, as of %s' % ', '.join(reflections))
 
 
 if __name__ == '__main__':

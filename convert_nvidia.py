@@ -17,6 +17,9 @@ from params import UserError
 # What NVIDIA's code has as constants: the transposed convolution that upsamples the mel.
 UPSAMPLE_WIDTH, UPSAMPLE_STRIDE = 1024, 256
 
+UPSAMPLE = 'upsample.weight'    # a key that every model has
+MAX_DEPTH, MAX_ENTRIES = 3, 50  # of what lies around a model in a checkpoint
+
 
 # --- What corresponds to what ---------------------------------------------------------------------
 
@@ -45,7 +48,7 @@ def pairs(hp):
                 Pair(ours + '/g', theirs + '.weight_g', (shape[0], 1, 1), _flat, _column),
                 Pair(ours + '/bias', theirs + '.bias', shape[:1], _same, _same)]
 
-    result = [Pair('waveglow/upsampling/filter', 'upsample.weight',
+    result = [Pair('waveglow/upsampling/filter', UPSAMPLE,
                    (mels, mels, hp.upsample_width), _channels_last, _channels_last),
               Pair('waveglow/upsampling/bias', 'upsample.bias', (mels,), _same, _same)]
     for k in range(hp.n_flows):
@@ -111,37 +114,50 @@ def read(path):
         over = state.unread()
         if over:
             raise UserError('holds %s beside %d flows of %d layers; take a checkpoint that is whole'
-                            % (over[0], hp.n_flows, hp.n_layers))
+                            % (torchfile.short(over[0]), hp.n_flows, hp.n_layers))
         return hp, weights
     except UserError as error:
-        raise UserError('%s: %s' % (path, error))
+        raise UserError('%s: %s' % (path, str(error).replace(path + ': ', '', 1)))
 
 
 def _state_dict(stored):
-    """({key: torchfile.Tensor}, what a checkpoint says of its model's hyperparameters)."""
-    config, model = {}, stored
-    if isinstance(stored, dict):
-        if isinstance(stored.get('config'), dict):
-            config = stored['config']
-        for name in ('state_dict', 'model'):
-            if isinstance(stored.get(name), (dict, torchfile.Module)):
-                model = stored[name]
-                break
-    if isinstance(model, torchfile.Module):
-        if model.name.startswith('glow_old.'):
+    """({key: torchfile.Tensor}, what a checkpoint says of its model's hyperparameters).
+
+    The model is the first thing within that has an `upsample.weight`, under whatever prefix.
+    """
+    for model, about in _dicts(stored):
+        prefixes = [key[:-len(UPSAMPLE)] for key, value in model.items()
+                    if isinstance(key, str) and isinstance(value, torchfile.Tensor)
+                    and ('.' + key).endswith('.' + UPSAMPLE)]
+        if prefixes:
+            prefix = min(prefixes, key=len)
+            tensors = {key[len(prefix):]: value for key, value in model.items()
+                       if isinstance(key, str) and isinstance(value, torchfile.Tensor)
+                       and key.startswith(prefix)}
+            return tensors, about
+    held = stored if isinstance(stored, dict) else {}
+    raise UserError('holds no model (no %s) but %s; take a checkpoint of WaveGlow'
+                    % (UPSAMPLE, ', '.join(torchfile.short(str(key)) for key in list(held)[:5])
+                       or 'something else'))
+
+
+def _dicts(stored, about=None, depth=0):
+    """(dict, what is said of hyperparameters beside it) of a checkpoint and of what it holds."""
+    if isinstance(stored, torchfile.Module):
+        if stored.name.startswith('glow_old.'):
             raise UserError("is of NVIDIA's first architecture (glow_old), whose flows take their "
                             'halves in turn; none of ours does: take a later checkpoint')
-        config = model.attributes
-        inner = model.attributes.get('_modules')
-        if isinstance(inner, dict) and isinstance(inner.get('module'), torchfile.Module):
-            config = inner['module'].attributes  # in DataParallel
-        model = torchfile.state_dict(model)
-    if not isinstance(model, dict):
-        raise UserError('holds no model; take a checkpoint of WaveGlow')
-    tensors = {(key[len('module.'):] if key.startswith('module.') else key): value
-               for key, value in model.items()
-               if isinstance(key, str) and isinstance(value, torchfile.Tensor)}
-    return tensors, config
+        parts = stored.attributes.get('_modules')
+        inner = parts.get('module') if isinstance(parts, dict) else None
+        if isinstance(inner, torchfile.Module) and depth < MAX_DEPTH:  # DataParallel
+            yield from _dicts(inner, None, depth + 1)
+        yield torchfile.state_dict(stored), stored.attributes
+    elif isinstance(stored, dict):
+        config = stored.get('config')
+        about = config if isinstance(config, dict) else about or {}
+        yield stored, about
+        for value in list(stored.values())[:MAX_ENTRIES] if depth < MAX_DEPTH else ():
+            yield from _dicts(value, about, depth + 1)
 
 
 class _State:
@@ -255,7 +271,7 @@ class _State:
 
 def _joined(arrays, convolution):
     """Of the parts of a fused convolution, one behind the other on the output channels."""
-    if len({x.shape[1:] for x in arrays}) != 1:
+    if len({x.shape[1:] for x in arrays}) != 1 or not all(x.ndim for x in arrays):
         raise UserError('the parts of %s have shapes %s, which do not fit together; take a '
                         'checkpoint that is whole'
                         % (convolution, ', '.join(str(x.shape) for x in arrays[:4])))
@@ -270,7 +286,7 @@ def _hyperparameters(state, config):
             n += 1
         return n
 
-    mels, _, width = state.shape('upsample.weight')
+    mels, _, width = state.shape(UPSAMPLE)
     n_flows = max(1, count('convinv.%d.conv.weight'))
     channels = [state.shape('convinv.%d.conv.weight' % k)[0] for k in range(n_flows)]
     every, size = params.early_outputs(channels)
@@ -300,8 +316,23 @@ def export(hp, weights):
     Args:
       weights: {variable: float32 array}, as `read` returns them.
 
-    Raises UserError, naming the hyperparameter, if NVIDIA's architecture cannot compute the model.
+    Raises UserError as `require_expressible` does.
     """
+    require_expressible(hp)
+    hp, weights = _upsampled(*_widened(hp, dict(weights)))
+    weights['waveglow/flow_0/W'] = weights['waveglow/flow_0/W'] * np.float32(hp.audio_scale)
+    state = collections.OrderedDict(
+        (pair.theirs, np.ascontiguousarray(pair.to_theirs(weights[pair.ours])))
+        for pair in pairs(hp))
+    config = dict(n_mel_channels=hp.n_mels, n_flows=hp.n_flows, n_group=hp.n_group,
+                  n_early_every=hp.n_early_every, n_early_size=hp.n_early_size,
+                  WN_config=dict(n_layers=hp.n_layers, n_channels=hp.residual_channels,
+                                 kernel_size=hp.kernel_size))
+    return state, config
+
+
+def require_expressible(hp):
+    """UserError, naming the hyperparameter, if NVIDIA's architecture cannot compute the model."""
     if hp.encoder != 'none':
         _refuse('encoder=%s: it has no encoder' % hp.encoder)
     if hp.upsampling == 'two_transposed':
@@ -314,16 +345,6 @@ def export(hp, weights):
                 % hp.mel_mean)
     if hp.hop_length != UPSAMPLE_STRIDE:
         _refuse('a hop of %d samples: its own is %d' % (hp.hop_length, UPSAMPLE_STRIDE))
-    hp, weights = _upsampled(*_widened(hp, dict(weights)))
-    weights['waveglow/flow_0/W'] = weights['waveglow/flow_0/W'] * np.float32(hp.audio_scale)
-    state = collections.OrderedDict(
-        (pair.theirs, np.ascontiguousarray(pair.to_theirs(weights[pair.ours])))
-        for pair in pairs(hp))
-    config = dict(n_mel_channels=hp.n_mels, n_flows=hp.n_flows, n_group=hp.n_group,
-                  n_early_every=hp.n_early_every, n_early_size=hp.n_early_size,
-                  WN_config=dict(n_layers=hp.n_layers, n_channels=hp.residual_channels,
-                                 kernel_size=hp.kernel_size))
-    return state, config
 
 
 def _refuse(what):

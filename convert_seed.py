@@ -8,7 +8,6 @@ What its model does otherwise than glow.py, besides the names:
 - The gate has one bias, that of the condition. Its own, b_g_f, was added until commit 6936512 of
   15 March 2019, which left the variable in place. The last layer's residual leads nowhere.
 """
-import contextlib
 import re
 
 import utils  # first: it quiets TensorFlow
@@ -68,7 +67,7 @@ class _Checkpoint:
     """
 
     def __init__(self, path):
-        with _readable():
+        with utils.readable('it'):
             self._reader = tf.train.load_checkpoint(path)
             stored = self._reader.get_variable_to_shape_map()
         self.shapes = {name[len(SCOPE):]: shape for name, shape in stored.items()
@@ -106,7 +105,7 @@ class _Checkpoint:
 
     def read_unchecked(self, name):
         self.known.add(name)
-        with _readable():
+        with utils.readable('it'):
             return np.asarray(self._reader.get_tensor(SCOPE + name), np.float32)
 
     def refuse_unknown(self):
@@ -115,15 +114,6 @@ class _Checkpoint:
             if name not in self.known and name.rpartition('/')[0] not in self.known:
                 raise UserError('holds %s%s, for which the rest of the model has no place; %s'
                                 % (SCOPE, name, ADVICE))
-
-
-@contextlib.contextmanager
-def _readable():
-    """Turns what TensorFlow raises for a file that it cannot read into a UserError."""
-    try:
-        yield
-    except (tf.errors.OpError, ValueError, IndexError) as error:  # IndexError: it was cut short
-        raise UserError('cannot be read (%s); take another checkpoint' % utils.explain(error))
 
 
 def _hyperparameters(seed):

@@ -40,7 +40,8 @@ def atomic_directory(path):
     The block fills the directory of a temporary name that it is given; an exception in it leaves
     `path` as it was.
     """
-    parent = os.path.dirname(os.path.abspath(path))
+    path = os.path.realpath(path)  # of a link, what it leads to
+    parent = os.path.dirname(path)
     os.makedirs(parent, exist_ok=True)
     temporary = tempfile.mkdtemp(prefix='.tmp-', dir=parent)
     try:

@@ -95,10 +95,9 @@ def find_sources(paths):
             if not kept:
                 raise UserError('there are no mels (%s) and no sound files in %s'
                                 % (', '.join(audio.MEL_SUFFIXES), path))
-            sources += [Source(f, os.path.splitext(os.path.relpath(f, path))[0], path)
-                        for f in kept]
+            sources += [Source(f, output_name(os.path.relpath(f, path)), path) for f in kept]
         else:
-            sources.append(Source(path, os.path.splitext(os.path.basename(path))[0],
+            sources.append(Source(path, output_name(os.path.basename(path)),
                                   os.path.dirname(path)))
     first = {}
     for source in sources:
@@ -107,6 +106,13 @@ def find_sources(paths):
             raise UserError('%s and %s would both be written to %s.wav; vocode them to different '
                             '--out_dir' % (other.path, source.path, source.name))
     return sources
+
+
+def output_name(path):
+    """`path` without its suffix; of NVIDIA's NAME.wav.pt without both."""
+    name, suffix = os.path.splitext(path)
+    stem, inner = os.path.splitext(name)
+    return stem if suffix == '.pt' and inner.lower() in audio.AUDIO_EXTENSIONS else name
 
 
 def refuse_overwriting(sources, out_dir):

@@ -138,9 +138,18 @@ CONV_FORMS = {
 # --- Invertible 1x1 convolution -------------------------------------------------------------------
 
 def invertible_1x1_weight(channels, dtype=tf.float32):
-    """W [channels, channels] of y = x W: a random rotation (or reflection) at first."""
-    return variable('W', [channels, channels],
-                    tf.orthogonal_initializer(seed=variable_seed('W')), dtype)
+    """W [channels, channels] of y = x W: a random rotation at first.
+
+    Never a reflection: a determinant keeps its sign, and other programs take its logarithm.
+    """
+    orthogonal = tf.orthogonal_initializer(seed=variable_seed('W'))
+
+    def rotation(shape, dtype=None, partition_info=None):
+        w = orthogonal(shape, dtype)
+        first, others = tf.split(w, [1, channels - 1], axis=1)
+        return tf.concat([first * tf.sign(tf.linalg.det(w)), others], axis=1)
+
+    return variable('W', [channels, channels], rotation, dtype)
 
 
 def log_abs_det(w):

@@ -171,7 +171,7 @@ MODEL_FIELDS = DATA_FIELDS + (
     'encoder_width', 'encoder_channels', 'upsampling', 'upsample_width', 'upsample_channels',
     'mel_mean', 'mel_std')
 
-MAX_LAYERS = 16  # of a coupling network
+MAX_FLOWS, MAX_LAYERS = 200, 16
 
 
 def override(hparams: HParams, text: str) -> HParams:
@@ -215,7 +215,7 @@ def load(directory: str) -> HParams:
         with open(path) as f:
             return from_json(f.read(), path)
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError('cannot read %s (%s); preprocess_data.py and train.py write it'
+        raise UserError('cannot read %s (%s); preprocess_data.py, train.py and convert.py write it'
                         % (path, getattr(error, 'strerror', None) or error))
 
 
@@ -348,6 +348,9 @@ def _validate_combinations(hp):
     if hp.kernel_size % 2 == 0 and not hp.causal:
         raise UserError('kernel_size=%d must be odd for centred convolutions; take %d, or '
                         'causal=true' % (hp.kernel_size, hp.kernel_size + 1))
+    if hp.n_flows > MAX_FLOWS:
+        raise UserError('n_flows=%d is more than anybody has trained; take %d or fewer'
+                        % (hp.n_flows, MAX_FLOWS))
     if hp.n_layers > MAX_LAYERS:
         raise UserError('n_layers=%d would dilate by 2^%d groups; take %d or fewer'
                         % (hp.n_layers, hp.n_layers - 1, MAX_LAYERS))

@@ -44,6 +44,8 @@ NAMES = frozenset(STORAGES).union(
 MODULES = ('torch.nn.modules.', 'torch.nn.parallel.', 'torch.nn.utils.weight_norm.',
            'torch.optim.', 'torch.utils.hooks.')
 CLASSES = ('WaveGlow', 'WN', 'Invertible1x1Conv')   # of any module: people rename NVIDIA's glow.py
+INNOCENT = ('torch.', 'numpy.', 'pathlib.', 'collections.', 'datetime.')
+ALONE = 'save the state_dict() of the model, or the mel as float32, alone'
 ATTACK = 'it may be an attack: do not load it elsewhere either'
 TOO_MUCH = 'holds more than any WaveGlow checkpoint; save the state_dict() of the model alone'
 SOURCE = 'take it from where it was first published'
@@ -145,8 +147,8 @@ class Unpickler(pickle._Unpickler):
             full = new + full[len(old):] if full.startswith(old) else full
         if full in NAMES or full.startswith(MODULES) or name in CLASSES:
             return _Name(full)
-        raise Refusal('asks for %s, which no WaveGlow checkpoint needs; %s'
-                       % (short(full), ATTACK))
+        raise Refusal('asks for %s, which no model or mel needs; %s'
+                      % (short(full), ALONE if full.startswith(INNOCENT) else ATTACK))
 
     def persistent_load(self, pid):
         """What stands outside the pickle: a module's class with its source, or a storage.

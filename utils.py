@@ -4,6 +4,7 @@ import faulthandler
 import glob
 import io
 import os
+import re
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
@@ -138,7 +139,7 @@ def load_weights(session, path):
 
     Their averages are taken where the checkpoint holds them. Raises UserError if it lacks one.
     """
-    with _readable(path):
+    with readable('checkpoint ' + path):
         stored = tf.train.load_checkpoint(path).get_variable_to_shape_map()
         variables = {}
         for v in tf.trainable_variables():
@@ -152,7 +153,7 @@ def load_weights(session, path):
 
 def read_weights(path):
     """{name: array} of the model in checkpoint `path`, averages where it holds them."""
-    with _readable(path):
+    with readable('checkpoint ' + path):
         reader = tf.train.load_checkpoint(path)
         stored = reader.get_variable_to_shape_map()
         # the optimizer's slots and the averages lie below the names of their variables
@@ -163,33 +164,47 @@ def read_weights(path):
 
 
 @contextlib.contextmanager
-def _readable(path):
+def readable(what):
+    """Turns what TensorFlow raises for a checkpoint that it cannot read into a UserError."""
     try:
         yield
     except (tf.errors.OpError, ValueError, IndexError) as error:  # IndexError: it was cut short
-        raise UserError('cannot read checkpoint %s (%s); take another' % (path, explain(error)))
+        raise UserError('%s cannot be read (%s); take another checkpoint' % (what, explain(error)))
 
 
 def save_weights(directory, weights):
-    """Writes a checkpoint of {variable: array}, without a training's state, to `directory`."""
+    """Writes a checkpoint of {variable: array}, without a training's state, to `directory`.
+
+    Raises OSError if it cannot be written.
+    """
     names = sorted(weights)
     with tf.Graph().as_default(), tf.Session() as session:
         values = [tf.placeholder(weights[name].dtype, weights[name].shape) for name in names]
         save = tf.raw_ops.SaveV2(prefix=os.path.join(directory, 'model.ckpt-0'),
                                  tensor_names=names, shape_and_slices=[''] * len(names),
                                  tensors=values)
-        session.run(save, dict(zip(values, (weights[name] for name in names))))
+        try:
+            session.run(save, dict(zip(values, (weights[name] for name in names))))
+        except tf.errors.OpError as error:
+            raise OSError(None, explain(error))
     tf.train.update_checkpoint_state(directory, 'model.ckpt-0')
 
 
 def _complete_checkpoints(directory):
     """Paths of the complete checkpoints in `directory`, oldest first."""
-    state = tf.train.get_checkpoint_state(directory) if os.path.isdir(directory) else None
-    paths = [p for p in (state.all_model_checkpoint_paths if state else ())
-             if os.path.exists(p + '.index')]
-    if not paths:  # `checkpoint` was lost, or speaks of elsewhere: what the files say
-        found = glob.glob(os.path.join(glob.escape(directory), 'model.ckpt-*.index'))
-        paths = sorted((p[:-len('.index')] for p in found), key=lambda p: int(p.split('-')[-1]))
+    def complete(names):
+        paths = [os.path.join(directory, name) for name in names]
+        return [path for path in paths if os.path.exists(path + '.index')]
+
+    state = None
+    with contextlib.suppress(ValueError):  # an empty file
+        state = tf.train.get_checkpoint_state(directory) if os.path.isdir(directory) else None
+    # A copied run's `checkpoint` may name paths of elsewhere: those beside it are meant.
+    paths = complete(map(os.path.basename, state.all_model_checkpoint_paths if state else ()))
+    if not paths and os.path.isdir(directory):  # `checkpoint` was lost: what the files say
+        found = filter(None, map(re.compile(r'(model\.ckpt-(\d+))\.index$').match,
+                                 os.listdir(directory)))
+        paths = complete(match.group(1) for match in sorted(found, key=lambda m: int(m.group(2))))
     return paths
 
 

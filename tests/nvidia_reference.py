@@ -3,7 +3,11 @@
 Written from the published definition. Channels first, as there: audio [samples], mel
 [80, frames], groups [channels, steps]. A state dict holds arrays by NVIDIA's latest keys.
 """
+import collections
+
 import numpy as np
+
+import ptfiles
 
 HOP, WIDTH, MELS = 256, 1024, 80
 
@@ -170,3 +174,18 @@ def unfused(state):
             continue
         result[key] = value
     return result
+
+
+def pickled_module(state, name='glow.WaveGlow', **attributes):
+    """The state dict as a module of modules, as `torch.save(model)` leaves it."""
+    def build(entries, name):
+        own = {key: value for key, value in entries.items() if '.' not in key}
+        below = collections.OrderedDict()
+        for key, value in entries.items():
+            if '.' in key:
+                below.setdefault(key.split('.')[0], {})[key.split('.', 1)[1]] = value
+        return ptfiles.module(name, parameters=own, modules=collections.OrderedDict(
+            (key, build(value, 'torch.nn.modules.conv.Conv1d')) for key, value in below.items()),
+            **(attributes if name.endswith('WaveGlow') else
+               {'weight': own['weight_v']} if 'weight_v' in own else {}))  # of weight norm
+    return build(state, name)

@@ -1,5 +1,6 @@
 """convert.py: what comes out works, what cannot be converted leaves nothing behind."""
 import os
+import resource
 import subprocess
 import sys
 
@@ -18,6 +19,7 @@ import params
 import ptfiles
 import train
 import utils
+import vocoder
 from params import UserError
 from vocoder import noise
 
@@ -96,7 +98,8 @@ def test_the_same_hyperparameters_another_rate(monkeypatch, tmp_path, checkpoint
     (['seed', 'nowhere', '--out_dir', 'new'], 'nowhere'),
     (['seed', 'nvidia.pt', '--out_dir', 'new'], 'nvidia.pt'),
     (['export_nvidia', 'nowhere', 'new.pt'], 'nowhere'),
-    (['export_nvidia', 'full', 'text.pt'], 'text.pt is there already'),
+    (['export_nvidia', 'full', 'text.pt'], 'text.pt is a folder, or there already'),
+    (['export_nvidia', 'full', 'new/'], 'new/ is a folder'),
 ])
 def test_refusals_leave_nothing(monkeypatch, tmp_path, state, checkpoint, arguments, words):
     if arguments[0] == 'export_nvidia':
@@ -116,27 +119,67 @@ def test_refusals_leave_nothing(monkeypatch, tmp_path, state, checkpoint, argume
 
 
 def tree(folder):
-    return {os.path.join(where, name): open(os.path.join(where, name), 'rb').read()
-            for where, _, names in os.walk(str(folder)) for name in names}
+    """What is in a folder: {path: content, None of a folder}."""
+    found = {}
+    for where, folders, names in os.walk(str(folder)):
+        found.update((os.path.join(where, name), None) for name in folders)
+        found.update((os.path.join(where, name), open(os.path.join(where, name), 'rb').read())
+                     for name in names)
+    return found
 
 
-def test_a_failure_while_writing_leaves_nothing(monkeypatch, tmp_path, checkpoint):
+def test_a_full_disk_leaves_nothing(tmp_path, checkpoint):
+    """A limit on the size of files stops TensorFlow's own writing in the middle."""
     before = tree(tmp_path)
-
-    def fail(directory, weights):
-        open(os.path.join(directory, 'half'), 'w').close()
-        raise OSError(28, 'No space left on device')
-
-    monkeypatch.setattr(utils, 'save_weights', fail)
-    with pytest.raises(UserError, match='No space left'):
-        run(monkeypatch, convert.main, 'nvidia', checkpoint, '--out_dir', tmp_path / 'new')
-    assert tree(tmp_path) == before and not (tmp_path / 'new').exists()
+    done = script('convert.py', 'nvidia', str(checkpoint), '--out_dir', str(tmp_path / 'new'),
+                  preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10 ** 6, 10 ** 6)))
+    assert done.returncode == 2 and done.stderr.count('\n') == 1, done.stderr
+    assert 'cannot write' in done.stderr and 'make room' in done.stderr
+    assert tree(tmp_path) == before
 
 
-def test_without_pytorch_one_sentence_says_what_to_install(monkeypatch, tmp_path):
+def test_a_link_to_an_empty_folder_is_filled(monkeypatch, tmp_path, checkpoint):
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'link').symlink_to(tmp_path / 'empty')
+    run(monkeypatch, convert.main, 'nvidia', checkpoint, '--out_dir', tmp_path / 'link')
+    assert (tmp_path / 'link').is_symlink() and params.load(str(tmp_path / 'empty')).n_flows == 4
+
+
+def test_weights_that_are_not_finite_are_not_exported(monkeypatch, tmp_path, checkpoint):
+    monkeypatch.setitem(sys.modules, 'torch', type(sys)('torch'))
+    run(monkeypatch, convert.main, 'nvidia', checkpoint, '--out_dir', tmp_path / 'a')
+    hp, weights = vocoder.read(str(tmp_path / 'a'))
+    weights['waveglow/flow_1/end/bias'][0] = np.nan
+    (tmp_path / 'b').mkdir()
+    utils.save_weights(str(tmp_path / 'b'), weights)
+    (tmp_path / 'b' / 'params.json').write_text(params.to_json(hp))
+    with pytest.raises(UserError, match='flow_1/end/bias holds values that are NaN'):
+        run(monkeypatch, convert.main, 'export_nvidia', tmp_path / 'b', tmp_path / 'x.pt')
+
+
+def test_a_copied_run_is_read_where_it_is(tmp_path):
+    """Whatever its file `checkpoint` says of elsewhere, and beside files that are none of its."""
+    for name, value in (('here', 1), ('elsewhere', 2)):
+        (tmp_path / name).mkdir()
+        utils.save_weights(str(tmp_path / name), {'waveglow/x': np.full(3, value, np.float32)})
+    state = 'model_checkpoint_path: "{0}"\nall_model_checkpoint_paths: "{0}"\n'
+    listed = tmp_path / 'here' / 'checkpoint'
+    for text in (state.format(tmp_path / 'elsewhere' / 'model.ckpt-0'),
+                 state.format(tmp_path / 'gone' / 'model.ckpt-7'), ''):
+        listed.write_text(text)
+        (tmp_path / 'here' / 'model.ckpt-final.index').write_text('')
+        path = utils.find_checkpoint(str(tmp_path / 'here'))
+        assert path == str(tmp_path / 'here' / 'model.ckpt-0')
+    (tmp_path / 'here' / 'model.ckpt-0.data-00000-of-00001').write_bytes(b'')
+    with pytest.raises(UserError, match='cannot be read'):
+        utils.read_weights(path)
+
+
+def test_without_pytorch_one_sentence_says_what_to_install(monkeypatch, tmp_path, checkpoint):
     monkeypatch.setitem(sys.modules, 'torch', None)
+    run(monkeypatch, convert.main, 'nvidia', checkpoint, '--out_dir', tmp_path / 'model')
     with pytest.raises(UserError, match='pip install -r requirements-convert.txt'):
-        run(monkeypatch, convert.main, 'export_nvidia', tmp_path, tmp_path / 'x.pt')
+        run(monkeypatch, convert.main, 'export_nvidia', tmp_path / 'model', tmp_path / 'x.pt')
 
 
 def test_errors_are_one_sentence_and_a_status(tmp_path):
@@ -162,7 +205,7 @@ def test_the_published_size_takes_less_than_2_gb(tmp_path):
     """A pickled module with what training and weight norm leave in one: 1.4 GB of it to pass over."""
     state = reference.state(np.random.RandomState(1))
     path, model = str(tmp_path / 'published.pt'), str(tmp_path / 'model')
-    ptfiles.save_legacy(path, {'model': state, 'optimizer': {
+    ptfiles.save_legacy(path, {'model': reference.pickled_module(state), 'optimizer': {
         'state': {i: {'exp_avg': value, 'exp_avg_sq': value + 0}
                   for i, value in enumerate(state.values())}}})
     code = ('import resource, subprocess, sys; status = subprocess.call(sys.argv[1:]); '

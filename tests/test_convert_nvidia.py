@@ -23,20 +23,6 @@ SIZES = {
 SMALL = dict(units=4, layers=2, n_flows=3, n_group=4, every=2)
 
 
-def pickled_module(state, name='glow.WaveGlow', **attributes):
-    """The state dict as a module of modules, as `torch.save(model)` leaves it."""
-    def build(entries, name):
-        own = {key: value for key, value in entries.items() if '.' not in key}
-        below = collections.OrderedDict()
-        for key, value in entries.items():
-            if '.' in key:
-                below.setdefault(key.split('.')[0], {})[key.split('.', 1)[1]] = value
-        return ptfiles.module(name, parameters=own, modules=collections.OrderedDict(
-            (key, build(value, 'torch.nn.modules.conv.Conv1d')) for key, value in below.items()),
-            **(attributes if name.endswith('WaveGlow') else {'weight': np.zeros(3, np.float32)}))
-    return build(state, name)
-
-
 def converted(tmp_path, stored, save=ptfiles.save_zip):
     path = str(tmp_path / 'waveglow.pt')
     save(path, stored)
@@ -91,14 +77,16 @@ CONTAINERS = {
     'state_dict': (lambda state: {'state_dict': collections.OrderedDict(
         ('module.' + key, value) for key, value in state.items()),
         'config': {'n_early_every': 2}, 'epoch': 3, 'optimizer': {}}, ptfiles.save_zip),
-    'module': (lambda state: {'model': pickled_module(state, n_early_every=2, n_group=4),
+    'module': (lambda state: {'model': reference.pickled_module(state, n_early_every=2, n_group=4),
                               'iteration': 580000, 'learning_rate': 1e-4,
                               'optimizer': {'state': {0: {'exp_avg': np.ones(9, np.float32)}}}},
                ptfiles.save_legacy),
-    'module, zip': (lambda state: {'model': pickled_module(state)}, ptfiles.save_zip),
-    'module in DataParallel': (lambda state: ptfiles.module(
+    'module, zip': (lambda state: {'model': reference.pickled_module(state)}, ptfiles.save_zip),
+    'module in DataParallel': (lambda state: {'generator': ptfiles.module(
         'torch.nn.parallel.data_parallel.DataParallel',
-        modules={'module': pickled_module(state)}), ptfiles.save_legacy),
+        modules={'module': reference.pickled_module(state)})}, ptfiles.save_legacy),
+    'twice in DataParallel': (lambda state: {'waveglow': {
+        'module.module.' + key: value for key, value in state.items()}}, ptfiles.save_zip),
 }
 SPELLINGS = {'weight_g': dict, 'parametrized': reference.parametrized,
              'removed': reference.removed, 'unfused': reference.unfused,
@@ -146,6 +134,9 @@ def test_half_precision(tmp_path):
 def test_few_flows_leave_the_interval_of_early_outputs_to_the_config(tmp_path):
     state = reference.state(np.random.RandomState(1), n_flows=2, n_group=4, units=4, layers=1)
     assert converted(tmp_path, state)[0].n_early_every == 2
+    module = reference.pickled_module(state, n_early_every=5)
+    wrapped = ptfiles.module('torch.nn.parallel.DataParallel', modules={'module': module})
+    assert converted(tmp_path, {'model': wrapped})[0].n_early_every == 5
     for config, every in (({'n_early_every': 4}, 4), ({'n_early_every': 'x'}, 2),
                           ({'n_early_every': -1}, 2)):
         hp, _ = converted(tmp_path, {'state_dict': state, 'config': config})
@@ -172,11 +163,18 @@ def spoilt(x, value):
 
 
 REFUSALS = {
-    'no model': (lambda state: {'iteration': 3}, 'has no upsample.weight'),
-    'a list': (lambda state: [1, 2], 'holds no model'),
+    'no model': (lambda state: {'iteration': 3}, 'holds no model .*iteration'),
+    'a list': (lambda state: [1, 2], 'holds no model .*something else'),
     'another network': (lambda state: {'encoder.weight': np.ones(3, np.float32)},
-                        'has no upsample.weight'),
-    'first architecture': (lambda state: {'model': pickled_module(state, 'glow_old.WaveGlow')},
+                        'holds no model .*encoder.weight'),
+    'a bias that is a number': (changed(WN__1__start__bias=np.full([], 3, np.float32)),
+                                'do not fit together'),
+    'a key of escape sequences': (changed(**{'WN.0.\x1b[31m\n' + 'x' * 300: np.ones(1, 'f')}),
+                                  r'holds WN.0.\\x1b\[31m\\n'),
+    'too many flows': (lambda state: dict(state, **{
+        'convinv.%d.conv.weight' % k: state['convinv.0.conv.weight'] for k in range(300)}),
+        'n_flows=300'),
+    'first architecture': (lambda state: {'model': reference.pickled_module(state, 'glow_old.WaveGlow')},
                            'first architecture'),
     'a tensor lost': (changed(WN__1__in_layers__1__weight_v=None), 'WN.1.in_layers.1.weight'),
     'a bias lost': (changed(WN__1__end__bias=None), 'has no WN.1.end.bias'),
@@ -211,6 +209,17 @@ def test_refusals(tmp_path, name):
     with pytest.raises(UserError, match='waveglow.pt: .*(%s)' % words) as refusal:
         converted(tmp_path, state)
     assert '\n' not in str(refusal.value) and len(str(refusal.value)) < 400
+
+
+def test_tensors_that_are_one_in_the_file_are_bounded_by_it(tmp_path):
+    """Else a small file could ask for any amount of memory."""
+    state = reference.state(np.random.RandomState(1), n_flows=60, n_group=8, every=99, units=64,
+                            layers=5)
+    for key in state:
+        if key.endswith('cond_layer.weight_v'):
+            state[key] = state['WN.0.cond_layer.weight_v']
+    with pytest.raises(UserError, match='add up to more than the file'):
+        converted(tmp_path, state)
 
 
 # --- There and back -------------------------------------------------------------------------------

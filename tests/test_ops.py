@@ -134,6 +134,13 @@ def test_invertible_1x1():
         sess.run(tf.global_variables_initializer())
         start = sess.run(w)
         np.testing.assert_allclose(start @ start.T, np.eye(8), atol=1e-5)
+        with tf.variable_scope('flow', reuse=tf.AUTO_REUSE):
+            several = []
+            for name in 'abcdef':
+                with tf.variable_scope(name):
+                    several.append(tf.linalg.det(ops.invertible_1x1_weight(4)))
+        sess.run(tf.global_variables_initializer())
+        np.testing.assert_allclose(sess.run(several), np.ones(6), atol=1e-5)  # no reflection
         value = rng.randn(8, 8)
         assign(sess, {w: value})
         log_det = ops.log_abs_det(w)
