@@ -18,7 +18,7 @@ from params import UserError
 UPSAMPLE_WIDTH, UPSAMPLE_STRIDE = 1024, 256
 
 UPSAMPLE = 'upsample.weight'    # a key that every model has
-MAX_DEPTH, MAX_ENTRIES = 3, 50  # of what lies around a model in a checkpoint
+MAX_DEPTH = 4                   # of what lies around a model in a checkpoint
 
 
 # --- What corresponds to what ---------------------------------------------------------------------
@@ -141,23 +141,36 @@ def _state_dict(stored):
                        or 'something else'))
 
 
-def _dicts(stored, about=None, depth=0):
+def _dicts(stored):
     """(dict, what is said of hyperparameters beside it) of a checkpoint and of what it holds."""
-    if isinstance(stored, torchfile.Module):
-        if stored.name.startswith('glow_old.'):
-            raise UserError("is of NVIDIA's first architecture (glow_old), whose flows take their "
-                            'halves in turn; none of ours does: take a later checkpoint')
-        parts = stored.attributes.get('_modules')
+    level, seen = [(stored, {})], set()
+    for _ in range(MAX_DEPTH):
+        below = []
+        for thing, about in level:
+            if id(thing) in seen:  # a hostile file may hold one thing often
+                continue
+            seen.add(id(thing))
+            if isinstance(thing, torchfile.Module):
+                module = _unwrapped(thing)
+                yield torchfile.state_dict(module), module.attributes
+            elif isinstance(thing, dict):
+                config = thing.get('config')
+                about = config if isinstance(config, dict) else about
+                yield thing, about
+                below += [(value, about) for value in thing.values()]
+        level = below
+
+
+def _unwrapped(module):
+    """What is in DataParallel and its like."""
+    for _ in range(MAX_DEPTH):
+        parts = module.attributes.get('_modules')
         inner = parts.get('module') if isinstance(parts, dict) else None
-        if isinstance(inner, torchfile.Module) and depth < MAX_DEPTH:  # DataParallel
-            yield from _dicts(inner, None, depth + 1)
-        yield torchfile.state_dict(stored), stored.attributes
-    elif isinstance(stored, dict):
-        config = stored.get('config')
-        about = config if isinstance(config, dict) else about or {}
-        yield stored, about
-        for value in list(stored.values())[:MAX_ENTRIES] if depth < MAX_DEPTH else ():
-            yield from _dicts(value, about, depth + 1)
+        module = inner if isinstance(inner, torchfile.Module) else module
+    if module.name.startswith('glow_old.'):
+        raise UserError("is of NVIDIA's first architecture (glow_old), whose flows take their "
+                        'halves in turn; none of ours does: take a later checkpoint')
+    return module
 
 
 class _State:

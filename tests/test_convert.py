@@ -202,7 +202,7 @@ class Touch:
 
 
 def test_the_published_size_takes_less_than_2_gb(tmp_path):
-    """A pickled module with what training and weight norm leave in one: 1.4 GB of it to pass over."""
+    """A pickled module with what training and weight norm leave in one: 1.4 GB to pass over."""
     state = reference.state(np.random.RandomState(1))
     path, model = str(tmp_path / 'published.pt'), str(tmp_path / 'model')
     ptfiles.save_legacy(path, {'model': reference.pickled_module(state), 'optimizer': {
