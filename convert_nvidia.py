@@ -10,15 +10,13 @@ from typing import Callable, NamedTuple
 
 import numpy as np
 
+import nvidia_state
 import params
 import torchfile
 from params import UserError
 
 # What NVIDIA's code has as constants: the transposed convolution that upsamples the mel.
 UPSAMPLE_WIDTH, UPSAMPLE_STRIDE = 1024, 256
-
-UPSAMPLE = 'upsample.weight'    # a key that every model has
-MAX_DEPTH = 4                   # of what lies around a model in a checkpoint
 
 
 # --- What corresponds to what ---------------------------------------------------------------------
@@ -48,7 +46,7 @@ def pairs(hp):
                 Pair(ours + '/g', theirs + '.weight_g', (shape[0], 1, 1), _flat, _column),
                 Pair(ours + '/bias', theirs + '.bias', shape[:1], _same, _same)]
 
-    result = [Pair('waveglow/upsampling/filter', UPSAMPLE,
+    result = [Pair('waveglow/upsampling/filter', 'upsample.weight',
                    (mels, mels, hp.upsample_width), _channels_last, _channels_last),
               Pair('waveglow/upsampling/bias', 'upsample.bias', (mels,), _same, _same)]
     for k in range(hp.n_flows):
@@ -106,9 +104,8 @@ def read(path):
     """
     stored = torchfile.load(path)
     try:
-        tensors, config = _state_dict(stored)
-        state = _State(tensors, os.path.getsize(path))
-        hp = _hyperparameters(state, config)
+        state = nvidia_state.find(stored, os.path.getsize(path))
+        hp = _hyperparameters(state)
         weights = {pair.ours: np.ascontiguousarray(pair.to_ours(state.get(pair)))
                    for pair in pairs(hp)}
         over = state.unread()
@@ -120,191 +117,20 @@ def read(path):
         raise UserError('%s: %s' % (path, str(error).replace(path + ': ', '', 1)))
 
 
-def _state_dict(stored):
-    """({key: torchfile.Tensor}, what a checkpoint says of its model's hyperparameters).
-
-    The model is the first thing within that has an `upsample.weight`, under whatever prefix.
-    """
-    for model, about in _dicts(stored):
-        prefixes = [key[:-len(UPSAMPLE)] for key, value in model.items()
-                    if isinstance(key, str) and isinstance(value, torchfile.Tensor)
-                    and ('.' + key).endswith('.' + UPSAMPLE)]
-        if prefixes:
-            prefix = min(prefixes, key=len)
-            tensors = {key[len(prefix):]: value for key, value in model.items()
-                       if isinstance(key, str) and isinstance(value, torchfile.Tensor)
-                       and key.startswith(prefix)}
-            return tensors, about
-    held = stored if isinstance(stored, dict) else {}
-    raise UserError('holds no model (no %s) but %s; take a checkpoint of WaveGlow'
-                    % (UPSAMPLE, ', '.join(torchfile.short(str(key)) for key in list(held)[:5])
-                       or 'something else'))
-
-
-def _dicts(stored):
-    """(dict, what is said of hyperparameters beside it) of a checkpoint and of what it holds."""
-    level, seen = [(stored, {})], set()
-    for _ in range(MAX_DEPTH):
-        below = []
-        for thing, about in level:
-            if id(thing) in seen:  # a hostile file may hold one thing often
-                continue
-            seen.add(id(thing))
-            if isinstance(thing, torchfile.Module):
-                module = _unwrapped(thing)
-                yield torchfile.state_dict(module), module.attributes
-            elif isinstance(thing, dict):
-                config = thing.get('config')
-                about = config if isinstance(config, dict) else about
-                yield thing, about
-                below += [(value, about) for value in thing.values()]
-        level = below
-
-
-def _unwrapped(module):
-    """What is in DataParallel and its like."""
-    for _ in range(MAX_DEPTH):
-        parts = module.attributes.get('_modules')
-        inner = parts.get('module') if isinstance(parts, dict) else None
-        module = inner if isinstance(inner, torchfile.Module) else module
-    if module.name.startswith('glow_old.'):
-        raise UserError("is of NVIDIA's first architecture (glow_old), whose flows take their "
-                        'halves in turn; none of ours does: take a later checkpoint')
-    return module
-
-
-class _State:
-    """The tensors of a state dict by the keys of its latest form, whatever form it has."""
-
-    # of a weight: weight norm, as PyTorch spells it since 2.0, and removed
-    SPELLINGS = (('.weight_g', '.weight_v'),
-                 ('.parametrizations.weight.original0', '.parametrizations.weight.original1'))
-
-    def __init__(self, tensors, file_size):
-        self._tensors, self._names = tensors, set()
-        self._elements, self._file_size = 0, file_size
-        self._last = None, None  # the convolution that was asked for last, and its (g, v)
-
-    def __contains__(self, key):
-        return key in self._tensors
-
-    def shape(self, key, axes=3):
-        """Of tensor `key`; UserError if it has another number of axes, or there is none."""
-        shape = self._tensor(key).shape
-        if len(shape) != axes:
-            raise UserError('%s has %d axes in place of %d; take a checkpoint that is whole'
-                            % (key, len(shape), axes))
-        return shape
-
-    def filter_width(self, convolution):
-        """Taps of a convolution, however its weight norm is spelt."""
-        for _, v in self.SPELLINGS:
-            if convolution + v in self:
-                return self.shape(convolution + v)[2]
-        return self.shape(convolution + '.weight')[2]
-
-    def get(self, pair):
-        """float32 array of pair.shape; UserError for another shape, NaN and infinity."""
-        convolution, _, kind = pair.theirs.rpartition('.')
-        if kind in ('weight_g', 'weight_v'):
-            x = self._weight_norm(convolution)[kind == 'weight_v']
-        elif kind == 'bias':
-            x = _joined([self._array(part + '.bias') for part in self._parts(convolution)],
-                        convolution)
-        else:
-            x = self._array(pair.theirs)
-        if x.shape != pair.shape:
-            raise UserError('%s has shape %s, where the rest of the model needs %s; take a '
-                            'checkpoint that is whole' % (pair.theirs, x.shape, pair.shape))
-        return x
-
-    def _parts(self, convolution):
-        """The convolutions that older files have in place of one, in order."""
-        if convolution.endswith('.cond_layer') and convolution + '.bias' not in self:
-            unfused = convolution + 's.%d'
-            return [unfused % i for i in range(params.MAX_LAYERS) if unfused % i + '.bias' in self
-                    ] or [convolution]
-        flow, marker, i = convolution.partition('.res_skip_layers.')
-        if marker and convolution + '.bias' not in self:
-            residual, skip = flow + '.res_layers.' + i, flow + '.skip_layers.' + i
-            last = flow + '.in_layers.%d.bias' % (int(i) + 1) not in self
-            return [skip] if last else [residual, skip]  # the last residual goes nowhere
-        return [convolution]
-
-    def _weight_norm(self, convolution):
-        """(g, v) of a convolution, (out, 1, 1) and (out, in, width)."""
-        if self._last[0] != convolution:
-            both = [self._weight_norm_of(part) for part in self._parts(convolution)]
-            self._last = convolution, [_joined(arrays, convolution) for arrays in zip(*both)]
-        return self._last[1]
-
-    def _weight_norm_of(self, convolution):
-        g, v = None, convolution + '.weight'
-        for g_name, v_name in self.SPELLINGS:
-            if convolution + v_name in self:
-                g, v = self._array(convolution + g_name), convolution + v_name
-        self.shape(v)
-        v = self._array(v)
-        norm = np.sqrt(np.square(v, dtype=np.float64).sum(axis=(1, 2), keepdims=True))
-        zero = norm < 1e-15  # its square would be lost in float32
-        if g is None:  # removed: the weight is its own direction
-            return np.where(zero, 0, norm).astype(np.float32), np.where(zero, np.float32(1), v)
-        if zero.any():
-            raise UserError('%s.weight_v holds a filter of length zero, which weight norm cannot '
-                            'scale; take another checkpoint' % convolution)
-        return g, v
-
-    def _array(self, key):
-        tensor = self._tensor(key)
-        self._elements += int(np.prod(tensor.shape, dtype=np.int64))
-        if 2 * self._elements > self._file_size:  # a number has two bytes at least
-            raise UserError('its tensors add up to more than the file, because many are the same; '
-                            'take a checkpoint of a model that trained')
-        if tensor.dtype.kind != 'f':
-            raise UserError('%s holds %s in place of floating-point numbers; take a checkpoint '
-                            'that is not quantized' % (key, tensor.dtype))
-        with np.errstate(over='ignore'):  # what float32 cannot hold becomes infinite
-            x = tensor.numpy().astype(np.float32, copy=False)
-        if not np.isfinite(x).all():
-            raise UserError('%s holds values that are NaN or infinite; take an earlier checkpoint'
-                            % key)
-        return x
-
-    def _tensor(self, key):
-        if key not in self._tensors:
-            raise UserError('has no %s; take a checkpoint of WaveGlow that is whole' % key)
-        self._names.add(key)
-        return self._tensors[key]
-
-    def unread(self):
-        """The keys of the model that nobody has asked for."""
-        return sorted(key for key in set(self._tensors) - self._names
-                      if key.startswith(('WN.', 'convinv.')) and '.res_layers.' not in key)
-
-
-def _joined(arrays, convolution):
-    """Of the parts of a fused convolution, one behind the other on the output channels."""
-    if len({x.shape[1:] for x in arrays}) != 1 or not all(x.ndim for x in arrays):
-        raise UserError('the parts of %s have shapes %s, which do not fit together; take a '
-                        'checkpoint that is whole'
-                        % (convolution, ', '.join(str(x.shape) for x in arrays[:4])))
-    return np.concatenate(arrays)
-
-
-def _hyperparameters(state, config):
-    """The HParams of a model, from its shapes; `config` settles what they leave open."""
+def _hyperparameters(state):
+    """The HParams of a model, from its shapes; what is said beside it settles what they leave."""
     def count(key):
         n = 0
         while key % n in state:
             n += 1
         return n
 
-    mels, _, width = state.shape(UPSAMPLE)
+    mels, _, width = state.shape('upsample.weight')
     n_flows = max(1, count('convinv.%d.conv.weight'))
     channels = [state.shape('convinv.%d.conv.weight' % k)[0] for k in range(n_flows)]
     every, size = params.early_outputs(channels)
-    if size == 0 and type(config.get('n_early_every')) is int:  # too few flows to tell
-        every = max(n_flows, config['n_early_every'])
+    if size == 0 and type(state.about.get('n_early_every')) is int:  # too few flows to tell
+        every = max(n_flows, state.about['n_early_every'])
     hp = params.preset('nvidia')
     if mels != hp.n_mels:
         raise UserError('hears mels of %d bands, those of mel profile %s have %d; no profile here '
