@@ -127,9 +127,8 @@ class Layer(NamedTuple):
     dilated: Any         # [kernel_size, in, 2 * residual]: in is residual, in layer 0 c + 1
     cond: Any            # [condition channels, 2 * residual]
     bias: Any            # [2 * residual]
-    residual: Any        # [residual, residual], None in the last layer
+    res_skip: Any        # [residual, residual + 2 * c], in the last layer [residual, 2 * c]
     residual_bias: Any   # [residual], None in the last layer
-    skip: Any            # [residual, 2 * c]
 
 
 class Coupling(NamedTuple):
@@ -180,16 +179,16 @@ def coupling(c, hp, dtype=tf.float32):
             if i == 0:
                 dilated = tf.stack([tf.matmul(start, tap) for tap in tf.unstack(dilated)])
             bias = cond_biases[i] + ops.bias('dilated/bias', 2 * units, dtype)
-            residual = residual_bias = None
             if i < last:
                 filters, biases = _weight_norm_1x1('res_skip', units, units + skips, dtype)
                 residual, skip = tf.split(filters, [units, skips], axis=-1)
+                res_skip = tf.concat([residual, tf.matmul(skip, end)], axis=-1)
                 residual_bias, more = tf.split(biases, [units, skips])
             else:
                 skip, more = _weight_norm_1x1('res_skip', units, skips, dtype)
+                res_skip, residual_bias = tf.matmul(skip, end), None
             skip_bias += more
-            layers.append(Layer(dilated, conds[i], bias, residual, residual_bias,
-                                tf.matmul(skip, end)))
+            layers.append(Layer(dilated, conds[i], bias, res_skip, residual_bias))
     return Coupling(start, layers, end_bias + tf.linalg.matvec(end, skip_bias, transpose_a=True))
 
 
@@ -222,21 +221,22 @@ def wavenet(a, cond, net, hp, time=None):
     """
     time = time or streaming.Whole(hp)
     h = tf.cast(tf.concat([a, tf.ones_like(a[..., :1])], axis=-1), net.start.dtype)
-    h, output = time.masked(h), None
+    h, output = time.masked(h), net.bias
     for i, layer in enumerate(net.layers):
         delay = time.delay
         h, y = time.dilated_conv(h, layer.dilated, 2 ** i)
-        y = time.add_condition(y, cond, layer.cond, layer.bias)
-        # tf.split: the gradient of y[..., :units] is several times as slow
-        y_tanh, y_sigmoid = tf.split(y, 2, axis=-1)
-        y = tf.tanh(y_tanh) * tf.sigmoid(y_sigmoid)
-        skip = tf.cast(ops.matmul(y, layer.skip), a.dtype)
-        output = skip if output is None else time.delayed(output, time.delay - delay) + skip
-        if layer.residual is not None:
-            if i == 0:
-                h = ops.matmul(h, net.start)
-            h = time.masked(h + ops.matmul(y, layer.residual, layer.residual_bias))
-    log_s, t = tf.split(tf.nn.bias_add(output, net.bias), 2, axis=-1)
+        y = time.gate(y, cond, layer.cond, layer.bias)
+        y = ops.matmul(y, layer.res_skip)
+        if i == 0:
+            h = ops.matmul(h, net.start)
+        else:
+            output = time.delayed(output, time.delay - delay)
+        if layer.residual_bias is None:
+            output += tf.cast(y, output.dtype)
+        else:
+            h, output = time.res_skip(y, h, output, layer.residual_bias)
+            h = time.masked(h)
+    log_s, t = tf.split(output, 2, axis=-1)
     return log_s, t
 
 

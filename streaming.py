@@ -37,16 +37,19 @@ class Whole:
         """x, as many steps late as convolutions of `steps` look ahead: not at all."""
         return x
 
-    def add_condition(self, y, cond, filters, bias):
-        """y [batch, steps, c] plus the 1x1 convolution of a condition with a row a step or frame."""
+    def gate(self, y, cond, filters, bias):
+        """ops.gate of y [batch, steps, c] and a 1x1 convolution of a condition with a row a step or
+        frame."""
         hp = self._hp
         with _after(y):
             cond = ops.matmul(tf.cast(cond, filters.dtype), filters, bias)
         if hp.upsampling != 'repeat':
-            return y + cond
+            return ops.gate(y, cond)
         batch, steps, channels = ops.shape_of(y)
         y = tf.reshape(y, [batch, steps // hp.groups_per_frame, hp.groups_per_frame, channels])
-        return tf.reshape(y + cond[:, :, None], [batch, steps, channels])
+        return tf.reshape(ops.gate(y, cond[:, :, None]), [batch, steps, channels // 2])
+
+    res_skip = staticmethod(ops.res_skip)
 
 
 class Block:
@@ -62,14 +65,17 @@ class Block:
       first_frame: scalar, the frame of the condition's first row.
       last: scalar, 1 if the utterance ends with this block, else 0.
       conv_form: see ops.CONV_FORMS.
+      fused_steps: where a layer has as many, what it does element by element is one loop that XLA
+        compiles, and not six; 0 for never. One length only: others would be compiled too.
 
-    The first block must be longer than the whole delay, unless it is the last one too.
+    What looks further ahead than the blocks so far reach has no results yet, and gives none.
     """
 
-    def __init__(self, hp, position, first_frame, last, conv_form):
+    def __init__(self, hp, position, first_frame, last, conv_form, fused_steps=0):
         self._hp, self._last, self._conv_form = hp, last, conv_form
         self._position, self._first_frame = position, first_frame
         self.delay, self.states = 0, []
+        self._fused_steps, self._fused = fused_steps, {}
 
     def masked(self, h):
         return h
@@ -77,37 +83,52 @@ class Block:
     def dilated_conv(self, h, filters, dilation):
         """(h, its convolution), both as late as the convolution looks ahead."""
         behind, ahead = ops.reach(ops.shape_of(filters)[0], dilation, self._hp.causal)
-        parts = [self._before(h, behind), h]
-        if ahead:
-            parts.append(tf.zeros([ahead * self._last, ops.static_channels(h)], h.dtype))
-        h = tf.concat(parts, axis=0)
-        steps = tf.shape(h)[0]
-        self._keep(h[tf.maximum(steps - behind - ahead, 0):])
+        span, channels = behind + ahead, ops.static_channels(h)
+        before = self._before(h, behind)
+        steps = tf.shape(before)[0] + tf.shape(h)[0] + ahead * self._last
+        ready = tf.maximum(steps - span, 0)
+        # one step at least: oneDNN's convolution to none gives its input back
+        beyond = ahead * self._last + tf.maximum(span + 1 - steps, 0)
+        h = tf.concat([before, h, tf.zeros([beyond, channels], h.dtype)], axis=0)
+        self._keep(h[ready:steps])
         self.delay += ahead
         y = ops.CONV_FORMS[self._conv_form](h[None], filters, dilation)
-        return h[behind:steps - ahead], tf.squeeze(y, 0)
+        return h[behind:behind + ready], tf.squeeze(y, 0)[:ready]
 
     def delayed(self, x, steps):
         """x, `steps` steps late, or up to the end in the last block."""
         if steps == 0:
             return x
         x = tf.concat([self._before(x, 0), x], axis=0)
-        ready = tf.shape(x)[0] - steps * (1 - self._last)
+        ready = tf.maximum(tf.shape(x)[0] - steps * (1 - self._last), 0)
         self._keep(x[ready:])
         return x[:ready]
 
-    def add_condition(self, y, cond, filters, bias):
+    def gate(self, y, cond, filters, bias):
         cond = tf.cast(cond, filters.dtype)
         steps, per_frame = tf.shape(y)[0], self._hp.groups_per_frame
         start = tf.maximum(self._position - self.delay, 0) - self._first_frame * per_frame
         if self._hp.upsampling != 'repeat':
             with _after(y):
-                return y + ops.matmul(cond[start:start + steps], filters, bias)
+                return self._loop(_gate, y, ops.matmul(cond[start:start + steps], filters), bias)
         first = start // per_frame
-        rows = ops.matmul(cond[first:(start + steps - 1) // per_frame + 1], filters, bias)
+        rows = ops.matmul(cond[first:(start + steps - 1) // per_frame + 1], filters)
         frames = (start + tf.range(steps)) // per_frame - first
         with _after(y):
-            return y + tf.gather(rows, frames)
+            return self._loop(_gate, y, rows, bias, frames)
+
+    def res_skip(self, y, h, output, bias):
+        return self._loop(ops.res_skip, y, h, output, bias)
+
+    def _loop(self, f, y, *others):
+        """f(y, *others), where f is of single elements, as one loop where that can be had."""
+        if not self._fused_steps:
+            return f(y, *others)
+        if f not in self._fused:
+            self._fused[f] = tf.function(f, jit_compile=True)
+        plain, fused = tf.raw_ops.Switch(data=y, pred=tf.equal(tf.shape(y)[0], self._fused_steps))
+        return tf.nest.map_structure(lambda a, b: tf.raw_ops.Merge(inputs=[a, b]).output,
+                                     f(plain, *others), self._fused[f](fused, *others))
 
     def _before(self, x, steps):
         """The last steps of x in the block before; at first, `steps` of zeros."""
@@ -120,6 +141,12 @@ class Block:
     def _keep(self, x):
         # a copy: a cut of a tensor holds the memory of all of it until the block is done
         self.states.append((self._fed, self._initial, tf.raw_ops.DeepCopy(x=x)))
+
+
+def _gate(y, rows, bias, frames=None):
+    """ops.gate of y [steps, c] and, of rows and a bias, for each step that of its frame."""
+    cond = tf.cast(rows, tf.float32) + tf.cast(bias, tf.float32)
+    return ops.gate(y, cond if frames is None else tf.gather(cond, frames))
 
 
 def _after(y):

@@ -106,6 +106,7 @@ class Vocoder:
         self.chunk_frames = chunk_frames or max(1, CHUNK_GROUPS[device] // hp.groups_per_frame)
         self._weights = {name: value for name, value in weights.items() if '/flow_' not in name}
         self._flows = freeze(hp, weights, precision)
+        self._compiles = device == 'CPU' and not tf.__version__.startswith('1.')
         self._conv_form = 'conv2d_nhwc' if hp.conv_form == 'time_to_batch' else hp.conv_form
         self._graph = tf.Graph()
         with self._graph.as_default():
@@ -124,8 +125,9 @@ class Vocoder:
         self._cond = tf.placeholder(tf.float32, [None, hp.condition_channels], 'condition')
         self._position, self._first_frame, self._last = (
             tf.placeholder(tf.int32, [], name) for name in ('position', 'first_frame', 'last'))
+        fused_steps = self.chunk_frames * hp.groups_per_frame if self._compiles else 0
         self._block = streaming.Block(hp, self._position, self._first_frame, self._last,
-                                      self._conv_form)
+                                      self._conv_form, fused_steps)
         self._audio = glow.backward(self._z, self._cond, self._flows, hp, self._block)
 
     def _build_batch(self):
@@ -259,10 +261,8 @@ class _Stream:
     def push(self, mel, ended=False):
         """Yields the audio that mel [frames, n_mels] makes possible; all of it if it `ended`."""
         self._mel = np.concatenate([self._mel, mel])
+        size = self._vocoder.chunk_frames
         while True:
-            size = self._vocoder.chunk_frames
-            if self._done == 0:  # nothing comes out before the delay is filled
-                size += self._delay // self._hp.groups_per_frame + 1
             self._extend_condition(self._done + size, ended)
             ready = self._frames - self._done
             last = ended and self._frames == self._mel_first + len(self._mel) and ready <= size
@@ -270,7 +270,9 @@ class _Stream:
                 yield self._block(ready, last)
             if last or ready < size:
                 return
-            yield self._block(size, last)
+            audio = self._block(size, last)
+            if len(audio):  # nothing comes before the delay is filled
+                yield audio
 
     def _extend_condition(self, frames, ended):
         """Works out the condition up to `frames`, or as far as the mels allow."""
