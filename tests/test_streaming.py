@@ -42,6 +42,22 @@ def test_blocks_are_the_whole(name):
             assert len(streamed) > 20
 
 
+@pytest.mark.parametrize('name', ['repeat', 'conv_two_transposed', 'causal'])
+@pytest.mark.parametrize('precision, tolerance', [('float32', 2e-5), ('bfloat16', 0.05)])
+def test_blocks_of_the_length_that_is_compiled_for(name, precision, tolerance):
+    """Full blocks go through loops that XLA compiles; those at the ends do not."""
+    hp = TINY.replace(**CONDITIONS[name])
+    if sys.version_info < (3, 8):  # TensorFlow 1.15
+        assert not Vocoder(hp, random_weights(hp))._compiles
+        return
+    vocoder = Vocoder(hp, random_weights(hp), precision, chunk_frames=3)
+    kinds = [op.type for op in vocoder._graph.get_operations()]
+    assert vocoder._compiles and kinds.count('PartitionedCall') > hp.n_flows * hp.n_layers
+    mel = mel_of(hp, 37)
+    expected = Vocoder(hp, random_weights(hp)).vocode(mel)
+    assert np.abs(vocoder.vocode(mel) - expected).max() < tolerance * np.abs(expected).max()
+
+
 @pytest.mark.parametrize('name', ['nvidia', 'seed', 'small'])
 def test_blocks_are_the_whole_at_the_presets_depth(name):
     """All flows and layers of a preset, narrow for the test's time."""

@@ -1,0 +1,230 @@
+"""Exports a model to run without this repository: a SavedModel, or ONNX.
+
+    python export.py logdir/waveglow exported/1         # SavedModel, to a new folder
+    python export.py logdir/waveglow waveglow.onnx      # ONNX, to a new file
+
+A SavedModel is what TensorFlow 2 loads (`tf.saved_model.load('exported/1').signatures`), what
+`saved_model_cli` and TensorFlow Serving take (Serving: a folder named by a number). It has two
+signatures, and `assets.extra/params.json` tells the sample rate and the mel profile:
+
+    serving_default  mel, sigma, seed -> audio    draws the noise itself
+    from_noise       mel, noise -> audio          the audio of inference.py, given its noise
+
+    mel     [batch, frames, n_mels] float32, of the model's mel profile
+    sigma   [batch] float32, or one number for all: standard deviation of the noise (gen_sigma)
+    seed    [batch] int64, or one number for all: of the noise, not that of inference.py's --seed
+    noise   [batch, frames * hop_length / n_group, n_group] float32 from N(0, sigma^2), such as
+            vocoder.noise(frames, hp, sigma, seed)
+    audio   [batch, frames * hop_length] float32 in -1..1
+
+ONNX has the second alone. Both run in float32, on any number of frames, on a CPU as on a GPU.
+
+In a batch each utterance sounds as it would alone, and its noise is that of its own seed; all are
+of one length. An utterance goes through the graph whole, so that memory grows with batch * frames;
+inference.py cuts it into blocks. Exit status: 0; 2 with one sentence if there is nothing to export,
+and nothing is written.
+"""
+import argparse
+import os
+import shlex
+
+import utils  # first: it quiets TensorFlow
+import tensorflow.compat.v1 as tf
+
+import files
+import glow
+import ops
+import parallel
+import params
+import streaming
+import vocoder
+from params import UserError
+
+OPSET = 17                   # of ONNX
+MAX_GRAPH_BYTES = 2 ** 31    # that a message of protobuf, and so a graph or an ONNX file, may have
+
+
+def main():
+    args = parse_arguments()
+    if args.out.endswith('.onnx'):
+        export_onnx(args.run, args.out)
+    else:
+        export_saved_model(args.run, args.out)
+    return 0
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
+    path = files.local_path
+    parser.add_argument('run', type=path, metavar='RUN_OR_CHECKPOINT',
+                        help='a run of train.py, its best/, or one of its checkpoints')
+    parser.add_argument('out', type=path, metavar='OUT_DIR|FILE.onnx',
+                        help='a new folder for a SavedModel, or a new file for ONNX')
+    return parser.parse_args()
+
+
+# --- The graph ------------------------------------------------------------------------------------
+
+def vocode(mel, noise, flows, hp, weights):
+    """The tensor audio [batch, frames * hop_length] of mel [batch, frames, n_mels] and its noise.
+
+    Args:
+      noise: [batch, frames * groups_per_frame, n_group].
+      flows: `vocoder.freeze`'s, as arrays or tensors.
+      weights: {variable: array}, of which the condition is made: it is small, and constant.
+    """
+    with ops.frozen(weights), tf.variable_scope('waveglow'):
+        cond = glow.condition(mel, hp)
+    # the form that a CPU computes in every TensorFlow, and a GPU too
+    time = streaming.Whole(hp.replace(conv_form='conv2d_nhwc'))
+    audio = glow.backward(noise, cond, flows, hp, time)
+    audio.set_shape([None, None])
+    return tf.identity(audio, 'audio')
+
+
+def draw(sigma, seed, mel, hp):
+    """Noise [batch, steps, n_group] for mel [batch, frames, n_mels]: sigma times that of each seed.
+
+    sigma, seed: [batch] or scalars.
+    """
+    batch, frames, _ = ops.shape_of(mel)
+    shape = tf.stack([frames * hp.groups_per_frame, hp.n_group])
+
+    def standard_normal(seed):  # tf.random.stateless_normal, by a kernel that 1.15 has too
+        return tf.raw_ops.StatelessRandomNormal(shape=shape, seed=tf.stack([seed, 0]))
+
+    z = tf.map_fn(standard_normal, tf.broadcast_to(seed, [batch]), dtype=tf.float32)
+    return tf.broadcast_to(sigma, [batch])[:, None, None] * z
+
+
+def held(flows):
+    """(flows as tensors, {variable that holds one: array}) of flows as arrays.
+
+    As constants the filters would be there once more for each signature that is loaded, and a graph
+    has no more than MAX_GRAPH_BYTES.
+    """
+    values = {}
+
+    def variable(array):
+        v = ops.variable('filter_%d' % len(values), array.shape, tf.zeros_initializer())
+        values[v] = array
+        return tf.convert_to_tensor(v)
+
+    return mapped(variable, flows), values
+
+
+def mapped(f, flows):
+    """The flows with f of each of their arrays."""
+    return tf.nest.map_structure(lambda x: x if x is None else f(x), flows)
+
+
+# --- SavedModel -----------------------------------------------------------------------------------
+
+def export_saved_model(run, out_dir):
+    """Writes the model in `run`, with its averaged weights, as a SavedModel to the new `out_dir`."""
+    if os.path.exists(out_dir) and not (os.path.isdir(out_dir) and not os.listdir(out_dir)):
+        raise UserError('%s is there already; give a new folder' % out_dir)
+    hp, weights = read(run)
+    try:
+        with files.atomic_directory(out_dir) as folder:
+            write_saved_model(hp, weights, folder)
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError('cannot write %s (%s); make room, or give another folder'
+                        % (out_dir, utils.explain(error)))
+    print_written(out_dir, 'a SavedModel; saved_model_cli show --all --dir %s tells its signatures'
+                  % shlex.quote(out_dir), hp)
+
+
+def write_saved_model(hp, weights, folder):
+    """Writes the SavedModel of a model to `folder`, which is empty.
+
+    Raises OSError or tf.errors.OpError if it cannot be written, UserError if weights
+    {variable: array} are not those of hp.
+    """
+    with tf.Graph().as_default(), tf.Session(config=parallel.session_config()) as session:
+        mel = tf.placeholder(tf.float32, [None, None, hp.n_mels], 'mel')
+        sigma = tf.placeholder(tf.float32, None, 'sigma')
+        seed = tf.placeholder(tf.int64, None, 'seed')
+        # one graph for both signatures: what is not given is drawn
+        noise = tf.placeholder_with_default(draw(sigma, seed, mel, hp), [None, None, hp.n_group],
+                                            'noise')
+        flows, values = held(vocoder.freeze(hp, weights))
+        audio = {'audio': vocode(mel, noise, flows, hp, weights)}
+        for v, array in values.items():
+            session.run(v.initializer, {v.initializer.inputs[1]: array})
+        signature = tf.saved_model.predict_signature_def
+        builder = tf.saved_model.Builder(folder)
+        builder.add_meta_graph_and_variables(
+            session, [tf.saved_model.tag_constants.SERVING],
+            {'serving_default': signature({'mel': mel, 'sigma': sigma, 'seed': seed}, audio),
+             'from_noise': signature({'mel': mel, 'noise': noise}, audio)},
+            strip_default_attrs=True)  # of which an older TensorFlow may not know all
+        builder.save()
+    with files.atomic_open(os.path.join(folder, 'assets.extra', 'params.json')) as f:
+        f.write(params.to_json(hp))
+
+
+# --- ONNX -----------------------------------------------------------------------------------------
+
+def export_onnx(run, path):
+    """Writes the model in `run`, with its averaged weights, as ONNX to the new file `path`."""
+    if not os.path.basename(path) or os.path.exists(path):
+        raise UserError('%s is a folder, or there already; give a new file' % path)
+    try:
+        import tf2onnx  # noqa: F401
+    except ImportError:
+        raise UserError('writing ONNX takes tf2onnx: pip install -r requirements-export.txt')
+    hp, weights = read(run)
+    model = onnx_model(hp, weights)
+    try:
+        with files.atomic_open(path, 'wb') as f:
+            f.write(model.SerializeToString())
+    except OSError as error:
+        raise UserError('cannot write %s (%s); make room, or give another file'
+                        % (path, utils.explain(error)))
+    print_written(path, 'ONNX, opset %d: mel, noise -> audio' % OPSET, hp)
+
+
+def onnx_model(hp, weights):
+    """The model, of weights {variable: array}, as an onnx.ModelProto: mel, noise -> audio.
+
+    Raises UserError for a model that ONNX cannot express, or a file of it not hold.
+    """
+    import tf2onnx
+    if hp.encoder == 'blstm':
+        raise UserError("ONNX's converter does not know TensorFlow's LSTM, of encoder=blstm; "
+                        'export a SavedModel')
+    flows = vocoder.freeze(hp, weights)
+    size = sum(x.nbytes for x in tf.nest.flatten(flows) if x is not None)
+    if size > MAX_GRAPH_BYTES:
+        raise UserError('the filters of this model take %.1f GB, of which an ONNX file holds %.1f; '
+                        'export a SavedModel' % (size / 1e9, MAX_GRAPH_BYTES / 1e9))
+    with tf.Graph().as_default() as graph:
+        mel = tf.placeholder(tf.float32, [None, None, hp.n_mels], 'mel')
+        noise = tf.placeholder(tf.float32, [None, None, hp.n_group], 'noise')
+        audio = vocode(mel, noise, mapped(tf.constant, flows), hp, weights)
+        converted = tf2onnx.tfonnx.process_tf_graph(
+            graph, opset=OPSET, input_names=[mel.name, noise.name], output_names=[audio.name],
+            tensors_to_rename={x.name: x.op.name for x in (mel, noise, audio)})
+    # Not all: of two reshapes in a row, BackToBackOptimizer drops the one whose sizes
+    # ReshapeOptimizer has made the other refer to.
+    wanted = 'TransposeOptimizer ConstFoldOptimizer MergeDuplicatedNodesOptimizer IdentityOptimizer'
+    optimizers = {name: getattr(tf2onnx.optimizer, name) for name in wanted.split()}
+    return tf2onnx.optimizer.optimize_graph(converted, optimizers=optimizers).make_model('waveglow')
+
+
+def read(run):
+    """`vocoder.read` of what can be exported; UserError else."""
+    hp, weights = vocoder.read(run)
+    vocoder.require_fit(hp, weights, run)
+    return hp, weights
+
+
+def print_written(path, what, hp):
+    print('%s: %s' % (path, what))
+    print('It vocodes mels of profile %s at %d Hz; noise of sigma %g suits it'
+          % (hp.mel_profile, hp.sample_rate, hp.gen_sigma))
+
+
+if __name__ == '__main__':
+    files.run_script(main)

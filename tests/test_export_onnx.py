@@ -1,0 +1,32 @@
+"""export.py to ONNX, run by onnxruntime."""
+import numpy as np
+import onnxruntime
+import pytest
+from graphs import CONDITIONS, TINY, random_weights
+from test_export import FRAMES, mel_of, write_run
+
+import export
+from params import UserError
+from vocoder import Vocoder, noise
+
+
+@pytest.mark.parametrize('name', sorted(CONDITIONS))
+def test_onnxruntime_computes_the_vocoders_audio(name, tmp_path):
+    hp = TINY.replace(**CONDITIONS[name])
+    weights = random_weights(hp)
+    run, path = write_run(tmp_path / 'run', hp, weights), str(tmp_path / 'model.onnx')
+    if hp.encoder == 'blstm':
+        with pytest.raises(UserError, match='export a SavedModel'):
+            export.export_onnx(run, path)
+        return
+    export.export_onnx(run, path)
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    assert [i.name for i in session.get_inputs()] == ['mel', 'noise']
+    vocoder = Vocoder(hp, weights)
+    for frames in (FRAMES, 5):
+        mel, z = mel_of(hp, 2)[:, :frames], noise(frames, hp, 0.5, 3)
+        found, = session.run(['audio'], {'mel': mel, 'noise': np.stack([z, z])})
+        assert found.shape == (2, frames * hp.hop_length)
+        for row, each in zip(found, mel):
+            expected = vocoder.vocode(each, sigma=0.5, seed=3)
+            assert np.abs(row - expected).max() < 1e-4 * np.abs(expected).max()
