@@ -1,0 +1,137 @@
+"""How long a training step takes, against the machine's own matrix products, and how much memory.
+
+    python bench/bench_training.py                                # presets small and seed
+    python bench/bench_training.py --preset seed --hparams conv_form=im2col --profile
+
+Clips are noise and weights are as at the start: speed does not depend on them. Every row is a
+process of its own, whose figures are medians over --repeats; in each repeat a step and a product of
+large matrices are timed side by side. `limit` is the time that such products would take for three
+times the floating-point work of the forward pass. Writes bench/training.json beside the table.
+"""
+import argparse
+import collections
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path[:0] = [ROOT, os.path.join(ROOT, 'bench')]
+import utils  # noqa: E402  first: it quiets TensorFlow
+import numpy as np  # noqa: E402
+import tensorflow.compat.v1 as tf  # noqa: E402
+
+import dataset  # noqa: E402
+import files  # noqa: E402
+import parallel  # noqa: E402
+import params  # noqa: E402
+import training  # noqa: E402
+from bench_inference import Product, flops, shown  # noqa: E402
+
+COLUMNS = ('preset', 'hparams', 'step_seconds', 'audio_seconds_a_second', 'limit_ratio',
+           'limit_gflops', 'first_step_seconds', 'peak_mb')
+
+
+def main():
+    args = parse_arguments()
+    if args.row:
+        print(json.dumps(measure(args.preset[0], args.hparams[0], args.repeats, args.profile)))
+        return 0
+    rows = []
+    print('  '.join(COLUMNS))
+    for preset in args.preset:
+        for hparams in args.hparams:
+            rows.append(row(preset, hparams, args))
+            print('  '.join(shown(rows[-1][name]).rjust(len(name)) for name in COLUMNS),
+                  flush=True)
+    with files.atomic_open(args.json) as f:
+        json.dump(rows, f, indent=1)
+    return 0
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
+    parser.add_argument('--preset', nargs='+', default=['small', 'seed'])
+    parser.add_argument('--hparams', nargs='+', default=[''], help='one row for each')
+    parser.add_argument('--repeats', type=int, default=7)
+    parser.add_argument('--json', default=os.path.join(ROOT, 'bench', 'training.json'))
+    parser.add_argument('--profile', action='store_true', help='kinds of operations, by their time')
+    parser.add_argument('--row', action='store_true', help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def row(preset, hparams, args):
+    """`measure` in a process of its own, for the sake of its peak of memory."""
+    done = subprocess.run(
+        [sys.executable, os.path.abspath(__file__), '--row', '--preset', preset, '--hparams',
+         hparams, '--repeats', str(args.repeats)] + ['--profile'] * args.profile,
+        stdout=subprocess.PIPE, universal_newlines=True, check=True)
+    lines = done.stdout.splitlines()
+    for line in lines[:-1]:
+        print(line)
+    return json.loads(lines[-1])
+
+
+def measure(preset, hparams, repeats, profile):
+    """One row of the table."""
+    hp = params.override(params.preset(preset), hparams)
+    began = time.time()
+    with tf.Graph().as_default() as graph:
+        tf.set_random_seed(0)
+        model = training.build(hp, noise(hp), None, parallel.tower_devices(1))
+        session = tf.Session(graph=graph, config=parallel.session_config())
+        session.run(tf.global_variables_initializer())
+        session.run(model.clips.initializer)
+        graph.finalize()
+    session.run(model.step)
+    first = time.time() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    product, found = Product(tf.float32), []
+    for _ in range(repeats):
+        started = time.time()
+        session.run(model.step)
+        spent = time.time() - started
+        found.append((spent, product.seconds(spent)))
+    if profile:
+        print_profile(session, model)
+    spent = float(np.median([spent for spent, _ in found]))
+    samples = hp.batch_size * hp.clip_frames * hp.hop_length
+    work = 3 * flops(hp) * samples / hp.n_group
+    return dict(
+        preset=preset, hparams=hparams, step_seconds=spent,
+        audio_seconds_a_second=samples / hp.sample_rate / spent,
+        limit_ratio=float(np.median([spent / (work * each) for spent, each in found])),
+        limit_gflops=1e-9 / float(np.median([each for _, each in found])),
+        first_step_seconds=first, peak_mb=peak)
+
+
+def noise(hp):
+    """A dataset of dataset.Clips of a batch, always the same one."""
+    rng, n = np.random.RandomState(0), hp.batch_size
+    return tf.data.Dataset.from_tensors(dataset.Clips(
+        (0.1 * rng.standard_normal([n, hp.clip_frames * hp.hop_length])).astype(np.float32),
+        (hp.mel_mean + hp.mel_std * rng.standard_normal(
+            [n, hp.clip_frames, hp.n_mels])).astype(np.float32),
+        np.array(['noise'] * n), np.zeros([n], np.int64))).repeat()
+
+
+def print_profile(session, model):
+    """Where a step's time goes, by kind of operation."""
+    metadata = tf.RunMetadata()
+    session.run(model.step, options=tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE),
+                run_metadata=metadata)
+    kinds = {op.name: op.type for op in session.graph.get_operations()}
+    spent, count = collections.Counter(), collections.Counter()
+    for device in metadata.step_stats.dev_stats:
+        for node in device.node_stats:
+            kind = kinds.get(node.node_name, 'other')
+            spent[kind] += node.op_end_rel_micros - node.op_start_rel_micros
+            count[kind] += 1
+    for kind, micros in spent.most_common(16):
+        print('%28s %9.1f ms %6d times' % (kind, 1e-3 * micros, count[kind]))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
