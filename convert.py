@@ -65,7 +65,7 @@ def bring(reader, checkpoint, out_dir, overrides):
     hp = params.override(stored, overrides)
     params.require_same(hp, stored, set(params.MODEL_FIELDS) - set(params.DATA_FIELDS), checkpoint,
                         'leave out of --hparams what its weights tell')
-    require_sound(weights, checkpoint)
+    vocoder.require_sound(weights, checkpoint)
     try:
         with files.atomic_directory(out_dir) as folder:
             utils.save_weights(folder, weights)
@@ -82,17 +82,6 @@ def bring(reader, checkpoint, out_dir, overrides):
           % (hp.mel_profile, hp.sample_rate, shlex.quote(out_dir)))
 
 
-def require_sound(weights, where):
-    """UserError for weights of which no audio can come: not finite, or a W without an inverse."""
-    for name, w in sorted(weights.items()):
-        if not np.isfinite(w).all():
-            raise UserError('%s: %s holds values that are NaN or infinite; take an earlier '
-                            'checkpoint' % (where, name))
-        if name.endswith('/W') and not np.linalg.cond(w.astype(np.float64)) < 1e6:
-            raise UserError('%s: the 1x1 convolution %s has no inverse, so that no audio can come '
-                            'of it; take an earlier checkpoint' % (where, name))
-
-
 def export_nvidia(run, path):
     """Writes the model in `run`, with its averaged weights, as a state dict to the new `path`."""
     if not os.path.basename(path) or os.path.exists(path):
@@ -106,7 +95,7 @@ def export_nvidia(run, path):
                         'requirements-convert.txt')
     hp, weights = vocoder.read(run)
     vocoder.require_fit(hp, weights, run)
-    require_sound(weights, run)
+    vocoder.require_sound(weights, run)
     state, config = convert_nvidia.export(hp, weights)
     state = {key: torch.from_numpy(value) for key, value in state.items()}
     try:

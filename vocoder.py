@@ -69,6 +69,17 @@ def require_fit(hp, weights, where):
                                 % (where, v.op.name, shape))
 
 
+def require_sound(weights, where):
+    """UserError for weights of which no audio can come: not finite, or a W without an inverse."""
+    for name, w in sorted(weights.items()):
+        if not np.isfinite(w).all():
+            raise UserError('%s: %s holds values that are NaN or infinite; take an earlier '
+                            'checkpoint' % (where, name))
+        if name.endswith('/W') and not np.linalg.cond(w.astype(np.float64)) < 1e6:
+            raise UserError('%s: the 1x1 convolution %s has no inverse, so that no audio can come '
+                            'of it; take an earlier checkpoint' % (where, name))
+
+
 def freeze(hp, weights, precision='float32'):
     """[glow.Flow] of arrays: weight norm worked out, filters merged, each w inverted in float64.
 
@@ -149,12 +160,14 @@ class Vocoder:
           precision: 'float32' or 'bfloat16', which some processors multiply faster.
           chunk_frames: mel frames worked on at a time; by default what the device likes best.
 
-        Raises UserError if there is no checkpoint, it cannot be read, or is of another model.
+        Raises UserError if there is no checkpoint, it cannot be read, is of another model, or is
+        broken.
         """
         stored, weights = read(path)
         hp = params.override(params.preset(preset) if preset else stored, hparams)
         params.require_same(hp, stored, params.MODEL_FIELDS, 'the model in ' + path,
                             'leave --preset away, and the model out of --hparams')
+        require_sound(weights, path)
         try:
             return cls(hp, weights, precision, chunk_frames)
         except UserError as error:

@@ -128,6 +128,18 @@ def test_the_noise_is_normal():
     assert abs((z[0] ** 4).mean() / 0.5 ** 4 - 3) < 0.1
 
 
+def test_the_noise_is_the_documented_one():
+    with tf.Graph().as_default(), tf.Session() as session:
+        seeds = [7, -1, 2 ** 40]
+        drawn = export.draw(tf.constant(0.5), tf.constant(seeds, tf.int64),
+                            tf.zeros([3, 2, TINY.n_mels]), TINY)
+        told = [0.5 * tf.random.stateless_normal([2 * TINY.groups_per_frame, TINY.n_group],
+                                                 tf.constant([seed, 0], tf.int64))
+                for seed in seeds]
+        found, expected = session.run([drawn, told])
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_saved_model_cli(tiny, tmp_path):
     folder = tiny[0]
     cli = os.path.join(os.path.dirname(sys.executable), 'saved_model_cli')
@@ -156,6 +168,10 @@ def test_what_cannot_be_exported(tiny, tmp_path, monkeypatch):
     with pytest.raises(UserError, match='params.json is not that of its model'):
         other = write_run(tmp_path / 'run', TINY.replace(n_layers=2), weights)
         export.export_saved_model(other, str(tmp_path / 'out'))
+    with pytest.raises(UserError, match='has no inverse'):
+        broken = dict(weights, **{'waveglow/flow_1/W': np.ones_like(weights['waveglow/flow_1/W'])})
+        export.export_saved_model(write_run(tmp_path / 'broken', TINY, broken),
+                                  str(tmp_path / 'out'))
     (tmp_path / 'file').write_text('')
     with pytest.raises(UserError, match='cannot write'):
         export.export_saved_model(run, str(tmp_path / 'file' / 'out'))
@@ -164,4 +180,4 @@ def test_what_cannot_be_exported(tiny, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'tf2onnx', None)
     with pytest.raises(UserError, match='requirements-export.txt'):
         export.export_onnx(run, str(tmp_path / 'x.onnx'))
-    assert sorted(os.listdir(str(tmp_path))) == ['file', 'run']
+    assert sorted(os.listdir(str(tmp_path))) == ['broken', 'file', 'run']

@@ -6,6 +6,7 @@ from graphs import CONDITIONS, TINY, random_weights
 from test_export import FRAMES, mel_of, write_run
 
 import export
+import params
 from params import UserError
 from vocoder import Vocoder, noise
 
@@ -21,7 +22,10 @@ def test_onnxruntime_computes_the_vocoders_audio(name, tmp_path):
         return
     export.export_onnx(run, path)
     session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
-    assert [i.name for i in session.get_inputs()] == ['mel', 'noise']
+    assert [(i.name, i.shape) for i in session.get_inputs()] == [
+        ('mel', ['batch', 'frames', hp.n_mels]), ('noise', ['batch', 'steps', hp.n_group])]
+    stored = session.get_modelmeta().custom_metadata_map['params.json']
+    assert params.from_json(stored, 'the metadata') == hp
     vocoder = Vocoder(hp, weights)
     for frames in (FRAMES, 5):
         mel, z = mel_of(hp, 2)[:, :frames], noise(frames, hp, 0.5, 3)
@@ -30,3 +34,10 @@ def test_onnxruntime_computes_the_vocoders_audio(name, tmp_path):
         for row, each in zip(found, mel):
             expected = vocoder.vocode(each, sigma=0.5, seed=3)
             assert np.abs(row - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_what_passes_the_bounds_of_a_file_is_refused(monkeypatch):
+    weights = random_weights(TINY)
+    monkeypatch.setattr(export, 'MAX_GRAPH_BYTES', 10 ** 5)
+    with pytest.raises(UserError, match='export a SavedModel'):
+        export.onnx_model(TINY, weights)
