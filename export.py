@@ -216,7 +216,8 @@ def onnx_model(hp, weights):
     # whose sizes its ReshapeOptimizer has made the other refer.
     wanted = 'TransposeOptimizer ConstFoldOptimizer MergeDuplicatedNodesOptimizer IdentityOptimizer'
     optimizers = {name: getattr(tf2onnx.optimizer, name) for name in wanted.split()}
-    model = tf2onnx.optimizer.optimize_graph(converted, optimizers=optimizers).make_model('waveglow')
+    converted = tf2onnx.optimizer.optimize_graph(converted, optimizers=optimizers)
+    model = converted.make_model('waveglow')
     for value, sizes in zip(list(model.graph.input) + list(model.graph.output),
                             (['batch', 'frames'], ['batch', 'steps'], ['batch', 'samples'])):
         for dim, size in zip(value.type.tensor_type.shape.dim, sizes):

@@ -59,7 +59,7 @@ def read(path):
 
 
 def require_fit(hp, weights, where):
-    """UserError, naming `where` they are from, if `weights` {variable: array} are not those of hp."""
+    """UserError, naming `where` they are from, if weights {variable: array} are not those of hp."""
     with tf.Graph().as_default():
         glow.infer(tf.zeros([1, hp.groups_per_frame, hp.n_group]), tf.zeros([1, 1, hp.n_mels]), hp)
         for v in tf.trainable_variables():

@@ -125,8 +125,8 @@ def test_frame_rate_conditioning_equals_the_full_convolution():
     folded = full.reshape(hp.n_group, 5, units).sum(axis=0)
     repeated = np.repeat(cond, hp.hop_length, axis=1).reshape(2, -1, hp.n_group * 5)
     with session() as sess:
-        found = sess.run(streaming.Whole(hp).gate(tf.constant(y), tf.constant(cond),
-                                              tf.constant(folded), tf.zeros([units])))
+        found = sess.run(streaming.Whole(hp).gate(
+            tf.constant(y), tf.constant(cond), tf.constant(folded), tf.zeros([units])))
     y_tanh, y_sigmoid = np.split(y + repeated @ full, 2, axis=-1)
     np.testing.assert_allclose(found, np.tanh(y_tanh) / (1 + np.exp(-y_sigmoid)), atol=1e-5)
 
