@@ -95,7 +95,6 @@ def export_nvidia(run, path):
                         'requirements-convert.txt')
     hp, weights = vocoder.read(run)
     vocoder.require_fit(hp, weights, run)
-    vocoder.require_sound(weights, run)
     state, config = convert_nvidia.export(hp, weights)
     state = {key: torch.from_numpy(value) for key, value in state.items()}
     try:

@@ -112,12 +112,7 @@ def held(flows):
         values[v] = array
         return tf.convert_to_tensor(v)
 
-    return mapped(variable, flows), values
-
-
-def mapped(f, flows):
-    """The flows with f of each of their arrays."""
-    return tf.nest.map_structure(lambda x: x if x is None else f(x), flows)
+    return glow.mapped(variable, flows), values
 
 
 # --- SavedModel -----------------------------------------------------------------------------------
@@ -208,7 +203,7 @@ def onnx_model(hp, weights):
     with tf.Graph().as_default() as graph:
         mel = tf.placeholder(tf.float32, [None, None, hp.n_mels], 'mel')
         noise = tf.placeholder(tf.float32, [None, None, hp.n_group], 'noise')
-        audio = vocode(mel, noise, mapped(tf.constant, flows), hp, weights)
+        audio = vocode(mel, noise, glow.mapped(tf.constant, flows), hp, weights)
         converted = tf2onnx.tfonnx.process_tf_graph(
             graph, opset=OPSET, input_names=[mel.name, noise.name], output_names=[audio.name],
             tensors_to_rename={x.name: x.op.name for x in (mel, noise, audio)})
@@ -230,7 +225,6 @@ def read(run):
     """`vocoder.read` of what can be exported; UserError else."""
     hp, weights = vocoder.read(run)
     vocoder.require_fit(hp, weights, run)
-    vocoder.require_sound(weights, run)
     return hp, weights
 
 

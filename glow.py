@@ -199,8 +199,13 @@ def inverted(flow):
 
 def lowered(flow, dtype):
     """The flow with a coupling network that computes in `dtype`, up to log_s and t."""
-    net = tf.nest.map_structure(lambda x: x if x is None else tf.cast(x, dtype), flow.coupling)
+    net = mapped(lambda x: tf.cast(x, dtype), flow.coupling)
     return flow._replace(coupling=net._replace(bias=flow.coupling.bias))
+
+
+def mapped(f, flows):
+    """The same Flows, or parts of one, with f of each of their tensors or arrays."""
+    return tf.nest.map_structure(lambda x: x if x is None else f(x), flows)
 
 
 def _weight_norm_1x1(name, channels, out_channels, dtype):

@@ -67,9 +67,9 @@ def matmul(x, filters, bias=None):
 
 
 def gate(y, cond):
-    """WaveNet's activation, tanh times sigmoid of the two halves of the channels of y + cond.
+    """WaveNet's activation [..., c]: tanh times sigmoid of the halves of y + cond, each [..., 2 c].
 
-    Computed in cond's type, given back in y's.
+    Computed in cond's type, given back in y's. van den Oord et al. 2016, arXiv 1609.03499.
     """
     # tf.split: the gradient of y[..., :units] is several times as slow
     y_tanh, y_sigmoid = tf.split(tf.cast(y, cond.dtype) + cond, 2, axis=-1)
@@ -77,7 +77,10 @@ def gate(y, cond):
 
 
 def res_skip(y, h, output, bias):
-    """(h, output), each with its channels of y added, and to h the bias, each in its own type."""
+    """(h, output), each with its channels of y [..., c + skips] added, and to h the bias.
+
+    h is [..., c], bias [c], output [..., skips] or [skips]; each keeps its type.
+    """
     residual, skip = tf.split(y, [static_channels(h), -1], axis=-1)
     return h + tf.nn.bias_add(residual, bias), output + tf.cast(skip, output.dtype)
 

@@ -144,7 +144,10 @@ class Block:
 
 
 def _gate(y, rows, bias, frames=None):
-    """ops.gate of y [steps, c] and, of rows and a bias, for each step that of its frame."""
+    """ops.gate of y [steps, 2 c] and the condition: rows [frames, 2 c] and a bias [2 c].
+
+    frames: [steps], the row that each step hears; its own if there is none.
+    """
     cond = tf.cast(rows, tf.float32) + tf.cast(bias, tf.float32)
     return ops.gate(y, cond if frames is None else tf.gather(cond, frames))
 

@@ -52,10 +52,12 @@ def pad(mels):
 def read(path):
     """(HParams, {variable: array}) of a run's newest checkpoint, or of the one at `path`.
 
-    Raises UserError if there is none, or it cannot be read.
+    Raises UserError if there is none, it cannot be read, or its weights are broken.
     """
     checkpoint = utils.find_checkpoint(path)
-    return params.load(os.path.dirname(checkpoint)), utils.read_weights(checkpoint)
+    hp, weights = params.load(os.path.dirname(checkpoint)), utils.read_weights(checkpoint)
+    require_sound(weights, path)
+    return hp, weights
 
 
 def require_fit(hp, weights, where):
@@ -92,7 +94,7 @@ def freeze(hp, weights, precision='float32'):
             with ops.frozen(weights), tf.variable_scope('waveglow'):
                 flow = glow.lowered(glow.inverted(glow.flow(k, hp)), PRECISIONS[precision])
             there = iter(session.run([x for x in tf.nest.flatten(flow) if x is not None]))
-            return tf.nest.map_structure(lambda x: x if x is None else next(there), flow)
+            return glow.mapped(lambda _: next(there), flow)
 
     return [values(k) for k in range(hp.n_flows)]
 
@@ -124,8 +126,7 @@ class Vocoder:
             self._mel = tf.placeholder(tf.float32, [None, None, hp.n_mels], 'mel')
             with ops.frozen(self._weights), tf.variable_scope('waveglow'):
                 self._condition = glow.condition(self._mel, hp)
-            self._flows = tf.nest.map_structure(lambda x: x if x is None else tf.constant(x),
-                                                self._flows)
+            self._flows = glow.mapped(tf.constant, self._flows)
             self._build_block()
         self._batch = None
         self._session = tf.Session(graph=self._graph, config=parallel.session_config())
@@ -167,7 +168,6 @@ class Vocoder:
         hp = params.override(params.preset(preset) if preset else stored, hparams)
         params.require_same(hp, stored, params.MODEL_FIELDS, 'the model in ' + path,
                             'leave --preset away, and the model out of --hparams')
-        require_sound(weights, path)
         try:
             return cls(hp, weights, precision, chunk_frames)
         except UserError as error:

@@ -41,18 +41,22 @@ def main():
         print(json.dumps(measure(args.preset[0], args.precision[0], args.chunk_frames[0],
                                  args.seconds[0], args.repeats)))
         return 0
-    rows = []
-    print('  '.join(COLUMNS))
-    for preset in args.preset:
-        for precision in args.precision:
-            for chunk in args.chunk_frames:
-                for seconds in args.seconds:
-                    rows.append(row(preset, precision, chunk, seconds, args.repeats))
-                    print('  '.join(shown(rows[-1][name]).rjust(len(name)) for name in COLUMNS),
-                          flush=True)
-    with files.atomic_open(args.json) as f:
-        json.dump(rows, f, indent=1)
+    write_table(COLUMNS, (
+        row(preset, precision, chunk, seconds, args.repeats) for preset in args.preset
+        for precision in args.precision for chunk in args.chunk_frames
+        for seconds in args.seconds), args.json)
     return 0
+
+
+def write_table(columns, rows, path):
+    """Prints rows {column: value} as they come, and writes them all to `path`."""
+    print('  '.join(columns))
+    done = []
+    for row in rows:
+        done.append(row)
+        print('  '.join(shown(row[name]).rjust(len(name)) for name in columns), flush=True)
+    with files.atomic_open(path) as f:
+        json.dump(done, f, indent=1)
 
 
 def parse_arguments():

@@ -20,6 +20,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT, os.path.join(ROOT, 'bench')]
 import numpy as np  # noqa: E402
 
+import files  # noqa: E402
+
 SIDES = 'here', 'nvidia'
 
 
@@ -49,7 +51,7 @@ def main():
     here, nvidia = (float(np.median(found[side])) / args.seconds for side in SIDES)
     ratio = float(np.median(np.divide(found['nvidia'], found['here'])))
     print('real-time factor %.3f here, %.3f in PyTorch: %.2f times as fast' % (here, nvidia, ratio))
-    with open(args.json, 'w') as f:
+    with files.atomic_open(args.json) as f:
         json.dump(dict(seconds=args.seconds, real_time_factor=here, nvidia_real_time_factor=nvidia,
                        ratio=ratio), f, indent=1)
 

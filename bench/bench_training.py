@@ -1,7 +1,7 @@
 """How long a training step takes, against the machine's own matrix products, and how much memory.
 
     python bench/bench_training.py                                # presets small and seed
-    python bench/bench_training.py --preset seed --hparams conv_form=im2col --profile
+    python bench/bench_training.py --preset seed --hparams conv_form=conv2d_nhwc --profile
 
 Clips are noise and weights are as at the start: speed does not depend on them. Every row is a
 process of its own, whose figures are medians over --repeats; in each repeat a step and a product of
@@ -24,11 +24,10 @@ import numpy as np  # noqa: E402
 import tensorflow.compat.v1 as tf  # noqa: E402
 
 import dataset  # noqa: E402
-import files  # noqa: E402
 import parallel  # noqa: E402
 import params  # noqa: E402
 import training  # noqa: E402
-from bench_inference import Product, flops, shown  # noqa: E402
+from bench_inference import Product, flops, write_table  # noqa: E402
 
 COLUMNS = ('preset', 'hparams', 'step_seconds', 'audio_seconds_a_second', 'limit_ratio',
            'limit_gflops', 'first_step_seconds', 'peak_mb')
@@ -39,15 +38,8 @@ def main():
     if args.row:
         print(json.dumps(measure(args.preset[0], args.hparams[0], args.repeats, args.profile)))
         return 0
-    rows = []
-    print('  '.join(COLUMNS))
-    for preset in args.preset:
-        for hparams in args.hparams:
-            rows.append(row(preset, hparams, args))
-            print('  '.join(shown(rows[-1][name]).rjust(len(name)) for name in COLUMNS),
-                  flush=True)
-    with files.atomic_open(args.json) as f:
-        json.dump(rows, f, indent=1)
+    write_table(COLUMNS, (row(preset, hparams, args) for preset in args.preset
+                          for hparams in args.hparams), args.json)
     return 0
 
 
