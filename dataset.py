@@ -67,11 +67,11 @@ def long_enough(utterances, hp):
     return kept
 
 
-def training_clips(utterances, wave_dir, lc_dir, hp, seed, first_step=0):
-    """A tf.data.Dataset of Clips, one element a training step, from `first_step` on, without end.
+def training_clips(utterances, wave_dir, lc_dir, hp, seed, first_step=0, parts=1):
+    """A tf.data.Dataset of Clips, `parts` elements a training step, from `first_step` on, no end.
 
     An utterance is drawn in proportion to its length, then a clip of it at a uniformly random
-    frame. Elements: audio [batch, clip_frames * hop_length] in -1..1, mel [batch, clip_frames,
+    frame. Elements, of batch = hp.batch_size / parts: audio [batch, clip_frames * hop_length] in -1..1, mel [batch, clip_frames,
     n_mels], name and start_frame [batch].
 
     Args:
@@ -92,7 +92,7 @@ def training_clips(utterances, wave_dir, lc_dir, hp, seed, first_step=0):
 
     dataset = tf.data.Dataset.range(first_step * hp.batch_size, np.iinfo(np.int64).max)
     dataset = dataset.map(clip, num_parallel_calls=4)
-    return dataset.batch(hp.batch_size, drop_remainder=True).prefetch(4)
+    return dataset.batch(hp.batch_size // parts, drop_remainder=True).prefetch(4)
 
 
 def whole_utterances(utterances, wave_dir, lc_dir, hp):

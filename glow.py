@@ -18,8 +18,17 @@ import streaming
 
 Loss = collections.namedtuple('Loss', 'total z log_s log_det')
 
+PRECISIONS = {'float32': tf.float32, 'bfloat16': tf.bfloat16}
 
-def loss(audio, mel, hp):
+
+class Compute(NamedTuple):
+    """How a loss and its gradient are computed: the same ones, up to rounding."""
+    precision: str = 'float32'   # a key of PRECISIONS: of the coupling networks, up to log_s and t
+    reversible: bool = False     # in the memory of one flow, see `reversible_flows`
+    xla: str = 'off'             # a key of parallel.XLA: what XLA compiles
+
+
+def loss(audio, mel, hp, compute=Compute()):
     """The negative log-likelihood in nats a sample, and the three terms that it is the sum of.
 
     total = sum(z^2) / (2 sigma^2) - sum(log_s) - steps * sum_k log|det W_k|, over batch * samples.
@@ -32,8 +41,12 @@ def loss(audio, mel, hp):
 
     Returns: a Loss of scalars.
     """
+    time = streaming.Whole(hp, activation=ops.trainable_gate(compute.xla == 'gates'))
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
-        z, log_s, log_det = forward(audio, condition(mel, hp), flows(hp, audio.dtype), hp)
+        parts = flows(hp, audio.dtype)
+        if compute.precision != 'float32':
+            parts = [lowered(flow, PRECISIONS[compute.precision]) for flow in parts]
+        z, log_s, log_det = forward(audio, condition(mel, hp), parts, hp, time, compute.reversible)
     samples = tf.cast(tf.size(audio), audio.dtype)
     z_term = tf.reduce_sum(tf.square(z)) / (2 * hp.sigma ** 2) / samples
     log_s_term = -log_s / samples
@@ -211,7 +224,8 @@ def mapped(f, flows):
 def _weight_norm_1x1(name, channels, out_channels, dtype):
     """(filters [channels, out_channels], bias [out_channels]) of a 1x1 convolution."""
     filters = ops.weight_norm(name, [1, channels, out_channels], dtype)
-    return filters[0], ops.bias(name + '/bias', out_channels, dtype)
+    # tf.squeeze: the gradient of filters[0] writes zeros first
+    return tf.squeeze(filters, 0), ops.bias(name + '/bias', out_channels, dtype)
 
 
 def wavenet(a, cond, net, hp, time=None):
@@ -247,25 +261,33 @@ def wavenet(a, cond, net, hp, time=None):
 
 # --- The flow, forward and inverse side by side ---------------------------------------------------
 
-def forward(audio, cond, flows, hp):
-    """audio [batch, samples] -> z [batch, steps, n_group], sum of log_s, sum of log|det|."""
+def forward(audio, cond, flows, hp, time=None, reversible=False):
+    """audio [batch, samples] -> z [batch, steps, n_group], sum of log_s, sum of log|det|.
+
+    reversible: gradients take the memory of one flow, see `reversible_flows`.
+    """
     x = squeeze(audio[:, :, None] * hp.audio_scale, hp)
     batch, steps, _ = ops.shape_of(x)
-    columns = tf.cast(batch * steps, x.dtype)
+    log_det = hp.n_group * math.log(hp.audio_scale) + sum(ops.log_abs_det(f.w) for f in flows)
+    run = reversible_flows if reversible else forward_flows
+    z, log_s_sum = run(x, cond, flows, hp, time or streaming.Whole(hp))
+    return z, log_s_sum, tf.cast(batch * steps, x.dtype) * log_det
+
+
+def forward_flows(x, cond, flows, hp, time):
+    """x [batch, steps, n_group] -> z, of the same shape, and the sum of all log_s."""
     early, log_s_sum = [], 0.0
-    log_det_sum = columns * hp.n_group * math.log(hp.audio_scale)
     for k, flow in enumerate(flows):
         if hp.early_output_before(k):
             out, x = tf.split(x, [hp.n_early_size, hp.flow_channels(k)], axis=-1)
             early.append(out)
-        log_det_sum += columns * ops.log_abs_det(flow.w)
         x = ops.matmul(x, flow.w)
 
         a, b = tf.split(x, 2, axis=-1)
-        log_s, t = wavenet(a, cond, flow.coupling, hp)
+        log_s, t = wavenet(a, cond, flow.coupling, hp, time)
         log_s_sum += tf.reduce_sum(log_s)
         x = tf.concat([a, b * tf.exp(log_s) + t], axis=-1)
-    return tf.concat(early + [x], axis=-1), log_s_sum, log_det_sum
+    return tf.concat(early + [x], axis=-1), log_s_sum
 
 
 def backward(z, cond, flows, hp, time=None):
@@ -291,3 +313,60 @@ def backward(z, cond, flows, hp, time=None):
             x = tf.concat([time.delayed(out, time.delay), x], axis=-1)
     sizes = ops.shape_of(x)
     return tf.reshape(x, sizes[:-2] + [sizes[-2] * hp.n_group]) / hp.audio_scale
+
+
+# --- Gradients in the memory of one flow ----------------------------------------------------------
+
+def reversible_flows(x, cond, flows, hp, time):
+    """`forward_flows` that keeps z alone for its gradients, not what the coupling networks did.
+
+    On the way back each flow's input is its output, inverted, and its network is run once more, for
+    a third more work. Gomez et al. 2017, arXiv 1707.04585; for a flow, whose inverse is there
+    already, it is natural.
+    """
+    tensors = [tensor for tensor in tf.nest.flatten(flows) if tensor is not None]
+
+    def packed(tensors):
+        left = iter(tensors)
+        return mapped(lambda _: next(left), flows)
+
+    @tf.custom_gradient
+    def run(x, cond, *tensors):
+        flows = packed(tensors)
+        z, log_s_sum = forward_flows(x, cond, flows, hp, time)
+
+        def gradients(dz, dlog_s_sum):
+            n_early = hp.n_group - hp.flow_channels(hp.n_flows - 1)
+            x, dx, dcond, dflows = z[..., n_early:], dz[..., n_early:], [], []
+            for k in reversed(range(hp.n_flows)):
+                x, dx, more, dflow = _flow_gradients(x, dx, dlog_s_sum, cond, flows[k], hp, time)
+                dcond = [tf.add_n(dcond + [more])]
+                dflows = dflow + dflows
+                if hp.early_output_before(k):
+                    n_early -= hp.n_early_size
+                    x, dx = (tf.concat([whole[..., n_early:n_early + hp.n_early_size], part], -1)
+                             for whole, part in ((z, x), (dz, dx)))
+            return [dx] + dcond + dflows
+        return (z, log_s_sum), gradients
+    return run(x, cond, *tensors)
+
+
+def _flow_gradients(y, dy, dlog_s_sum, cond, flow, hp, time):
+    """One flow, backwards: x, its gradient, cond's, and [the gradient of each of flow's tensors].
+
+    y is what the flow made of x; dy and dlog_s_sum are the gradients to it and to the sum of log_s.
+    """
+    with ops.after(dy):  # not before its turn: the memory is still that of the flow behind it
+        a, b = tf.split(tf.identity(y), 2, axis=-1)
+    log_s, t = wavenet(a, cond, flow.coupling, hp, time)
+    da, db = tf.split(dy, 2, axis=-1)
+    inputs = [a, cond] + [tensor for tensor in tf.nest.flatten(flow.coupling) if tensor is not None]
+    found = tf.gradients([log_s, t], inputs, [db * (b - t) + dlog_s_sum, db], stop_gradients=inputs)
+
+    x = tf.concat([a, (b - t) * tf.exp(-log_s)], axis=-1)
+    dx = tf.concat([da + found[0], db * tf.exp(log_s)], axis=-1)
+    x = ops.matmul(x, ops.inverse(flow.w))
+    dw = tf.matmul(ops.rows(x), ops.rows(dx), transpose_a=True)
+    dx = ops.matmul(dx, tf.transpose(flow.w))
+    with tf.control_dependencies([dw, x] + found[1:]):
+        return tf.identity(x), tf.identity(dx), found[1], [dw] + found[2:]

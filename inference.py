@@ -19,9 +19,10 @@ import tqdm
 
 import audio
 import files
+import glow
 import params
 from params import UserError
-from vocoder import PRECISIONS, Vocoder
+from vocoder import Vocoder
 
 
 class Source(NamedTuple):
@@ -67,7 +68,7 @@ def parse_arguments():
                         help='of the noise; the same seed gives the same samples')
     parser.add_argument('--batch_size', type=int, default=1,
                         help='utterances vocoded at a time, of like lengths (a GPU likes more)')
-    parser.add_argument('--precision', choices=sorted(PRECISIONS), default='float32',
+    parser.add_argument('--precision', choices=sorted(glow.PRECISIONS), default='float32',
                         help='what the networks compute in (default: %(default)s)')
     parser.add_argument('--chunk_frames', type=int, metavar='N',
                         help='mel frames worked on at a time: the same samples, other memory and '

@@ -69,11 +69,51 @@ def matmul(x, filters, bias=None):
 def gate(y, cond):
     """WaveNet's activation [..., c]: tanh times sigmoid of the halves of y + cond, each [..., 2 c].
 
-    Computed in cond's type, given back in y's. van den Oord et al. 2016, arXiv 1609.03499.
+    Computed in cond's type, but in float32 for bfloat16, whose tanh and sigmoid are slower; given
+    back in y's. van den Oord et al. 2016, arXiv 1609.03499.
     """
-    # tf.split: the gradient of y[..., :units] is several times as slow
-    y_tanh, y_sigmoid = tf.split(tf.cast(y, cond.dtype) + cond, 2, axis=-1)
+    y_tanh, y_sigmoid = _gate_halves(y, cond)
     return tf.cast(tf.tanh(y_tanh) * tf.sigmoid(y_sigmoid), y.dtype)
+
+
+def trainable_gate(compiled=False):
+    """`gate` with a gradient that keeps nothing but y and cond for itself.
+
+    tanh and sigmoid are worked out again: that takes less time than to write and read them, and
+    half the memory. cond may have one row, in its last axis but one, for many of y.
+
+    Args:
+      compiled: XLA makes one loop of each direction; on TensorFlow 2, for y of a known shape.
+    """
+    forward, backward = gate, _gate_gradients
+    if compiled:
+        forward, backward = (tf.function(f, jit_compile=True) for f in (forward, backward))
+
+    @tf.custom_gradient
+    def activation(y, cond):
+        def gradients(dz):
+            with after(dz):
+                return backward(y, cond, dz)
+        return forward(y, cond), gradients
+    return activation
+
+
+def _gate_gradients(y, cond, dz):
+    """The gradients to y and cond of the sum of gate(y, cond) * dz."""
+    y_tanh, y_sigmoid = (f(half) for f, half in zip((tf.tanh, tf.sigmoid), _gate_halves(y, cond)))
+    dz = tf.cast(dz, y_tanh.dtype)
+    dy = tf.concat([dz * y_sigmoid * (1 - tf.square(y_tanh)),
+                    dz * y_tanh * y_sigmoid * (1 - y_sigmoid)], axis=-1)
+    dcond = dy
+    if cond.shape.as_list()[-2] == 1:
+        dcond = tf.reduce_sum(dy, axis=-2, keepdims=True)
+    return tf.cast(dy, y.dtype), tf.cast(dcond, cond.dtype)
+
+
+def _gate_halves(y, cond):
+    dtype = tf.float32 if cond.dtype == tf.bfloat16 else cond.dtype
+    # tf.split: the gradient of y[..., :units] is several times as slow
+    return tf.split(tf.cast(y, dtype) + tf.cast(cond, dtype), 2, axis=-1)
 
 
 def res_skip(y, h, output, bias):
@@ -85,9 +125,9 @@ def res_skip(y, h, output, bias):
     return h + tf.nn.bias_add(residual, bias), output + tf.cast(skip, output.dtype)
 
 
-# --- Dilated convolution: one function, three forms -----------------------------------------------
+# --- Dilated convolution: one function, four forms ------------------------------------------------
 
-def dilated_conv(x, filters, dilation, causal=False, form='time_to_batch'):
+def dilated_conv(x, filters, dilation, causal=False, form='per_direction'):
     """Dilated 1-D convolution with zeros beyond both ends.
 
     y[t] = sum_j x[t + (j - shift) * dilation] filters[j], with shift = width - 1 if causal (back
@@ -97,15 +137,13 @@ def dilated_conv(x, filters, dilation, causal=False, form='time_to_batch'):
       x: [batch, steps, in].
       filters: [width, in, out].
       dilation: steps between two taps.
-      form: a key of CONV_FORMS, which are functions (padded x, filters, dilation). All compute the
-        same values and gradients; docs/nhwc.md tells why there are three. `time_to_batch` needs
-        nothing but an undilated convolution.
+      form: a key of CONV_FORMS. All compute the same values and gradients; docs/nhwc.md tells why
+        there are three, docs/training.md why there is a fourth.
 
     Returns: [batch, steps, out].
     """
-    return CONV_FORMS[form](
-        tf.pad(x, [[0, 0], reach(filters.shape.as_list()[0], dilation, causal), [0, 0]]), filters,
-        dilation)
+    return CONV_FORMS[form](x, filters, dilation,
+                            reach(filters.shape.as_list()[0], dilation, causal))
 
 
 def reach(width, dilation, causal=False):
@@ -114,8 +152,19 @@ def reach(width, dilation, causal=False):
     return [span, 0] if causal else [span // 2, span - span // 2]
 
 
-def _time_to_batch(x, filters, dilation):
-    """The form of tensorflow-wavenet: every dilation-th step becomes a batch row of its own."""
+def _time_to_batch(x, filters, dilation, padding):
+    """The form of tensorflow-wavenet: every dilation-th step becomes a batch row of its own.
+
+    Needs nothing but an undilated convolution. For this and the other forms:
+
+    Args:
+      x: [batch, steps, in].
+      filters: [width, in, out].
+      padding: [before, after], steps of zeros. Nothing else is beyond the ends.
+
+    Returns: [batch, steps + before + after - (width - 1) * dilation, out].
+    """
+    x = _padded(x, padding)
     if dilation == 1:
         return tf.nn.conv1d(x, filters, stride=1, padding='VALID')
     batch, steps, channels = shape_of(x)
@@ -135,22 +184,58 @@ def _time_to_batch(x, filters, dilation):
     return y
 
 
-def _conv2d_nhwc(x, filters, dilation):
-    y = tf.nn.conv2d(x[:, None], filters[None], strides=[1, 1, 1, 1], padding='VALID',
-                     data_format='NHWC', dilations=[1, 1, dilation, 1])
+def _conv2d_nhwc(x, filters, dilation, padding):
+    same = list(padding) == reach(filters.shape.as_list()[0], dilation)  # and then need not be made
+    y = tf.nn.conv2d((x if same else _padded(x, padding))[:, None], filters[None],
+                     strides=[1, 1, 1, 1], padding='SAME' if same else 'VALID', data_format='NHWC',
+                     dilations=[1, 1, dilation, 1])
     return y[:, 0]
 
 
-def _conv2d_nchw(x, filters, dilation):
-    y = tf.nn.conv2d(tf.transpose(x, [0, 2, 1])[:, :, None], filters[None], strides=[1, 1, 1, 1],
-                     padding='VALID', data_format='NCHW', dilations=[1, 1, 1, dilation])
+def _conv2d_nchw(x, filters, dilation, padding):
+    x = tf.transpose(_padded(x, padding), [0, 2, 1])
+    y = tf.nn.conv2d(x[:, :, None], filters[None], strides=[1, 1, 1, 1], padding='VALID',
+                     data_format='NCHW', dilations=[1, 1, 1, dilation])
     return tf.transpose(y[:, :, 0], [0, 2, 1])
+
+
+def _per_direction(x, filters, dilation, padding):
+    """What is fastest in each direction: no gradient of a convolution is left to its kernels.
+
+    The gradient to x is a convolution again, of dy with the filters mirrored; that to a tap of the
+    filters is one product of matrices, over all steps.
+    """
+    width = filters.shape.as_list()[0]
+    span = (width - 1) * dilation
+
+    @tf.custom_gradient
+    def conv(x, filters):
+        def gradients(dy):
+            with after(dy):
+                mirrored = tf.transpose(tf.reverse(filters, [0]), [0, 2, 1])
+                padded, steps = _padded(x, padding), shape_of(dy)[1]
+                taps = [rows(padded[:, tap * dilation:tap * dilation + steps])
+                        for tap in range(width)]
+            dx = _conv2d_nhwc(dy, mirrored, dilation, [span - side for side in padding])
+            return dx, tf.stack([tf.matmul(tap, rows(dy), transpose_a=True) for tap in taps])
+        return _conv2d_nhwc(x, filters, dilation, padding), gradients
+    return conv(x, filters)
+
+
+def _padded(x, padding):
+    return tf.pad(x, [[0, 0], padding, [0, 0]]) if any(padding) else x
+
+
+def rows(x):
+    """x [..., c] as a matrix of rows of c."""
+    return tf.reshape(x, [-1, static_channels(x)])
 
 
 CONV_FORMS = {
     'time_to_batch': _time_to_batch,
     'conv2d_nhwc': _conv2d_nhwc,
     'conv2d_nchw': _conv2d_nchw,
+    'per_direction': _per_direction,
 }
 
 
@@ -277,7 +362,16 @@ def transposed_reach(width, stride):
     return [(width - 1 - pad) // stride, (stride - 1 + pad) // stride]
 
 
-# --- Shapes ---------------------------------------------------------------------------------------
+# --- Shapes, and the order of things --------------------------------------------------------------
+
+def after(x):
+    """What is built within is computed after x.
+
+    Else whatever does not depend on x is computed as soon as it can be, and lies in memory until it
+    is wanted: in a gradient, all that depends on the forward pass alone.
+    """
+    return tf.control_dependencies([x])
+
 
 def shape_of(x):
     """The sizes of x: numbers where the graph knows them, scalar tensors where it does not."""

@@ -1,10 +1,12 @@
-"""Towers: one copy of the model a device, shared variables, averaged gradients."""
+"""How a step is computed: on which devices, in towers and parts, what XLA compiles of it."""
 import os
 
 import tensorflow.compat.v1 as tf
 
 import glow
 from params import UserError
+
+PACK = 2 ** 22  # elements of gradients added at a time: 16 MB, while later ones are computed
 
 
 def tower_devices(count):
@@ -21,8 +23,34 @@ def tower_devices(count):
     return ['/device:%s:%d' % ('GPU' if gpus else 'CPU', i) for i in range(count)]
 
 
-def session_config(count=1):
-    """The tf.ConfigProto with which `tower_devices(count)` exist.
+XLA = {
+    'off': 'nothing',
+    'gates': 'the activations of the coupling networks and their gradients',
+    'clusters': 'whatever it can of a training step',
+}
+
+
+def compute(hp, precision='float32', reversible=False, xla=None):
+    """The glow.Compute asked for; with `xla` None what is fastest here: docs/training.md tells why.
+
+    Raises UserError if this TensorFlow cannot compute so.
+    """
+    old, gpus = tf.__version__.startswith('1.'), tf.config.experimental.list_physical_devices('GPU')
+    if precision != 'float32' and old:
+        raise UserError('--precision=%s takes TensorFlow 2, and this is %s; take float32'
+                        % (precision, tf.__version__))
+    if xla == 'gates' and old:
+        raise UserError('--xla=gates takes TensorFlow 2, and this is %s; take off' % tf.__version__)
+    if xla is None and (old or gpus):
+        xla = 'off'
+    elif xla is None:
+        small = hp.residual_channels <= 64 and precision == 'float32'
+        xla = 'clusters' if small else 'gates'
+    return glow.Compute(precision, reversible, xla)
+
+
+def session_config(count=1, xla='off'):
+    """The tf.ConfigProto with which `tower_devices(count)` exist, and XLA compiles what it says.
 
     Without a GPU the graph optimizer is off: for preset `small` it takes 4 to 7 seconds at every
     new kind of session.run, against 1.5, and makes a step no faster (measured on two cores).
@@ -31,35 +59,85 @@ def session_config(count=1):
     config.gpu_options.allow_growth = True
     if not tf.config.experimental.list_physical_devices('GPU'):
         config.graph_options.rewrite_options.disable_meta_optimizer = True
+    if xla == 'clusters':
+        config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_1
     return config
 
 
-def loss_and_gradients(clips, hp, devices):
+def loss_and_gradients(clips, hp, devices, compute=glow.Compute()):
     """The mean loss over towers and its gradients, as the whole batch in one tower would give.
 
     Each tower works on an equal share of the batch, on its own device; variables live on the
-    first.
+    first, where the optimizer is: weights go to the others, and gradients come back, once a step.
 
     Args:
-      clips: dataset.Clips of hp.batch_size clips.
-      devices: device names; their number divides the batch.
+      clips: dataset.Clips of a batch that splits into as many towers.
+      devices: device names.
+      compute: a glow.Compute.
 
     Returns: (glow.Loss, [(gradient, variable)]).
     """
-    if hp.batch_size % len(devices):
-        raise UserError('batch_size=%d does not split into %d equal towers; take batch_size=%d'
-                        % (hp.batch_size, len(devices),
-                           -(-hp.batch_size // len(devices)) * len(devices)))
     shares = zip(tf.split(clips.audio, len(devices)), tf.split(clips.mel, len(devices)))
     losses, gradients = [], []
     for i, (device, (audio, mel)) in enumerate(zip(devices, shares)):
         with tf.device(device), tf.name_scope('tower_%d' % i), variables_on(devices[0]):
-            losses.append(glow.loss(audio, mel, hp))
+            losses.append(glow.loss(audio, mel, hp, compute))
             variables = tf.trainable_variables()
             gradients.append(tf.gradients(losses[-1].total, variables))
-    with tf.device(devices[0]), tf.name_scope('average'):
-        loss = glow.Loss(*(_mean(terms) for terms in zip(*losses)))
-        return loss, [(_mean(g), v) for g, v in zip(zip(*gradients), variables)]
+    loss = glow.Loss(*(tf.add_n(terms) / len(devices) for terms in zip(*losses)))
+    return loss, list(zip(mean(gradients, devices), variables))
+
+
+def require_equal_parts(hp, count, what):
+    """Raises UserError, naming `what` they are, if hp.batch_size is not `count` equal parts."""
+    if hp.batch_size % count:
+        raise UserError('batch_size=%d does not split into %d equal %s; take batch_size=%d'
+                        % (hp.batch_size, count, what, -(-hp.batch_size // count) * count))
+
+
+def mean(tensors, devices):
+    """The mean of lists of float32 tensors, one list a device, on the first device.
+
+    They travel and are added in packs of PACK elements, not one by one.
+    """
+    if len(devices) == 1:
+        return tensors[0]
+    packs, filled = [[]], 0
+    for i, tensor in enumerate(tensors[0]):
+        if filled >= PACK:
+            packs, filled = packs + [[]], 0
+        packs[-1].append(i)
+        filled += tensor.shape.num_elements()
+    means = []
+    for pack in packs:
+        packed = []
+        for device, of_device in zip(devices, tensors):
+            with tf.device(device):
+                packed.append(tf.concat([tf.reshape(of_device[i], [-1]) for i in pack], axis=0))
+        with tf.device(devices[0]):
+            shapes = [tensors[0][i].shape for i in pack]
+            parts = tf.split(tf.add_n(packed) / len(devices), [s.num_elements() for s in shapes])
+            means += [tf.reshape(part, s) for part, s in zip(parts, shapes)]
+    return means
+
+
+def accumulated(values, parts):
+    """Means of float32 tensors over `parts` runs of a session, one after the other.
+
+    Returns: (the means, for the last run alone; the operation of each run before it; a function
+    that makes the one to end the last run with, once the means are used). Sums are local variables:
+    no checkpoint keeps them.
+    """
+    if parts == 1:
+        return values, tf.no_op(), tf.no_op
+    sums = [tf.get_variable('sum_%d' % i, value.shape, value.dtype, tf.zeros_initializer(),
+                            trainable=False, use_resource=True,
+                            collections=[tf.GraphKeys.LOCAL_VARIABLES])
+            for i, value in enumerate(values)]
+    means = [(total + value) / parts for total, value in zip(sums, values)]
+    add = tf.group([total.assign_add(value) for total, value in zip(sums, values)])
+    return means, add, lambda: tf.group([total.assign(tf.zeros_like(value))
+                                         for total, value in zip(sums, values)])
 
 
 def variables_on(device):
@@ -70,13 +148,14 @@ def variables_on(device):
     return tf.variable_scope(tf.get_variable_scope(), custom_getter=get)
 
 
+def not_compiled():
+    """A scope of operations that no cluster takes: XLA would compile each of their shapes anew."""
+    return tf.xla.experimental.jit_scope(compile_ops=False)
+
+
 def averages_of(ema):
     """A variable scope in which variables read as their averages under `ema`; None changes nothing."""
     def get(getter, *args, **kwargs):
         variable = getter(*args, **kwargs)
         return variable if ema is None else ema.average(variable)
     return tf.variable_scope(tf.get_variable_scope(), custom_getter=get)
-
-
-def _mean(tensors):
-    return tensors[0] if len(tensors) == 1 else tf.add_n(list(tensors)) / len(tensors)

@@ -41,7 +41,7 @@ MEL_PROFILES = {
 
 CHOICES = {
     'mel_profile': tuple(MEL_PROFILES),
-    'conv_form': ('time_to_batch', 'conv2d_nhwc', 'conv2d_nchw'),
+    'conv_form': ('per_direction', 'time_to_batch', 'conv2d_nhwc', 'conv2d_nchw'),
     'encoder': ('none', 'conv', 'blstm'),
     'upsampling': ('repeat', 'transposed', 'two_transposed'),
     'lr_schedule': ('exponential', 'cosine'),
@@ -70,7 +70,7 @@ class HParams:
     skip_channels: int = 256
     kernel_size: int = 3             # taps; odd unless causal
     causal: bool = False             # convolutions look back only (the paper's are centred)
-    conv_form: str = 'time_to_batch'  # how a dilated convolution is computed: same values, see ops.py
+    conv_form: str = 'per_direction'  # how a dilated convolution is computed: same values, see ops.py
 
     # The condition: mels -> (encoder) -> (upsampling) -> every layer of every coupling network.
     encoder: str = 'conv'            # none | conv | blstm

@@ -12,12 +12,16 @@ import ops
 
 
 class Whole:
-    """Whole utterances, in a batch of several `lengths` (frames) if given."""
+    """Whole utterances, in a batch of several `lengths` (frames) if given.
+
+    activation: ops.gate, or what has its values and another gradient.
+    """
 
     delay = 0
 
-    def __init__(self, hp, lengths=None):
+    def __init__(self, hp, lengths=None, activation=ops.gate):
         self._hp, self._lengths, self._mask = hp, lengths, None
+        self._activation = activation
 
     def masked(self, h):
         """h with zeros beyond the end of each utterance."""
@@ -41,13 +45,14 @@ class Whole:
         """ops.gate of y [batch, steps, c] and a 1x1 convolution of a condition with a row a step or
         frame."""
         hp = self._hp
-        with _after(y):
+        with ops.after(y):  # else the conditions of all layers are at once
             cond = ops.matmul(tf.cast(cond, filters.dtype), filters, bias)
         if hp.upsampling != 'repeat':
-            return ops.gate(y, cond)
+            return self._activation(y, cond)
         batch, steps, channels = ops.shape_of(y)
         y = tf.reshape(y, [batch, steps // hp.groups_per_frame, hp.groups_per_frame, channels])
-        return tf.reshape(ops.gate(y, cond[:, :, None]), [batch, steps, channels // 2])
+        y = self._activation(y, tf.expand_dims(cond, 2))
+        return tf.reshape(y, [batch, steps, channels // 2])
 
     res_skip = staticmethod(ops.res_skip)
 
@@ -92,7 +97,7 @@ class Block:
         h = tf.concat([before, h, tf.zeros([beyond, channels], h.dtype)], axis=0)
         self._keep(h[ready:steps])
         self.delay += ahead
-        y = ops.CONV_FORMS[self._conv_form](h[None], filters, dilation)
+        y = ops.CONV_FORMS[self._conv_form](h[None], filters, dilation, [0, 0])
         return h[behind:behind + ready], tf.squeeze(y, 0)[:ready]
 
     def delayed(self, x, steps):
@@ -109,12 +114,12 @@ class Block:
         steps, per_frame = tf.shape(y)[0], self._hp.groups_per_frame
         start = tf.maximum(self._position - self.delay, 0) - self._first_frame * per_frame
         if self._hp.upsampling != 'repeat':
-            with _after(y):
+            with ops.after(y):
                 return self._loop(_gate, y, ops.matmul(cond[start:start + steps], filters), bias)
         first = start // per_frame
         rows = ops.matmul(cond[first:(start + steps - 1) // per_frame + 1], filters)
         frames = (start + tf.range(steps)) // per_frame - first
-        with _after(y):
+        with ops.after(y):
             return self._loop(_gate, y, rows, bias, frames)
 
     def res_skip(self, y, h, output, bias):
@@ -150,8 +155,3 @@ def _gate(y, rows, bias, frames=None):
     """
     cond = tf.cast(rows, tf.float32) + tf.cast(bias, tf.float32)
     return ops.gate(y, cond if frames is None else tf.gather(cond, frames))
-
-
-def _after(y):
-    """What is built within is computed after y: else the conditions of all layers are at once."""
-    return tf.control_dependencies([y])

@@ -19,6 +19,7 @@ import tensorflow.compat.v1 as tf
 
 import dataset
 import files
+import glow
 import ops
 import parallel
 import params
@@ -30,8 +31,10 @@ def main():
     args = parse_arguments()
     run_dir = os.path.join(args.logdir_root, args.run_name)
     hp = hyperparameters(args, run_dir)
+    compute = parallel.compute(hp, args.precision, args.reversible, args.xla)
     devices = parallel.tower_devices(args.ngpu)
-    check_convolution(hp, devices)
+    config = parallel.session_config(args.ngpu, compute.xla)
+    check_convolution(hp, devices, config)
     train_set = dataset.index(files.read_list(args.filelist), args.wave_dir, args.lc_dir, hp)
     clippable = dataset.long_enough(train_set, hp)
     test_set = []
@@ -43,13 +46,14 @@ def main():
         tf.set_random_seed(args.seed)
         start_step = tf.placeholder(tf.int64, [], 'start_step')
         clips = dataset.training_clips(clippable, args.wave_dir, args.lc_dir, hp, args.seed,
-                                       start_step)
+                                       start_step, args.accumulate)
         heldout = dataset.whole_utterances(test_set, args.wave_dir, args.lc_dir, hp) \
             if test_set else None
-        model = training.build(hp, clips, heldout, devices)
+        model = training.build(hp, clips, heldout, devices, compute, args.accumulate)
         checkpoints = utils.Checkpoints(run_dir, hp.keep_checkpoints)
         print_summary(hp, train_set, clippable, test_set, devices)
-        with tf.Session(graph=graph, config=parallel.session_config(args.ngpu)) as session:
+        print_compute(compute, args.accumulate)
+        with tf.Session(graph=graph, config=config) as session:
             first_step = initialize(session, checkpoints, args, run_dir)
             for directory in (run_dir, checkpoints.best_directory):
                 with files.atomic_open(os.path.join(directory, 'params.json')) as f:
@@ -77,6 +81,17 @@ def parse_arguments():
                         help="this run's directory there (default: %(default)s)")
     parser.add_argument('--ngpu', type=int, default=1,
                         help='towers: GPUs where there are any, else CPU devices')
+    parser.add_argument('--precision', choices=sorted(glow.PRECISIONS), default='float32',
+                        help='what the coupling networks compute in; weights stay float32 (default: '
+                             '%(default)s)')
+    parser.add_argument('--xla', choices=list(parallel.XLA),
+                        help='what XLA compiles: '
+                             + '; '.join('%s: %s' % what for what in parallel.XLA.items())
+                             + ' (default: what is fastest on this device)')
+    parser.add_argument('--reversible', nargs='?', type=files.flag, const=True, default=False,
+                        help='train in the memory of one flow, for a third more work')
+    parser.add_argument('--accumulate', type=int, default=1, metavar='N',
+                        help='compute each step in N parts, one after the other, in the memory of one')
     parser.add_argument('--restore_from', type=path, metavar='RUN_OR_CHECKPOINT',
                         help='start a new run from the weights there (fine-tuning)')
     params.add_arguments(parser)
@@ -87,8 +102,8 @@ def parse_arguments():
     parser.add_argument('--store_metadata', nargs='?', type=files.flag, const=True, default=False,
                         help='store traces for TensorBoard and chrome://tracing')
     args = parser.parse_args()
-    if args.ngpu < 1 or args.max_steps < 1:
-        parser.error('--ngpu and --max_steps are 1 or more')
+    if min(args.ngpu, args.max_steps, args.accumulate) < 1:
+        parser.error('--ngpu, --accumulate and --max_steps are 1 or more')
     if args.test_filelist is None:
         beside = os.path.join(os.path.dirname(args.filelist), 'test.scp')
         same = os.path.abspath(beside) == os.path.abspath(args.filelist)
@@ -115,9 +130,11 @@ def hyperparameters(args, run_dir):
     else:
         hp = params.preset(params.DEFAULT_PRESET)
     hp = params.override(hp, args.hparams)
-    if hp.batch_size % args.ngpu and 'batch_size' not in args.hparams:
-        hp = hp.replace(batch_size=-(-hp.batch_size // args.ngpu) * args.ngpu)
-        print('batch_size=%d, for %d equal towers' % (hp.batch_size, args.ngpu))
+    count, what = args.ngpu * args.accumulate, 'parts' if args.accumulate > 1 else 'towers'
+    if hp.batch_size % count and 'batch_size' not in args.hparams:
+        hp = hp.replace(batch_size=-(-hp.batch_size // count) * count)
+        print('batch_size=%d, for %d equal %s' % (hp.batch_size, count, what))
+    parallel.require_equal_parts(hp, count, what)
     if resumed:
         stored = params.load(run_dir)
         params.require_same(hp, stored, params.MODEL_FIELDS, 'the run in ' + run_dir,
@@ -138,12 +155,12 @@ def hyperparameters(args, run_dir):
     return hp
 
 
-def check_convolution(hp, devices):
+def check_convolution(hp, devices, config):
     """Refuses a convolution form that computes something else on a device: see docs/nhwc.md."""
     def conv(x, filters, dilation, causal):
         return ops.dilated_conv(x, filters, dilation, causal, hp.conv_form)
     for device in devices:
-        fault = ops.impulse_check(conv, device, parallel.session_config(len(devices)),
+        fault = ops.impulse_check(conv, device, config,
                                   [2 ** i for i in range(hp.n_layers)], hp.kernel_size, hp.causal)
         if fault:
             raise UserError('conv_form=%s does not compute a dilated convolution on %s under '
@@ -161,7 +178,7 @@ def make_directory(path):
 
 def initialize(session, checkpoints, args, run_dir):
     """Restores the run's newest checkpoint, or starts one. Returns the steps already done."""
-    session.run(tf.global_variables_initializer())
+    session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
     path = checkpoints.restore(session)
     if path:
         step = session.run(tf.train.get_global_step())
@@ -201,6 +218,13 @@ def print_summary(hp, train_set, clippable, test_set, devices):
         print('      nothing is held out: no measure of how well it generalizes, no best checkpoint')
     print('towers: %s; a step is %d clips of %.2f s' % (', '.join(devices), hp.batch_size,
           hp.clip_frames * hp.hop_length / hp.sample_rate), flush=True)
+
+
+def print_compute(compute, accumulate):
+    print('computed in %s%s%s; XLA compiles %s'
+          % (compute.precision, ', reversibly' if compute.reversible else '',
+             ', in %d parts' % accumulate if accumulate > 1 else '', parallel.XLA[compute.xla]),
+          flush=True)
 
 
 if __name__ == '__main__':

@@ -24,21 +24,23 @@ import vocoder
 from params import UserError
 
 
-# clips, heldout: iterators; step: one training step's fetches; heldout_clip, heldout_loss,
-# heldout_samples: of the next held-out utterance; vocode: see `vocoding`; best: the held-out loss
-# of the best checkpoint and a number for the utterances it was measured on, with placeholders for
-# both and the operation that sets them.
-Model = collections.namedtuple('Model', 'clips step heldout heldout_clip heldout_loss '
+# clips, heldout: iterators; parts: fetches of each part of a training step but the last; step: of
+# the last, which ends it; heldout_clip, heldout_loss, heldout_samples: of the next held-out
+# utterance; vocode: see `vocoding`; best: the held-out loss of the best checkpoint and a number for
+# the utterances it was measured on, with placeholders for both and the operation that sets them.
+Model = collections.namedtuple('Model', 'clips parts step heldout heldout_clip heldout_loss '
                                         'heldout_samples vocode best new_best new_best_set set_best')
 
 
-def build(hp, clips, heldout, devices):
+def build(hp, clips, heldout, devices, compute=glow.Compute(), accumulate=1):
     """The training graph. Averaged weights serve the held-out loss and vocoding.
 
     Args:
-      clips: a dataset of dataset.Clips of hp.batch_size clips.
+      clips: a dataset of dataset.Clips of hp.batch_size / accumulate clips.
       heldout: one of single utterances, or None.
       devices: of the towers, as parallel.tower_devices names them.
+      compute: how the training loss is computed; held-out losses are float32's.
+      accumulate: parts that a step is computed in, one after the other.
     """
     global_step = ops.variable('global_step', [], tf.zeros_initializer(), tf.int64,
                                trainable=False)
@@ -48,13 +50,21 @@ def build(hp, clips, heldout, devices):
                             trainable=False)
     new_best, new_best_set = tf.placeholder(tf.float32, []), tf.placeholder(tf.int64, [])
     iterator, batch = iterate(clips)
-    loss, gradients = parallel.loss_and_gradients(batch, hp, devices)
+    loss, gradients = parallel.loss_and_gradients(batch, hp, devices, compute)
+    gradients, variables = zip(*gradients)
+    with tf.device(devices[0]), tf.variable_scope('accumulated'):
+        means, add, clear = parallel.accumulated(list(loss) + list(gradients), accumulate)
+    loss, gradients = glow.Loss(*means[:len(loss)]), means[len(loss):]
     learning_rate = optimizer.schedule(hp, tf.cast(global_step, tf.float32))
-    train_op, gradient_norm, ema = optimizer.optimize(hp, gradients, learning_rate, global_step)
+    train_op, gradient_norm, ema = optimizer.optimize(hp, zip(gradients, variables), learning_rate,
+                                                      global_step)
+    with tf.control_dependencies([train_op] + means):
+        train_op = clear()
+    part = dict(name=batch.name, start_frame=batch.start_frame, op=add)
     step = dict(loss=loss, learning_rate=learning_rate, gradient_norm=gradient_norm,
                 name=batch.name, start_frame=batch.start_frame, op=train_op)
     held = held_clip = held_loss = held_samples = None
-    with tf.device(devices[0]), parallel.averages_of(ema):
+    with tf.device(devices[0]), parallel.averages_of(ema), parallel.not_compiled():
         if heldout is not None:
             held, held_clip = iterate(heldout)
             held_loss = glow.loss(held_clip.audio, held_clip.mel, hp)
@@ -62,7 +72,7 @@ def build(hp, clips, heldout, devices):
         vocode = vocoding(hp)
     if len(tf.trainable_variables()) != len(gradients):
         raise AssertionError('evaluation has weights of its own')
-    return Model(iterator, step, held, held_clip, held_loss, held_samples, vocode,
+    return Model(iterator, [part] * (accumulate - 1), step, held, held_clip, held_loss, held_samples, vocode,
                  (best.read_value(), best_set.read_value()), new_best, new_best_set,
                  tf.group(best.assign(new_best), best_set.assign(new_best_set)))
 
@@ -141,10 +151,12 @@ class Training:
         if self.args.store_metadata and (step - 10) % self.hp.eval_every == 0:
             options, metadata = tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE), tf.RunMetadata()
         with self.explained('step %d' % (step + 1)):
+            parts = [self.session.run(part) for part in self.model.parts]
             result = self.session.run(self.model.step, options=options, run_metadata=metadata)
         if not np.isfinite(result['loss'].total) or not np.isfinite(result['gradient_norm']):
-            clips = ', '.join('%s from frame %d' % (name.decode(), frame) for name, frame
-                              in zip(result['name'], result['start_frame']))
+            clips = ', '.join('%s from frame %d' % (name.decode(), frame)
+                              for part in parts + [result]
+                              for name, frame in zip(part['name'], part['start_frame']))
             self.diverged(step, 'step %d has a loss of %s and gradients of norm %s; its clips were %s'
                           % (step + 1, result['loss'].total, result['gradient_norm'], clips))
         if metadata:
@@ -178,7 +190,8 @@ class Training:
         try:
             yield
         except tf.errors.ResourceExhaustedError as error:
-            raise UserError('%s ran out of memory (%s); take a smaller batch_size or clip_samples; %s'
+            raise UserError('%s ran out of memory (%s); take --reversible, --accumulate, or '
+                            'a smaller batch_size or clip_samples; %s'
                             % (what, utils.explain(error), self.last_good()))
         except (tf.errors.OpError, OSError) as error:
             raise UserError('%s failed (%s); see that files and disk are as they should be; %s'

@@ -18,9 +18,6 @@ CHUNK_GROUPS = {'CPU': 2048, 'GPU': 65536}
 BATCH_GROUPS = 65536  # of a batch, padding included; a larger one is vocoded one by one
 
 
-PRECISIONS = {'float32': tf.float32, 'bfloat16': tf.bfloat16}
-
-
 def noise(frames, hp, sigma, seed):
     """z [frames * groups_per_frame, n_group] from N(0, sigma^2), float32.
 
@@ -87,12 +84,12 @@ def freeze(hp, weights, precision='float32'):
 
     Args:
       weights: {variable: array}; UserError if they are not those of `hp`.
-      precision: a key of PRECISIONS, of the coupling networks.
+      precision: a key of glow.PRECISIONS, of the coupling networks.
     """
     def values(k):
         with tf.Graph().as_default(), tf.Session(config=parallel.session_config()) as session:
             with ops.frozen(weights), tf.variable_scope('waveglow'):
-                flow = glow.lowered(glow.inverted(glow.flow(k, hp)), PRECISIONS[precision])
+                flow = glow.lowered(glow.inverted(glow.flow(k, hp)), glow.PRECISIONS[precision])
             there = iter(session.run([x for x in tf.nest.flatten(flow) if x is not None]))
             return glow.mapped(lambda _: next(there), flow)
 
@@ -120,7 +117,7 @@ class Vocoder:
         self._weights = {name: value for name, value in weights.items() if '/flow_' not in name}
         self._flows = freeze(hp, weights, precision)
         self._compiles = device == 'CPU' and not tf.__version__.startswith('1.')
-        self._conv_form = 'conv2d_nhwc' if hp.conv_form == 'time_to_batch' else hp.conv_form
+        self._conv_form = 'conv2d_nhwc' if hp.conv_form != 'conv2d_nchw' else hp.conv_form
         self._graph = tf.Graph()
         with self._graph.as_default():
             self._mel = tf.placeholder(tf.float32, [None, None, hp.n_mels], 'mel')

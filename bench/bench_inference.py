@@ -10,6 +10,7 @@ floating-point work of the published definition (of its convolutions, every samp
 saved by merging filters counts as speed. Writes bench/inference.json beside the table.
 """
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -27,7 +28,7 @@ import files  # noqa: E402
 import glow  # noqa: E402
 import parallel  # noqa: E402
 import params  # noqa: E402
-from vocoder import PRECISIONS, Vocoder  # noqa: E402
+from vocoder import Vocoder  # noqa: E402
 
 COLUMNS = ('preset', 'precision', 'chunk_frames', 'seconds', 'real_time_factor',
            'samples_a_second', 'limit_ratio', 'limit_gflops', 'load_seconds', 'first_seconds',
@@ -62,7 +63,7 @@ def write_table(columns, rows, path):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
     parser.add_argument('--preset', nargs='+', default=['seed', 'nvidia', 'small'])
-    parser.add_argument('--precision', nargs='+', choices=sorted(PRECISIONS),
+    parser.add_argument('--precision', nargs='+', choices=sorted(glow.PRECISIONS),
                         default=['float32', 'bfloat16'])
     parser.add_argument('--chunk_frames', nargs='+', type=int, default=[0],
                         help='0 for the default')
@@ -99,7 +100,7 @@ def measure(preset, precision, chunk_frames, seconds, repeats):
         int(round(seconds * hp.sample_rate / hp.hop_length)), hp.n_mels).astype(np.float32)
     next(vocoder.stream([mel]))
     first = time.time()
-    product = Product(PRECISIONS[precision])
+    product = Product(glow.PRECISIONS[precision])
     samples, found = len(mel) * hp.hop_length, []
     for _ in range(repeats):
         began = time.time()
@@ -114,7 +115,7 @@ def measure(preset, precision, chunk_frames, seconds, repeats):
         real_time_factor=spent / samples * hp.sample_rate, samples_a_second=samples / spent,
         limit_ratio=ratio, limit_gflops=1e-9 / float(np.median([each for _, each in found])),
         load_seconds=loaded - started, first_seconds=first - loaded,
-        peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+        peak_mb=peak_mb())
 
 
 def random_weights(hp):
@@ -144,6 +145,14 @@ def flops(hp):
         total += (channels ** 2 + channels // 2 * units + hp.n_layers * layer - units ** 2
                   + skips * channels)
     return 2 * total
+
+
+def peak_mb():
+    """The most memory that this process has held, in MB."""
+    with contextlib.suppress(OSError), open('/proc/self/status') as f:
+        return int(next(line for line in f if line.startswith('VmHWM:')).split()[1]) * 1.024e-3
+    # elsewhere what its parent held when it was started counts too
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1.024e-3
 
 
 class Product:

@@ -1,18 +1,21 @@
 """How long a training step takes, against the machine's own matrix products, and how much memory.
 
     python bench/bench_training.py                                # presets small and seed
-    python bench/bench_training.py --preset seed --hparams conv_form=conv2d_nhwc --profile
+    python bench/bench_training.py --preset seed --reversible false true --hparams '' n_flows=24
+    python bench/bench_training.py --preset small --xla off --hparams conv_form=time_to_batch --profile
 
 Clips are noise and weights are as at the start: speed does not depend on them. Every row is a
 process of its own, whose figures are medians over --repeats; in each repeat a step and a product of
-large matrices are timed side by side. `limit` is the time that such products would take for three
-times the floating-point work of the forward pass. Writes bench/training.json beside the table.
+large matrices, in the same precision, are timed side by side. `limit` is the time that such products
+would take for three times the floating-point work of the forward pass. activations_mb is what the
+peak of memory rises by over that of a process whose clips have a single frame: what is kept for the
+gradients, and not weights, their averages or Adam's. Writes bench/training.json beside the table.
 """
 import argparse
 import collections
+import itertools
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -24,22 +27,25 @@ import numpy as np  # noqa: E402
 import tensorflow.compat.v1 as tf  # noqa: E402
 
 import dataset  # noqa: E402
+import files  # noqa: E402
+import glow  # noqa: E402
 import parallel  # noqa: E402
 import params  # noqa: E402
 import training  # noqa: E402
-from bench_inference import Product, flops, write_table  # noqa: E402
+from bench_inference import Product, flops, peak_mb, write_table  # noqa: E402
 
-COLUMNS = ('preset', 'hparams', 'step_seconds', 'audio_seconds_a_second', 'limit_ratio',
-           'limit_gflops', 'first_step_seconds', 'peak_mb')
+COLUMNS = ('preset', 'hparams', 'precision', 'xla', 'reversible', 'step_seconds', 'audio_seconds_a_second', 'limit_ratio',
+           'limit_gflops', 'first_step_seconds', 'peak_mb', 'activations_mb')
 
 
 def main():
     args = parse_arguments()
     if args.row:
-        print(json.dumps(measure(args.preset[0], args.hparams[0], args.repeats, args.profile)))
+        print(json.dumps(measure(args.preset[0], args.hparams[0], args.precision[0], args.xla[0],
+                                 args.reversible[0], args.repeats, args.profile)))
         return 0
-    write_table(COLUMNS, (row(preset, hparams, args) for preset in args.preset
-                          for hparams in args.hparams), args.json)
+    write_table(COLUMNS, (row(*kind, args) for kind in itertools.product(
+        args.preset, args.hparams, args.precision, args.xla, args.reversible)), args.json)
     return 0
 
 
@@ -47,6 +53,11 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
     parser.add_argument('--preset', nargs='+', default=['small', 'seed'])
     parser.add_argument('--hparams', nargs='+', default=[''], help='one row for each')
+    parser.add_argument('--precision', nargs='+', choices=sorted(glow.PRECISIONS),
+                        default=['float32', 'bfloat16'])
+    parser.add_argument('--xla', nargs='+', choices=['default'] + list(parallel.XLA),
+                        default=['default'])
+    parser.add_argument('--reversible', nargs='+', type=files.flag, default=[False])
     parser.add_argument('--repeats', type=int, default=7)
     parser.add_argument('--json', default=os.path.join(ROOT, 'bench', 'training.json'))
     parser.add_argument('--profile', action='store_true', help='kinds of operations, by their time')
@@ -54,33 +65,42 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def row(preset, hparams, args):
-    """`measure` in a process of its own, for the sake of its peak of memory."""
-    done = subprocess.run(
-        [sys.executable, os.path.abspath(__file__), '--row', '--preset', preset, '--hparams',
-         hparams, '--repeats', str(args.repeats)] + ['--profile'] * args.profile,
-        stdout=subprocess.PIPE, universal_newlines=True, check=True)
-    lines = done.stdout.splitlines()
-    for line in lines[:-1]:
-        print(line)
-    return json.loads(lines[-1])
+def row(preset, hparams, precision, xla, reversible, args):
+    """`measure` in a process of its own, for the sake of its peak of memory, and a second one."""
+    def measured(hparams, repeats, *more):
+        done = subprocess.run(
+            [sys.executable, os.path.abspath(__file__), '--row', '--preset', preset, '--hparams',
+             hparams, '--precision', precision, '--xla', xla, '--reversible', str(reversible),
+             '--repeats', str(repeats)] + list(more),
+            stdout=subprocess.PIPE, universal_newlines=True, check=True)
+        lines = done.stdout.splitlines()
+        for line in lines[:-1]:
+            print(line)
+        return json.loads(lines[-1])
+
+    found = measured(hparams, args.repeats, *['--profile'] * args.profile)
+    frame = params.override(params.preset(preset), hparams).hop_length
+    least = measured(','.join(filter(None, [hparams, 'clip_samples=%d,batch_size=1' % frame])), 1)
+    return dict(found, activations_mb=found['peak_mb'] - least['peak_mb'])
 
 
-def measure(preset, hparams, repeats, profile):
-    """One row of the table."""
+def measure(preset, hparams, precision, xla, reversible, repeats, profile):
+    """One row of the table, but for activations_mb."""
     hp = params.override(params.preset(preset), hparams)
+    compute = parallel.compute(hp, precision, reversible, None if xla == 'default' else xla)
     began = time.time()
     with tf.Graph().as_default() as graph:
         tf.set_random_seed(0)
-        model = training.build(hp, noise(hp), None, parallel.tower_devices(1))
-        session = tf.Session(graph=graph, config=parallel.session_config())
+        model = training.build(hp, noise(hp), None, parallel.tower_devices(1), compute)
+        session = tf.Session(graph=graph, config=parallel.session_config(1, compute.xla))
         session.run(tf.global_variables_initializer())
         session.run(model.clips.initializer)
         graph.finalize()
     session.run(model.step)
+    session.run(model.step)  # what XLA compiles lazily
     first = time.time() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    product, found = Product(tf.float32), []
+    peak = peak_mb()
+    product, found = Product(glow.PRECISIONS[precision]), []
     for _ in range(repeats):
         started = time.time()
         session.run(model.step)
@@ -92,7 +112,8 @@ def measure(preset, hparams, repeats, profile):
     samples = hp.batch_size * hp.clip_frames * hp.hop_length
     work = 3 * flops(hp) * samples / hp.n_group
     return dict(
-        preset=preset, hparams=hparams, step_seconds=spent,
+        preset=preset, hparams=hparams, precision=precision, xla=compute.xla, reversible=reversible,
+        step_seconds=spent,
         audio_seconds_a_second=samples / hp.sample_rate / spent,
         limit_ratio=float(np.median([spent / (work * each) for spent, each in found])),
         limit_gflops=1e-9 / float(np.median([each for _, each in found])),

@@ -39,7 +39,7 @@ def numpy_gradients(x, filters, dilation, causal, dy):
 
 def forms_that_run():
     """On TensorFlow 1.15 a CPU has no NCHW convolution and no dilated gradient: asserted below."""
-    return ['time_to_batch'] if TF1 else sorted(ops.CONV_FORMS)
+    return ['per_direction', 'time_to_batch'] if TF1 else sorted(ops.CONV_FORMS)
 
 
 @pytest.mark.parametrize('form', forms_that_run())

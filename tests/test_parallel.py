@@ -25,7 +25,10 @@ def gradients_of(towers, hp=TINY):
         return values, placed, {v.device for _, v in gradients}
 
 
-def test_two_towers_give_the_gradients_of_one():
+@pytest.mark.parametrize('pack', [1, 500, parallel.PACK])
+def test_two_towers_give_the_gradients_of_one(monkeypatch, pack):
+    """Packed one variable at a time, some at a time, and all in one."""
+    monkeypatch.setattr(parallel, 'PACK', pack)
     one, placed_one, _ = gradients_of(1)
     two, placed_two, variables = gradients_of(2)
     assert len(placed_one) == 1 and len(placed_two) == 2 and len(variables) == 1
@@ -36,8 +39,8 @@ def test_two_towers_give_the_gradients_of_one():
 
 
 def test_a_batch_that_does_not_split_is_refused():
-    with tf.Graph().as_default(), pytest.raises(UserError, match='batch_size=6'):
-        parallel.loss_and_gradients(None, TINY, ['/device:CPU:%d' % i for i in range(3)])
+    with pytest.raises(UserError, match='3 equal towers; take batch_size=6'):
+        parallel.require_equal_parts(TINY, 3, 'towers')
 
 
 def test_averages_are_read_where_asked_for():

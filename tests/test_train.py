@@ -142,14 +142,31 @@ def test_sigterm_saves_and_the_same_command_continues_to_the_same_bits(data, tmp
     assert_same_bits(weights(tmp_path / 'whole' / 'run'), weights(tmp_path / 'cut' / 'run'))
 
 
-def test_two_towers_train_like_one(monkeypatch, data, tmp_path):
-    # a large epsilon: Adam would blow the rounding of a gradient near zero up to a whole step
-    for towers in (1, 2):
-        run(monkeypatch, data, tmp_path / str(towers), '--max_steps=5', '--ngpu=%d' % towers,
-            '--hparams=adam_epsilon=0.1')
-    one, two = (weights(tmp_path / str(n) / 'run') for n in (1, 2))
-    for name in one:
-        np.testing.assert_allclose(one[name], two[name], atol=2e-5, err_msg=name)
+def test_towers_parts_and_reversible_flows_train_like_the_whole_batch(monkeypatch, data, tmp_path):
+    found = []
+    for i, more in enumerate(([], ['--ngpu=2'], ['--accumulate=2'],
+                              ['--ngpu=2', '--accumulate=2', '--reversible'])):
+        # a large epsilon: Adam would blow the rounding of a gradient near zero up to a whole step
+        run(monkeypatch, data, tmp_path / str(i), '--max_steps=5', '--xla=off',
+            '--hparams=adam_epsilon=0.1,batch_size=4', *more)
+        found.append(weights(tmp_path / str(i) / 'run'))
+    for other in found[1:]:
+        assert sorted(other) == sorted(found[0])
+        for name in other:
+            np.testing.assert_allclose(found[0][name], other[name], atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize('more', [['--xla=off', '--reversible', '--accumulate=2', '--ngpu=2']] + (
+    [] if tf.__version__.startswith('1.') else [
+        ['--precision=bfloat16', '--xla=gates'], ['--xla=clusters', '--reversible'],
+        ['--xla=clusters', '--accumulate=2']]))
+def test_each_way_of_computing_continues_to_the_same_bits(data, tmp_path, more):
+    more = more + ['--hparams=batch_size=4']
+    for name, steps in (('whole', 8), ('cut', 3), ('cut', 8)):
+        done = script('train.py', *command(data, tmp_path / name, '--max_steps=%d' % steps, *more))
+        assert done.returncode == 0, done.stderr
+    assert 'from step 3' in done.stdout
+    assert_same_bits(weights(tmp_path / 'whole' / 'run'), weights(tmp_path / 'cut' / 'run'))
 
 
 def test_the_seeds_command_line(data, tmp_path):
@@ -292,7 +309,8 @@ def started(data, tmp_path_factory):
     (['--preset=seed'], ['sample_rate', '--run_name']),
     (['--filelist=nowhere.scp'], ['nowhere.scp']),
     (['--wave_dir=nowhere'], ['nowhere']),
-    (['--ngpu=3', '--hparams=batch_size=2'], ['batch_size=3']),
+    (['--ngpu=3', '--hparams=batch_size=2'], ['3 equal towers', 'batch_size=3']),
+    (['--ngpu=2', '--accumulate=2', '--hparams=batch_size=2'], ['4 equal parts', 'batch_size=4']),
     (['--hparams=clip_samples=1000000'], ['no utterance', 'clip_samples=']),
     (['--preset=smal'], ["'small'"]),
 ])
@@ -326,8 +344,8 @@ def test_errors_are_one_sentence_and_a_status(data, tmp_path):
 def test_a_convolution_that_this_device_lacks_is_refused(monkeypatch, data, tmp_path):
     """TensorFlow 1.15 has no NCHW convolution on a CPU; elsewhere an impostor stands in."""
     if not tf.__version__.startswith('1.'):
-        forms = dict(train.ops.CONV_FORMS, conv2d_nchw=lambda x, f, dilation:
-                     train.ops.CONV_FORMS['time_to_batch'](x, f, 1)[:, :-2 * (dilation - 1)])
+        forms = dict(train.ops.CONV_FORMS, conv2d_nchw=lambda x, f, dilation,
+                     padding: train.ops.CONV_FORMS['time_to_batch'](x, f, 1, [1, 1]))
         monkeypatch.setattr(train.ops, 'CONV_FORMS', forms)
     with pytest.raises(UserError, match='conv_form=time_to_batch') as error:
         run(monkeypatch, data, tmp_path, '--hparams=conv_form=conv2d_nchw')

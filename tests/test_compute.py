@@ -1,0 +1,130 @@
+"""The ways to compute a step: each gives the gradients that the plain one gives."""
+import os
+import sys
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from conftest import ROOT
+from graphs import CONDITIONS, TINY, randomize, session, speechlike
+
+import glow
+import ops
+import parallel
+from params import UserError
+
+sys.path.append(os.path.join(ROOT, 'bench'))
+
+TF1 = tf.__version__.startswith('1.')
+XLA = ['off'] if TF1 else sorted(parallel.XLA)
+
+
+def losses_and_gradients(hp, computes, scale=0.1):
+    """[[loss, gradient, ...]] of the same weights, audio and mel, computed in each of the ways."""
+    rng = np.random.RandomState(0)
+    audio = speechlike(rng, hp.batch_size, hp.clip_frames * hp.hop_length).astype(np.float32)
+    mel = (hp.mel_mean + hp.mel_std * rng.randn(hp.batch_size, hp.clip_frames, hp.n_mels))
+    found = []
+    for compute in computes:
+        with tf.Graph().as_default(), tf.Session(
+                config=parallel.session_config(1, compute.xla)) as sess:
+            tf.set_random_seed(1)
+            loss = glow.loss(tf.constant(audio), tf.constant(mel.astype(np.float32)), hp, compute)
+            gradients = tf.gradients(loss.total, tf.trainable_variables())
+            randomize(sess, np.random.RandomState(1), scale)
+            found.append(sess.run([loss.total] + gradients))
+    return found
+
+
+def distance(a, b):
+    """The largest distance between two gradients of a variable, relative to its norm."""
+    return max(np.linalg.norm(x - y) / np.linalg.norm(x) for x, y in zip(a, b))
+
+
+@pytest.mark.parametrize('condition', sorted(CONDITIONS))
+def test_reversible_gradients_are_the_gradients(condition):
+    hp = TINY.replace(**CONDITIONS[condition])
+    plain, reversible = losses_and_gradients(
+        hp, [glow.Compute(), glow.Compute(reversible=True)])
+    assert plain[0] == reversible[0]
+    assert distance(plain[1:], reversible[1:]) < 1e-4
+
+
+@pytest.mark.parametrize('xla', XLA)
+@pytest.mark.parametrize('reversible', [False, True])
+def test_what_xla_compiles_has_the_same_gradients(xla, reversible):
+    plain, compiled = losses_and_gradients(
+        TINY, [glow.Compute(), glow.Compute(xla=xla, reversible=reversible)])
+    assert abs(plain[0] - compiled[0]) < 1e-5 * abs(plain[0])
+    assert distance(plain[1:], compiled[1:]) < 1e-4
+
+
+@pytest.mark.parametrize('reversible', [False, True])
+def test_bfloat16_gradients_point_the_same_way(reversible):
+    """8 bits of mantissa: losses within 1%, gradients within 5% in all. 1.15 has none on a CPU."""
+    if TF1:
+        with pytest.raises(UserError, match='takes TensorFlow 2'):
+            parallel.compute(TINY, 'bfloat16', reversible)
+        return
+    plain, low = losses_and_gradients(
+        TINY, [glow.Compute(), glow.Compute('bfloat16', reversible, 'gates')])
+    assert 0 < abs(plain[0] - low[0]) < 0.01 * abs(plain[0])
+    a, b = (np.concatenate([g.ravel() for g in found[1:]]) for found in (plain, low))
+    assert a.dtype == b.dtype == np.float32
+    assert np.linalg.norm(a - b) < 0.05 * np.linalg.norm(a)
+
+
+@pytest.mark.parametrize('compiled', [False] if TF1 else [False, True])
+@pytest.mark.parametrize('rows', [1, 5])
+def test_the_gates_gradient(compiled, rows):
+    """Against TensorFlow's own, with one row of the condition for all of y and one for each."""
+    rng = np.random.RandomState(0)
+    y, cond, dz = rng.randn(2, 3, 5, 8), rng.randn(2, 3, rows, 8), rng.randn(2, 3, 5, 4)
+    with session() as sess:
+        y, cond = tf.constant(y), tf.constant(cond)
+        results = [[gate(y, cond)] + tf.gradients(gate(y, cond), [y, cond], dz)
+                   for gate in (ops.gate, ops.trainable_gate(compiled))]
+        for a, b in zip(*sess.run(results)):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9)
+
+
+def test_memory_is_that_of_one_flow():
+    """What the peak of memory rises by over clips of one frame, in processes of their own."""
+    import argparse
+
+    import bench_training
+    args = argparse.Namespace(repeats=1, profile=False)
+    plain, reversible = (
+        bench_training.row('small', 'n_layers=4,clip_samples=20480', 'float32', 'off', flag, args)
+        for flag in (False, True))
+    assert plain['activations_mb'] > 200
+    assert reversible['activations_mb'] < plain['activations_mb'] / 3
+
+
+def test_defaults_and_refusals():
+    assert parallel.compute(TINY).precision == 'float32'
+    if TF1:
+        assert parallel.compute(TINY).xla == 'off'
+        with pytest.raises(UserError, match='takes TensorFlow 2'):
+            parallel.compute(TINY, xla='gates')
+    else:
+        assert parallel.compute(TINY).xla == 'clusters'
+        assert parallel.compute(TINY, 'bfloat16').xla == 'gates'
+        assert parallel.compute(TINY.replace(residual_channels=256)).xla == 'gates'
+    assert parallel.compute(TINY, xla='off').xla == 'off'
+
+
+def test_parts_of_a_step_add_up_and_leave_nothing():
+    """Means over three runs, twice: the second three are not mixed with the first."""
+    with session() as sess:
+        value = tf.placeholder(tf.float32, [2])
+        means, add, clear = parallel.accumulated([value * 1.0], 3)
+        with tf.control_dependencies(means):
+            end = clear()
+        sess.run(tf.local_variables_initializer())
+        for offset in (0, 10):
+            for part in (1, 2):
+                sess.run(add, {value: [offset + part, 0]})
+            found = sess.run([means, end], {value: [offset + 6, 3]})[0]
+            np.testing.assert_allclose(found, [[offset + 3, 1]])
+    assert not tf.global_variables()
