@@ -71,8 +71,8 @@ def training_clips(utterances, wave_dir, lc_dir, hp, seed, first_step=0, parts=1
     """A tf.data.Dataset of Clips, `parts` elements a training step, from `first_step` on, no end.
 
     An utterance is drawn in proportion to its length, then a clip of it at a uniformly random
-    frame. Elements, of batch = hp.batch_size / parts: audio [batch, clip_frames * hop_length] in -1..1, mel [batch, clip_frames,
-    n_mels], name and start_frame [batch].
+    frame. Elements, of batch = hp.batch_size / parts: audio [batch, clip_frames * hop_length] in
+    -1..1, mel [batch, clip_frames, n_mels], name and start_frame [batch].
 
     Args:
       utterances: as `long_enough` leaves them.

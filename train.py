@@ -20,6 +20,7 @@ import tensorflow.compat.v1 as tf
 import dataset
 import files
 import glow
+import impulse
 import ops
 import parallel
 import params
@@ -82,8 +83,8 @@ def parse_arguments():
     parser.add_argument('--ngpu', type=int, default=1,
                         help='towers: GPUs where there are any, else CPU devices')
     parser.add_argument('--precision', choices=sorted(glow.PRECISIONS), default='float32',
-                        help='what the coupling networks compute in; weights stay float32 (default: '
-                             '%(default)s)')
+                        help='what the coupling networks compute in; weights stay float32 '
+                             '(default: %(default)s)')
     parser.add_argument('--xla', choices=list(parallel.XLA),
                         help='what XLA compiles: '
                              + '; '.join('%s: %s' % what for what in parallel.XLA.items())
@@ -91,7 +92,7 @@ def parse_arguments():
     parser.add_argument('--reversible', nargs='?', type=files.flag, const=True, default=False,
                         help='train in the memory of one flow, for a third more work')
     parser.add_argument('--accumulate', type=int, default=1, metavar='N',
-                        help='compute each step in N parts, one after the other, in the memory of one')
+                        help='compute each step in N parts, in turn, in the memory of one')
     parser.add_argument('--restore_from', type=path, metavar='RUN_OR_CHECKPOINT',
                         help='start a new run from the weights there (fine-tuning)')
     params.add_arguments(parser)
@@ -160,8 +161,8 @@ def check_convolution(hp, devices, config):
     def conv(x, filters, dilation, causal):
         return ops.dilated_conv(x, filters, dilation, causal, hp.conv_form)
     for device in devices:
-        fault = ops.impulse_check(conv, device, config,
-                                  [2 ** i for i in range(hp.n_layers)], hp.kernel_size, hp.causal)
+        fault = impulse.check(conv, device, config,
+                              [2 ** i for i in range(hp.n_layers)], hp.kernel_size, hp.causal)
         if fault:
             raise UserError('conv_form=%s does not compute a dilated convolution on %s under '
                             'TensorFlow %s: %s; take --hparams conv_form=time_to_batch'

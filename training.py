@@ -72,9 +72,9 @@ def build(hp, clips, heldout, devices, compute=glow.Compute(), accumulate=1):
         vocode = vocoding(hp)
     if len(tf.trainable_variables()) != len(gradients):
         raise AssertionError('evaluation has weights of its own')
-    return Model(iterator, [part] * (accumulate - 1), step, held, held_clip, held_loss, held_samples, vocode,
-                 (best.read_value(), best_set.read_value()), new_best, new_best_set,
-                 tf.group(best.assign(new_best), best_set.assign(new_best_set)))
+    return Model(iterator, [part] * (accumulate - 1), step, held, held_clip, held_loss,
+                 held_samples, vocode, (best.read_value(), best_set.read_value()), new_best,
+                 new_best_set, tf.group(best.assign(new_best), best_set.assign(new_best_set)))
 
 
 def vocoding(hp):

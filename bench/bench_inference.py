@@ -10,24 +10,22 @@ floating-point work of the published definition (of its convolutions, every samp
 saved by merging filters counts as speed. Writes bench/inference.json beside the table.
 """
 import argparse
-import contextlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
+sys.path[:0] = [ROOT, os.path.join(ROOT, 'bench')]
 import utils  # noqa: E402  first: it quiets TensorFlow
 import numpy as np  # noqa: E402
 import tensorflow.compat.v1 as tf  # noqa: E402
 
-import files  # noqa: E402
 import glow  # noqa: E402
 import parallel  # noqa: E402
 import params  # noqa: E402
+from table import peak_mb, write_table  # noqa: E402
 from vocoder import Vocoder  # noqa: E402
 
 COLUMNS = ('preset', 'precision', 'chunk_frames', 'seconds', 'real_time_factor',
@@ -47,17 +45,6 @@ def main():
         for precision in args.precision for chunk in args.chunk_frames
         for seconds in args.seconds), args.json)
     return 0
-
-
-def write_table(columns, rows, path):
-    """Prints rows {column: value} as they come, and writes them all to `path`."""
-    print('  '.join(columns))
-    done = []
-    for row in rows:
-        done.append(row)
-        print('  '.join(shown(row[name]).rjust(len(name)) for name in columns), flush=True)
-    with files.atomic_open(path) as f:
-        json.dump(done, f, indent=1)
 
 
 def parse_arguments():
@@ -81,11 +68,6 @@ def row(preset, precision, chunk_frames, seconds, repeats):
          precision, '--chunk_frames', str(chunk_frames), '--seconds', str(seconds), '--repeats',
          str(repeats)], stdout=subprocess.PIPE, universal_newlines=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def shown(value):
-    return value if isinstance(value, str) else '%d' % value if value == int(value) or value > 1e3 \
-        else '%.3f' % value
 
 
 def measure(preset, precision, chunk_frames, seconds, repeats):
@@ -145,14 +127,6 @@ def flops(hp):
         total += (channels ** 2 + channels // 2 * units + hp.n_layers * layer - units ** 2
                   + skips * channels)
     return 2 * total
-
-
-def peak_mb():
-    """The most memory that this process has held, in MB."""
-    with contextlib.suppress(OSError), open('/proc/self/status') as f:
-        return int(next(line for line in f if line.startswith('VmHWM:')).split()[1]) * 1.024e-3
-    # elsewhere what its parent held when it was started counts too
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1.024e-3
 
 
 class Product:

@@ -2,14 +2,14 @@
 
     python bench/bench_training.py                                # presets small and seed
     python bench/bench_training.py --preset seed --reversible false true --hparams '' n_flows=24
-    python bench/bench_training.py --preset small --xla off --hparams conv_form=time_to_batch --profile
+    python bench/bench_training.py --preset small --xla off clusters --precision float32 --profile
 
 Clips are noise and weights are as at the start: speed does not depend on them. Every row is a
 process of its own, whose figures are medians over --repeats; in each repeat a step and a product of
 large matrices, in the same precision, are timed side by side. `limit` is the time that such products
 would take for three times the floating-point work of the forward pass. activations_mb is what the
-peak of memory rises by over that of a process whose clips have a single frame: what is kept for the
-gradients, and not weights, their averages or Adam's. Writes bench/training.json beside the table.
+steps' peak of memory (step_mb) lies above that of a process with one clip of a single frame: what is
+kept for the gradients, and not weights, their averages or Adam's. peak_mb is of the whole process. Writes bench/training.json beside the table.
 """
 import argparse
 import collections
@@ -32,10 +32,12 @@ import glow  # noqa: E402
 import parallel  # noqa: E402
 import params  # noqa: E402
 import training  # noqa: E402
-from bench_inference import Product, flops, peak_mb, write_table  # noqa: E402
+from bench_inference import Product, flops  # noqa: E402
+from table import forget_peak, peak_mb, write_table  # noqa: E402
 
-COLUMNS = ('preset', 'hparams', 'precision', 'xla', 'reversible', 'step_seconds', 'audio_seconds_a_second', 'limit_ratio',
-           'limit_gflops', 'first_step_seconds', 'peak_mb', 'activations_mb')
+COLUMNS = ('preset', 'hparams', 'precision', 'xla', 'reversible', 'step_seconds',
+           'audio_seconds_a_second', 'limit_ratio', 'limit_gflops', 'first_step_seconds',
+           'peak_mb', 'activations_mb')
 
 
 def main():
@@ -81,7 +83,7 @@ def row(preset, hparams, precision, xla, reversible, args):
     found = measured(hparams, args.repeats, *['--profile'] * args.profile)
     frame = params.override(params.preset(preset), hparams).hop_length
     least = measured(','.join(filter(None, [hparams, 'clip_samples=%d,batch_size=1' % frame])), 1)
-    return dict(found, activations_mb=found['peak_mb'] - least['peak_mb'])
+    return dict(found, activations_mb=found['step_mb'] - least['step_mb'])
 
 
 def measure(preset, hparams, precision, xla, reversible, repeats, profile):
@@ -96,10 +98,12 @@ def measure(preset, hparams, precision, xla, reversible, repeats, profile):
         session.run(tf.global_variables_initializer())
         session.run(model.clips.initializer)
         graph.finalize()
+    start_mb = peak_mb()
+    forget_peak()
     session.run(model.step)
-    session.run(model.step)  # what XLA compiles lazily
     first = time.time() - began
-    peak = peak_mb()
+    session.run(model.step)
+    step_mb = peak_mb()
     product, found = Product(glow.PRECISIONS[precision]), []
     for _ in range(repeats):
         started = time.time()
@@ -117,7 +121,7 @@ def measure(preset, hparams, precision, xla, reversible, repeats, profile):
         audio_seconds_a_second=samples / hp.sample_rate / spent,
         limit_ratio=float(np.median([spent / (work * each) for spent, each in found])),
         limit_gflops=1e-9 / float(np.median([each for _, each in found])),
-        first_step_seconds=first, peak_mb=peak)
+        first_step_seconds=first, peak_mb=max(start_mb, step_mb), step_mb=step_mb)
 
 
 def noise(hp):

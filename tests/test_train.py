@@ -32,7 +32,8 @@ def data(tmp_path_factory):
 
 
 def command(data, root, *more):
-    return data + ['--logdir_root=%s' % root, '--run_name=run'] + list(more)
+    # nothing compiled, for the time it takes, but where a test asks for it
+    return data + ['--logdir_root=%s' % root, '--run_name=run', '--xla=off'] + list(more)
 
 
 def run(monkeypatch, data, root, *more):
@@ -147,7 +148,7 @@ def test_towers_parts_and_reversible_flows_train_like_the_whole_batch(monkeypatc
     for i, more in enumerate(([], ['--ngpu=2'], ['--accumulate=2'],
                               ['--ngpu=2', '--accumulate=2', '--reversible'])):
         # a large epsilon: Adam would blow the rounding of a gradient near zero up to a whole step
-        run(monkeypatch, data, tmp_path / str(i), '--max_steps=5', '--xla=off',
+        run(monkeypatch, data, tmp_path / str(i), '--max_steps=5',
             '--hparams=adam_epsilon=0.1,batch_size=4', *more)
         found.append(weights(tmp_path / str(i) / 'run'))
     for other in found[1:]:

@@ -1,0 +1,58 @@
+"""Does a device compute a dilated convolution as it should? An impulse tells."""
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+
+def check(conv, device, config=None, dilations=(1, 4), width=3, causal=False):
+    """What `conv` computes wrongly on `device`, in words; '' if it is right.
+
+    Runs a dilated convolution of an impulse and its two gradients, through the graph optimizer
+    that training goes through, against their definition in NumPy. A convolution that loses its
+    dilation trains without an error, and every loss falls: docs/nhwc.md.
+
+    Args:
+      conv: a function (x, filters, dilation, causal=...) like `ops.dilated_conv`.
+      device: a TensorFlow device name.
+      config: tf.ConfigProto of the session.
+      dilations, width, causal: of the convolutions to check.
+    """
+    cases = [_impulse(dilation, width, causal) for dilation in dilations]
+    with tf.Graph().as_default(), tf.device(device):
+        fetches, feeds = [], {}
+        try:
+            for dilation, (inputs, _) in zip(dilations, cases):
+                x, filters, dy = (tf.placeholder(tf.float32, value.shape) for value in inputs)
+                feeds.update(zip((x, filters, dy), inputs))
+                y = conv(x, filters, dilation, causal=causal)
+                # An optimizer may leave alone what is fetched: fetch copies.
+                fetches.append([tf.identity(t) for t in [y] + tf.gradients(y, [x, filters], dy)])
+            with tf.Session(config=config) as session:
+                found = session.run(fetches, feeds)
+        except (tf.errors.OpError, ValueError) as error:
+            return 'it fails there (%s)' % str(getattr(error, 'message', error)).splitlines()[0]
+    names = 'its values', "its input's gradient", "its filters' gradient"
+    wrong = ['%s for dilation %d' % (name, dilation)
+             for dilation, results, (_, expected) in zip(dilations, found, cases)
+             for name, a, b in zip(names, results, expected)
+             if a.shape != b.shape
+             or not np.allclose(a, b, rtol=1e-2, atol=1e-2 * np.abs(b).max())]
+    return 'wrong: ' + ', '.join(wrong) if wrong else ''
+
+
+def _impulse(dilation, width, causal):
+    """((x, filters, dy), (y, dx, dfilters)) of a dilated convolution, by its definition."""
+    channels, middle = 8, 2 * width * dilation
+    rng = np.random.RandomState(dilation)
+    x = np.zeros([1, 2 * middle, channels], np.float32)
+    x[0, middle] = rng.randn(channels)
+    filters = rng.randn(width, channels, channels).astype(np.float32)
+    dy = np.zeros_like(x)
+    dy[0, middle + dilation] = rng.randn(channels)
+    y, dx, dfilters = np.zeros_like(x), np.zeros_like(x), np.zeros_like(filters)
+    for tap in range(width):
+        shift = (tap - (width - 1 if causal else (width - 1) // 2)) * dilation
+        moved = np.roll(x, -shift, axis=1)
+        y += moved.dot(filters[tap])
+        dx += np.roll(dy, shift, axis=1).dot(filters[tap].T)
+        dfilters[tap] = np.tensordot(moved[0], dy[0], [0, 0])
+    return (x, filters, dy), (y, dx, dfilters)
