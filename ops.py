@@ -184,10 +184,9 @@ def _time_to_batch(x, filters, dilation, padding):
 
 
 def _conv2d_nhwc(x, filters, dilation, padding):
-    same = list(padding) == reach(filters.shape.as_list()[0], dilation)  # and then need not be made
-    y = tf.nn.conv2d((x if same else _padded(x, padding))[:, None], filters[None],
-                     strides=[1, 1, 1, 1], padding='SAME' if same else 'VALID', data_format='NHWC',
-                     dilations=[1, 1, dilation, 1])
+    # VALID: a lost dilation then changes the length; and ONNX Runtime has no dilation with SAME
+    y = tf.nn.conv2d(_padded(x, padding)[:, None], filters[None], strides=[1, 1, 1, 1],
+                     padding='VALID', data_format='NHWC', dilations=[1, 1, dilation, 1])
     return y[:, 0]
 
 

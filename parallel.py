@@ -26,11 +26,10 @@ def tower_devices(count):
 XLA = {
     'off': 'nothing',
     'gates': 'the activations of the coupling networks and their gradients',
-    'clusters': 'whatever it can of a training step',
 }
 
 
-def compute(hp, precision='float32', reversible=False, xla=None):
+def compute(precision='float32', reversible=False, xla=None):
     """The glow.Compute asked for; with `xla` None what is fastest here: docs/training.md tells why.
 
     Raises UserError if this TensorFlow cannot compute so.
@@ -41,16 +40,11 @@ def compute(hp, precision='float32', reversible=False, xla=None):
                         % (precision, tf.__version__))
     if xla == 'gates' and old:
         raise UserError('--xla=gates takes TensorFlow 2, and this is %s; take off' % tf.__version__)
-    if xla is None and (old or gpus):
-        xla = 'off'
-    elif xla is None:
-        small = hp.residual_channels <= 64 and precision == 'float32'
-        xla = 'clusters' if small else 'gates'
-    return glow.Compute(precision, reversible, xla)
+    return glow.Compute(precision, reversible, xla or ('off' if old or gpus else 'gates'))
 
 
-def session_config(count=1, xla='off'):
-    """The tf.ConfigProto with which `tower_devices(count)` exist, and XLA compiles what it says.
+def session_config(count=1):
+    """The tf.ConfigProto with which `tower_devices(count)` exist.
 
     Without a GPU the graph optimizer is off: for preset `small` it takes 4 to 7 seconds at every
     new kind of session.run, against 1.5, and makes a step no faster (measured on two cores).
@@ -59,8 +53,6 @@ def session_config(count=1, xla='off'):
     config.gpu_options.allow_growth = True
     if not tf.config.experimental.list_physical_devices('GPU'):
         config.graph_options.rewrite_options.disable_meta_optimizer = True
-    if xla == 'clusters':
-        config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_1
     return config
 
 
@@ -146,11 +138,6 @@ def variables_on(device):
         with tf.device(device):
             return getter(*args, **kwargs)
     return tf.variable_scope(tf.get_variable_scope(), custom_getter=get)
-
-
-def not_compiled():
-    """A scope of operations that no cluster takes: XLA would compile each of their shapes anew."""
-    return tf.xla.experimental.jit_scope(compile_ops=False)
 
 
 def averages_of(ema):

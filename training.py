@@ -64,7 +64,7 @@ def build(hp, clips, heldout, devices, compute=glow.Compute(), accumulate=1):
     step = dict(loss=loss, learning_rate=learning_rate, gradient_norm=gradient_norm,
                 name=batch.name, start_frame=batch.start_frame, op=train_op)
     held = held_clip = held_loss = held_samples = None
-    with tf.device(devices[0]), parallel.averages_of(ema), parallel.not_compiled():
+    with tf.device(devices[0]), parallel.averages_of(ema):
         if heldout is not None:
             held, held_clip = iterate(heldout)
             held_loss = glow.loss(held_clip.audio, held_clip.mel, hp)

@@ -7,9 +7,6 @@ import os
 import re
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-# Where a session asks XLA for clusters, on CPUs too: read at the import, and nothing by itself.
-os.environ['TF_XLA_FLAGS'] = ' '.join(
-    filter(None, [os.environ.get('TF_XLA_FLAGS'), '--tf_xla_cpu_global_jit']))
 
 
 @contextlib.contextmanager

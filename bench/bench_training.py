@@ -2,7 +2,7 @@
 
     python bench/bench_training.py                                # presets small and seed
     python bench/bench_training.py --preset seed --reversible false true --hparams '' n_flows=24
-    python bench/bench_training.py --preset small --xla off clusters --precision float32 --profile
+    python bench/bench_training.py --preset small --xla off gates --precision float32 --profile
 
 Clips are noise and weights are as at the start: speed does not depend on them. Every row is a
 process of its own, whose figures are medians over --repeats; in each repeat a step and a product of
@@ -89,12 +89,12 @@ def row(preset, hparams, precision, xla, reversible, args):
 def measure(preset, hparams, precision, xla, reversible, repeats, profile):
     """One row of the table, but for activations_mb."""
     hp = params.override(params.preset(preset), hparams)
-    compute = parallel.compute(hp, precision, reversible, None if xla == 'default' else xla)
+    compute = parallel.compute(precision, reversible, None if xla == 'default' else xla)
     began = time.time()
     with tf.Graph().as_default() as graph:
         tf.set_random_seed(0)
         model = training.build(hp, noise(hp), None, parallel.tower_devices(1), compute)
-        session = tf.Session(graph=graph, config=parallel.session_config(1, compute.xla))
+        session = tf.Session(graph=graph, config=parallel.session_config())
         session.run(tf.global_variables_initializer())
         session.run(model.clips.initializer)
         graph.finalize()

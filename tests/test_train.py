@@ -159,8 +159,8 @@ def test_towers_parts_and_reversible_flows_train_like_the_whole_batch(monkeypatc
 
 @pytest.mark.parametrize('more', [['--xla=off', '--reversible', '--accumulate=2', '--ngpu=2']] + (
     [] if tf.__version__.startswith('1.') else [
-        ['--precision=bfloat16', '--xla=gates'], ['--xla=clusters', '--reversible'],
-        ['--xla=clusters', '--accumulate=2']]))
+        ['--precision=bfloat16', '--xla=gates'],
+        ['--precision=bfloat16', '--xla=gates', '--reversible', '--accumulate=2']]))
 def test_each_way_of_computing_continues_to_the_same_bits(data, tmp_path, more):
     more = more + ['--hparams=batch_size=4']
     for name, steps in (('whole', 8), ('cut', 3), ('cut', 8)):
