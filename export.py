@@ -196,7 +196,7 @@ def onnx_model(hp, weights):
         raise UserError("ONNX's converter does not know TensorFlow's LSTM, of encoder=blstm; "
                         'export a SavedModel')
     flows = vocoder.freeze(hp, weights)
-    size = sum(x.nbytes for x in tf.nest.flatten(flows) if x is not None)
+    size = sum(x.nbytes for x in glow.flat(flows))
     if size > MAX_GRAPH_BYTES:
         raise UserError('the filters of this model take %.1f GB, of which an ONNX file holds %.1f; '
                         'export a SavedModel' % (size / 1e9, MAX_GRAPH_BYTES / 1e9))

@@ -221,6 +221,17 @@ def mapped(f, flows):
     return tf.nest.map_structure(lambda x: x if x is None else f(x), flows)
 
 
+def flat(flows):
+    """[every tensor or array] of Flows, or of parts of one."""
+    return [x for x in tf.nest.flatten(flows) if x is not None]
+
+
+def packed(tensors, flows):
+    """The same Flows, or parts of one, with the next of `tensors` for each of theirs."""
+    left = iter(tensors)
+    return mapped(lambda _: next(left), flows)
+
+
 def _weight_norm_1x1(name, channels, out_channels, dtype):
     """(filters [channels, out_channels], bias [out_channels]) of a 1x1 convolution."""
     filters = ops.weight_norm(name, [1, channels, out_channels], dtype)
@@ -324,22 +335,16 @@ def reversible_flows(x, cond, flows, hp, time):
     a third more work. Gomez et al. 2017, arXiv 1707.04585; for a flow, whose inverse is there
     already, it is natural.
     """
-    tensors = [tensor for tensor in tf.nest.flatten(flows) if tensor is not None]
-
-    def packed(tensors):
-        left = iter(tensors)
-        return mapped(lambda _: next(left), flows)
-
     @tf.custom_gradient
     def run(x, cond, *tensors):
-        flows = packed(tensors)
-        z, log_s_sum = forward_flows(x, cond, flows, hp, time)
+        own = packed(tensors, flows)
+        z, log_s_sum = forward_flows(x, cond, own, hp, time)
 
         def gradients(dz, dlog_s_sum):
             n_early = hp.n_group - hp.flow_channels(hp.n_flows - 1)
             x, dx, dcond, dflows = z[..., n_early:], dz[..., n_early:], [], []
             for k in reversed(range(hp.n_flows)):
-                x, dx, more, dflow = _flow_gradients(x, dx, dlog_s_sum, cond, flows[k], hp, time)
+                x, dx, more, dflow = _flow_gradients(x, dx, dlog_s_sum, cond, own[k], hp, time)
                 dcond = [tf.add_n(dcond + [more])]
                 dflows = dflow + dflows
                 if hp.early_output_before(k):
@@ -348,7 +353,7 @@ def reversible_flows(x, cond, flows, hp, time):
                              for whole, part in ((z, x), (dz, dx)))
             return [dx] + dcond + dflows
         return (z, log_s_sum), gradients
-    return run(x, cond, *tensors)
+    return run(x, cond, *flat(flows))
 
 
 def _flow_gradients(y, dy, dlog_s_sum, cond, flow, hp, time):
@@ -360,7 +365,7 @@ def _flow_gradients(y, dy, dlog_s_sum, cond, flow, hp, time):
         a, b = tf.split(tf.identity(y), 2, axis=-1)
     log_s, t = wavenet(a, cond, flow.coupling, hp, time)
     da, db = tf.split(dy, 2, axis=-1)
-    inputs = [a, cond] + [tensor for tensor in tf.nest.flatten(flow.coupling) if tensor is not None]
+    inputs = [a, cond] + flat(flow.coupling)
     found = tf.gradients([log_s, t], inputs, [db * (b - t) + dlog_s_sum, db], stop_gradients=inputs)
 
     x = tf.concat([a, (b - t) * tf.exp(-log_s)], axis=-1)

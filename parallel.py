@@ -7,6 +7,10 @@ import glow
 from params import UserError
 
 PACK = 2 ** 22  # elements of gradients added at a time: 16 MB, while later ones are computed
+XLA = {
+    'off': 'nothing',
+    'gates': 'the activations of the coupling networks and their gradients',
+}
 
 
 def tower_devices(count):
@@ -21,12 +25,6 @@ def tower_devices(count):
     if gpus and count > len(gpus):
         raise UserError('--ngpu %d, but TensorFlow sees %d here' % (count, len(gpus)))
     return ['/device:%s:%d' % ('GPU' if gpus else 'CPU', i) for i in range(count)]
-
-
-XLA = {
-    'off': 'nothing',
-    'gates': 'the activations of the coupling networks and their gradients',
-}
 
 
 def compute(precision='float32', reversible=False, xla=None):

@@ -90,8 +90,7 @@ def freeze(hp, weights, precision='float32'):
         with tf.Graph().as_default(), tf.Session(config=parallel.session_config()) as session:
             with ops.frozen(weights), tf.variable_scope('waveglow'):
                 flow = glow.lowered(glow.inverted(glow.flow(k, hp)), glow.PRECISIONS[precision])
-            there = iter(session.run([x for x in tf.nest.flatten(flow) if x is not None]))
-            return glow.mapped(lambda _: next(there), flow)
+            return glow.packed(session.run(glow.flat(flow)), flow)
 
     return [values(k) for k in range(hp.n_flows)]
 

@@ -1,7 +1,8 @@
-"""How long a training step takes, against the machine's own matrix products, and how much memory.
+r"""How long a training step takes, against the machine's own matrix products, and how much memory.
 
     python bench/bench_training.py                                # presets small and seed
-    python bench/bench_training.py --preset seed --reversible false true --hparams '' n_flows=24
+    python bench/bench_training.py --preset seed --reversible false true \
+        --hparams '' n_flows=24,n_early_every=8
     python bench/bench_training.py --preset small --xla off gates --precision float32 --profile
 
 Clips are noise and weights are as at the start: speed does not depend on them. Every row is a
@@ -9,7 +10,8 @@ process of its own, whose figures are medians over --repeats; in each repeat a s
 large matrices, in the same precision, are timed side by side. `limit` is the time that such products
 would take for three times the floating-point work of the forward pass. activations_mb is what the
 steps' peak of memory (step_mb) lies above that of a process with one clip of a single frame: what is
-kept for the gradients, and not weights, their averages or Adam's. peak_mb is of the whole process. Writes bench/training.json beside the table.
+kept for the gradients, and not weights, their averages or Adam's. peak_mb is of the whole process.
+Writes bench/training.json beside the table.
 """
 import argparse
 import collections

@@ -3,6 +3,7 @@ import glob
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -98,27 +99,28 @@ def test_learns_real_speech_and_says_so(monkeypatch, data, tmp_path, capsys):
 
 def test_killed_at_any_moment_it_continues_to_the_same_bits(data, tmp_path):
     """kill -9 at random moments, the same command again, against a training in one go."""
-    rng, more = random.Random(7), ['--max_steps=60', '--hparams=save_every=7,eval_every=20']
+    rng, more = random.Random(7), ['--max_steps=90', '--hparams=save_every=7,eval_every=20']
     assert script('train.py', *command(data, tmp_path / 'whole', *more)).returncode == 0
-    killed = resumed = 0
-    for attempt in range(20):
-        process = subprocess.Popen([sys.executable, TRAIN] + command(data, tmp_path / 'cut', *more),
+    run = str(tmp_path / 'cut' / 'run')
+
+    def saved():  # the newest step saved, 0 before the first
+        found = glob.glob(os.path.join(run, 'model.ckpt-*.index'))
+        return max([int(re.search(r'-(\d+)\.index', path).group(1)) for path in found] or [0])
+
+    for kills in range(4):  # three are killed after a save of their own, the fourth ends
+        process = subprocess.Popen([sys.executable, '-u', TRAIN]
+                                   + command(data, tmp_path / 'cut', *more),
                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                    universal_newlines=True)
-        if killed < 3:  # kill once it trains, some steps on
-            index = os.path.join(str(tmp_path), 'cut', 'run', 'model.ckpt-%d.index'
-                                 % (7 * rng.randint(1 + 2 * killed, 2 + 2 * killed)))
-            while process.poll() is None and not os.path.exists(index):
+        if kills < 3:
+            enough = saved() + 7 * rng.randint(1, 2)
+            while process.poll() is None and saved() < enough:
                 time.sleep(0.02)
-            time.sleep(rng.random() * 0.2)
+            time.sleep(rng.random() * 0.1)
             process.kill()
-            killed += 1
         out = process.communicate()[0]
-        resumed += 'continuing' in out
-        if process.returncode == 0:
-            break
-        assert process.returncode == -signal.SIGKILL, out
-    assert killed == 3 and resumed >= 2 and process.returncode == 0
+        assert process.returncode == (-signal.SIGKILL if kills < 3 else 0), out
+        assert ('continuing' in out) == (kills > 0), out
     assert_same_bits(weights(tmp_path / 'whole' / 'run'), weights(tmp_path / 'cut' / 'run'))
 
 
