@@ -209,7 +209,7 @@ def _scaled(mel, profile):
     return np.clip(mel, 0, 1, out=mel)
 
 
-def _magnitudes(mel, profile):
+def mel_magnitudes(mel, profile):
     """Mel magnitudes: the inverse of `_scaled`."""
     mel = np.asarray(mel, np.float32)
     if profile.scale == 'log':
@@ -225,7 +225,7 @@ def griffin_lim(mel, sample_rate, profile: MelProfile, n_iter=60, seed=0):
     """
     import librosa
     n_frames = len(mel)
-    magnitudes = _magnitudes(mel, profile)
+    magnitudes = mel_magnitudes(mel, profile)
     # One frame more, for a centred transform of n samples has 1 + n // hop_length frames; and
     # enough of them to fill a transform.
     shortest = profile.n_fft // profile.hop_length + 1

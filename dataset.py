@@ -16,7 +16,9 @@ from params import UserError
 # frames: whole frames that both the wav and the mel have.
 Utterance = collections.namedtuple('Utterance', 'name frames')
 
-Clips = collections.namedtuple('Clips', 'audio mel name start_frame')
+# noise: see `training_clips`; none of it is () here.
+Clips = collections.namedtuple('Clips', 'audio mel name start_frame noise')
+Clips.__new__.__defaults__ = ((),)
 
 
 def index(names, wave_dir, lc_dir, hp):
@@ -72,7 +74,8 @@ def training_clips(utterances, wave_dir, lc_dir, hp, seed, first_step=0, parts=1
 
     An utterance is drawn in proportion to its length, then a clip of it at a uniformly random
     frame. Elements, of batch = hp.batch_size / parts: audio [batch, clip_frames * hop_length] in
-    -1..1, mel [batch, clip_frames, n_mels], name and start_frame [batch].
+    -1..1, mel [batch, clip_frames, n_mels], name and start_frame [batch], and, if hp.stft_weight
+    asks for samples, noise [batch, clip_frames * groups_per_frame, n_group] from N(0, 1).
 
     Args:
       utterances: as `long_enough` leaves them.
@@ -88,7 +91,12 @@ def training_clips(utterances, wave_dir, lc_dir, hp, seed, first_step=0, parts=1
         j = tf.searchsorted(tf.constant(ends), position[None], side='right')[0]
         positions = tf.gather(frames, j) - hp.clip_frames + 1
         start = tf.cast(u[1] * tf.cast(positions, tf.float64), tf.int64)
-        return _read(tf.gather(names, j), start, hp.clip_frames, wave_dir, lc_dir, hp)
+        read = _read(tf.gather(names, j), start, hp.clip_frames, wave_dir, lc_dir, hp)
+        if hp.stft_weight:
+            read = read._replace(noise=tf.random.stateless_normal(
+                [hp.clip_frames * hp.groups_per_frame, hp.n_group],
+                seed=tf.stack([tf.constant(seed, tf.int64), -1 - i])))
+        return read
 
     dataset = tf.data.Dataset.range(first_step * hp.batch_size, np.iinfo(np.int64).max)
     dataset = dataset.map(clip, num_parallel_calls=4)

@@ -43,9 +43,7 @@ def loss(audio, mel, hp, compute=Compute()):
     """
     time = streaming.Whole(hp, activation=ops.trainable_gate(compute.xla == 'gates'))
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
-        parts = flows(hp, audio.dtype)
-        if compute.precision != 'float32':
-            parts = [lowered(flow, PRECISIONS[compute.precision]) for flow in parts]
+        parts = _computed(flows(hp, audio.dtype), compute)
         z, log_s, log_det = forward(audio, condition(mel, hp), parts, hp, time, compute.reversible)
     samples = tf.cast(tf.size(audio), audio.dtype)
     z_term = tf.reduce_sum(tf.square(z)) / (2 * hp.sigma ** 2) / samples
@@ -60,7 +58,7 @@ def encode(audio, mel, hp):
         return forward(audio, condition(mel, hp), flows(hp, audio.dtype), hp)[0]
 
 
-def infer(z, mel, hp, lengths=None):
+def infer(z, mel, hp, lengths=None, compute=None):
     """Audio [batch, frames * hop_length] from noise: the inverse of `encode`.
 
     Args:
@@ -68,11 +66,19 @@ def infer(z, mel, hp, lengths=None):
       mel: [batch, frames, n_mels].
       lengths: [batch] frames of each utterance, where they differ: each then sounds as it would
         alone, and what lies beyond its end is to be cut off.
+      compute: a Compute, where gradients of the audio are wanted; it keeps all for them.
     """
+    activation = ops.trainable_gate(compute.xla == 'gates') if compute else ops.gate
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
-        return backward(z, condition(mel, hp, lengths),
-                        [inverted(flow) for flow in flows(hp, z.dtype)], hp,
-                        streaming.Whole(hp, lengths))
+        parts = _computed(flows(hp, z.dtype), compute or Compute())
+        return backward(z, condition(mel, hp, lengths), [inverted(flow) for flow in parts], hp,
+                        streaming.Whole(hp, lengths, activation))
+
+
+def _computed(flows, compute):
+    if compute.precision == 'float32':
+        return flows
+    return [lowered(flow, PRECISIONS[compute.precision]) for flow in flows]
 
 
 # --- The condition --------------------------------------------------------------------------------

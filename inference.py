@@ -2,6 +2,7 @@
 
     python inference.py --lc corpus/mels --restore_from logdir/waveglow --out_dir vocoded
 
+Without --restore_from it takes the bundled model, a woman's voice at 16 kHz.
 Takes .mel, .npy and .pt mels, whole folders of them, or sound files, of which it first computes the
 mels (copy synthesis). Writes OUT_DIR/NAME.wav. Exit status: 0; 1 if an input was skipped; 2 if
 nothing could be vocoded.
@@ -21,6 +22,7 @@ import audio
 import files
 import glow
 import params
+from denoiser import Denoiser
 from params import UserError
 from vocoder import Vocoder
 
@@ -58,14 +60,18 @@ def parse_arguments():
     path = files.local_path
     parser.add_argument('--lc', type=path, nargs='+', required=True, metavar='PATH',
                         help='.mel, .npy or .pt mels, folders of them, or sound files')
-    parser.add_argument('--restore_from', type=path, required=True, metavar='RUN_OR_CHECKPOINT',
-                        help='a run of train.py, its best/, or one of its checkpoints')
+    parser.add_argument('--restore_from', type=path, default=utils.BUNDLED_MODEL,
+                        metavar='RUN_OR_CHECKPOINT',
+                        help='a run of train.py, its best/, or one of its checkpoints (default: the '
+                             'bundled model)')
     parser.add_argument('--out_dir', type=path, default='vocoded',
                         help='where the wavs go (default: %(default)s)')
     parser.add_argument('--sigma', type=float,
                         help="standard deviation of the noise (default: the model's gen_sigma)")
     parser.add_argument('--seed', type=files.seed, default=0,
                         help='of the noise; the same seed gives the same samples')
+    parser.add_argument('--denoiser_strength', type=float, default=0.0, metavar='S',
+                        help="subtract the model's own noise S times; 0.1 is usual (default: 0)")
     parser.add_argument('--batch_size', type=int, default=1,
                         help='utterances vocoded at a time, of like lengths (a GPU likes more)')
     parser.add_argument('--precision', choices=sorted(glow.PRECISIONS), default='float32',
@@ -77,8 +83,10 @@ def parse_arguments():
                         help='draw the first inputs above what became of them')
     params.add_arguments(parser)
     args = parser.parse_args()
-    if args.sigma is not None and not 0 <= args.sigma < float('inf'):
-        parser.error('--sigma is zero or more, not %s' % args.sigma)
+    for name in ('sigma', 'denoiser_strength'):
+        value = getattr(args, name)
+        if value is not None and not 0 <= value < float('inf'):
+            parser.error('--%s is zero or more, not %s' % (name, value))
     if args.batch_size < 1 or args.chunk_frames is not None and args.chunk_frames < 1:
         parser.error('--batch_size and --chunk_frames are 1 or more')
     return args
@@ -165,6 +173,8 @@ def vocode_all(vocoder, mels, args):
     hp = vocoder.hp
     order = sorted(mels, key=lambda source: len(mels[source]))
     vocoder.vocode_batch([mels[order[0]][:1]] * min(args.batch_size, 2))  # a first run is slow
+    denoise = (Denoiser.of(vocoder, args.denoiser_strength) if args.denoiser_strength
+               else lambda sound: sound)
     spent = seconds = clipped = skipped = 0
     rows = {}
     plotted = list(mels)[:6]
@@ -172,7 +182,8 @@ def vocode_all(vocoder, mels, args):
         for i in range(0, len(order), args.batch_size):
             batch = order[i:i + args.batch_size]
             started = time.time()
-            sounds = vocoder.vocode_batch([mels[source] for source in batch], args.sigma, args.seed)
+            sounds = [denoise(sound) for sound in vocoder.vocode_batch(
+                [mels[source] for source in batch], args.sigma, args.seed)]
             spent += time.time() - started
             for source, sound in zip(batch, sounds):
                 seconds += len(sound) / hp.sample_rate

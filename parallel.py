@@ -4,6 +4,7 @@ import os
 import tensorflow.compat.v1 as tf
 
 import glow
+import objective
 from params import UserError
 
 PACK = 2 ** 22  # elements of gradients added at a time: 16 MB, while later ones are computed
@@ -65,16 +66,18 @@ def loss_and_gradients(clips, hp, devices, compute=glow.Compute()):
       devices: device names.
       compute: a glow.Compute.
 
-    Returns: (glow.Loss, [(gradient, variable)]).
+    Returns: (objective.Objective, [(gradient, variable)]).
     """
-    shares = zip(tf.split(clips.audio, len(devices)), tf.split(clips.mel, len(devices)))
+    tensors = [clips.audio, clips.mel] + ([clips.noise] if hp.stft_weight else [])
+    shares = zip(*(tf.split(tensor, len(devices)) for tensor in tensors))
     losses, gradients = [], []
-    for i, (device, (audio, mel)) in enumerate(zip(devices, shares)):
+    for i, (device, share) in enumerate(zip(devices, shares)):
         with tf.device(device), tf.name_scope('tower_%d' % i), variables_on(devices[0]):
-            losses.append(glow.loss(audio, mel, hp, compute))
+            share = dict(zip(('audio', 'mel', 'noise'), share))
+            losses.append(objective.objective(clips._replace(**share), hp, compute))
             variables = tf.trainable_variables()
             gradients.append(tf.gradients(losses[-1].total, variables))
-    loss = glow.Loss(*(tf.add_n(terms) / len(devices) for terms in zip(*losses)))
+    loss = objective.Objective(*(tf.add_n(terms) / len(devices) for terms in zip(*losses)))
     return loss, list(zip(mean(gradients, devices), variables))
 
 

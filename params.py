@@ -83,7 +83,7 @@ class HParams:
     mel_mean: float = 0.0            # the model sees (mel - mel_mean) / mel_std
     mel_std: float = 1.0
 
-    # Optimization: Adam on the negative log-likelihood of random clips.
+    # Optimization: Adam on random clips.
     lr: float = 1e-3                 # learning rate after the warm-up
     warmup_steps: int = 1000         # steps of linear warm-up
     lr_schedule: str = 'exponential'  # exponential: lr * lr_decay_rate^(step // lr_decay_steps);
@@ -97,6 +97,9 @@ class HParams:
     ema_decay: float = 0.999         # of the averaged weights; 0 for none
     batch_size: int = 1              # clips a step, over all towers
     clip_samples: int = 25600        # samples a clip, rounded down to whole frames
+    nll_weight: float = 1.0          # of the negative log-likelihood in what is minimized
+    stft_weight: float = 0.0         # of the STFT distance of samples from the clips; 0 for none
+    stft_sigma: float = 0.6          # standard deviation of these samples' noise
 
     # When things happen. All may change from one run of a training to the next.
     summary_every: int = 50          # steps between two training summaries
@@ -172,6 +175,7 @@ MODEL_FIELDS = DATA_FIELDS + (
     'mel_mean', 'mel_std')
 
 MAX_FLOWS, MAX_LAYERS = 200, 16
+STFT_SIZES = 512, 1024, 2048     # samples a frame: the resolutions of the STFT distance
 
 
 def override(hparams: HParams, text: str) -> HParams:
@@ -316,7 +320,8 @@ def _validate(hp):
         if field.type is float and not abs(value) < float('inf'):
             raise UserError('%s=%s is not finite' % (field.name, value))
     zero_allowed = ('warmup_steps', 'clip_norm', 'ema_decay', 'mel_mean', 'n_early_size',
-                    'adam_beta1', 'adam_beta2', 'gen_sigma', 'gen_utterances')
+                    'adam_beta1', 'adam_beta2', 'gen_sigma', 'gen_utterances', 'stft_weight',
+                    'stft_sigma')
     for field in dataclasses.fields(hp):
         value = getattr(hp, field.name)
         if field.type not in (int, float) or field.name == 'mel_mean':
@@ -361,6 +366,9 @@ def _validate_combinations(hp):
         raise UserError('mel profile %s reaches %g Hz, over half the sample rate of %d Hz; take '
                         'sample_rate=%d or more' % (hp.mel_profile, hp.mel.fmax, hp.sample_rate,
                                                     2 * hp.mel.fmax))
+    if hp.stft_weight and hp.clip_frames * hp.hop_length < max(STFT_SIZES):
+        raise UserError('stft_weight=%g takes clips of %d samples or more, not clip_samples=%d'
+                        % (hp.stft_weight, max(STFT_SIZES), hp.clip_samples))
     if hp.upsampling == 'two_transposed' and hp.upsample_stride ** 2 != hp.hop_length:
         raise UserError('upsampling=two_transposed needs a hop that is a square, not %d; take '
                         'upsampling=transposed' % hp.hop_length)

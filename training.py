@@ -16,6 +16,7 @@ import audio
 import dataset
 import files
 import glow
+import objective
 import ops
 import optimizer
 import parallel
@@ -54,7 +55,7 @@ def build(hp, clips, heldout, devices, compute=glow.Compute(), accumulate=1):
     gradients, variables = zip(*gradients)
     with tf.device(devices[0]), tf.variable_scope('accumulated'):
         means, add, clear = parallel.accumulated(list(loss) + list(gradients), accumulate)
-    loss, gradients = glow.Loss(*means[:len(loss)]), means[len(loss):]
+    loss, gradients = objective.Objective(*means[:len(loss)]), means[len(loss):]
     learning_rate = optimizer.schedule(hp, tf.cast(global_step, tf.float32))
     train_op, gradient_norm, ema = optimizer.optimize(hp, zip(gradients, variables), learning_rate,
                                                       global_step)
@@ -124,8 +125,9 @@ class Training:
                 result = self.train_step(step)
                 step += 1
                 rate = (step - first_step) * clip_seconds / (time.time() - started)
-                state = 'loss %.3f, lr %.2g, %.1f s audio/s' % (
-                    result['loss'].total, result['learning_rate'], rate)
+                state = 'loss %.3f, %slr %.2g, %.1f s audio/s' % (
+                    result['loss'].nll, 'stft %.3f, ' % result['loss'].stft if hp.stft_weight else '',
+                    result['learning_rate'], rate)
                 bar.set_postfix_str(state, refresh=False)
                 bar.update()
                 if bar.disable and step % hp.summary_every == 0:  # the output is no terminal
@@ -203,8 +205,9 @@ class Training:
             loss = result['loss']
             with self.explained('writing events'):
                 self.events.scalars({
-                    'train/nll': loss.total, 'train/z': loss.z, 'train/log_s': loss.log_s,
-                    'train/log_det': loss.log_det, 'train/gradient_norm': result['gradient_norm'],
+                    'train/nll': loss.nll, 'train/z': loss.z, 'train/log_s': loss.log_s,
+                    'train/log_det': loss.log_det, 'train/stft': loss.stft,
+                    'train/objective': loss.total, 'train/gradient_norm': result['gradient_norm'],
                     'train/learning_rate': result['learning_rate'],
                     'train/seconds_of_audio_a_second': rate}, step)
         try:

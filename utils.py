@@ -43,6 +43,7 @@ from params import UserError  # noqa: E402
 tf.logging.set_verbosity(tf.logging.ERROR)
 
 AVERAGE = '/ExponentialMovingAverage'
+BUNDLED_MODEL = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'samples', 'model')
 
 
 # --- Checkpoints ----------------------------------------------------------------------------------

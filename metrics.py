@@ -1,0 +1,142 @@
+"""How near vocoded speech comes to the original: the measures of evaluate.py.
+
+Audio is float32 [samples], -1 to 1; `ours` and `original` have the same length. Needs what
+requirements-eval.txt lists.
+"""
+import collections
+import warnings
+
+import librosa
+import numpy as np
+import pesq as pesq_library
+import pystoi
+import scipy.fft
+import scipy.signal
+import scipy.stats
+import soxr
+
+import audio
+
+PESQ_RATE = 16000           # Hz, of wideband PESQ
+CEPSTRA = 24                # cepstral coefficients compared, from the first on
+F0_RANGE = 65.0, 500.0      # Hz, of speaking voices
+LINE_WIDTH = 2              # bins each side of a line that are the line's: a Hann window's
+NEIGHBOURS = 32             # bins each side that are its neighbours'
+
+# better: 'higher' or 'lower', or '' where neither is
+Metric = collections.namedtuple('Metric', 'title unit digits better meaning')
+
+METRICS = collections.OrderedDict([
+    ('nll_bits', Metric('NLL', 'bits a sample', 3, 'lower',
+                        'negative log-likelihood of the original, as samples of 16 bits')),
+    ('pesq', Metric('PESQ', '', 2, 'higher', 'wideband, 1 to 4.64 (ITU-T P.862.2)')),
+    ('stoi', Metric('STOI', '', 3, 'higher', 'intelligibility, up to 1 (Taal et al. 2011)')),
+    ('mcd', Metric('MCD', 'dB', 2, 'lower', 'mel-cepstral distortion, 24 coefficients')),
+    ('log_mel_l1', Metric('log-mel L1', '', 3, 'lower', 'mean distance of natural log mels')),
+    ('f0_cents', Metric('F0 error', 'cents', 1, 'lower',
+                        'root mean square over frames with a voice in both')),
+    ('voicing', Metric('voicing error', '%', 1, 'lower',
+                       'frames with a voice in one of the two alone')),
+    ('line_noise', Metric('line noise', 'dB', 2, 'lower',
+                          'at multiples of sample_rate / n_group, over the neighbourhood')),
+    ('rtf', Metric('real-time factor', '', 3, 'lower', 'seconds of computing a second of speech')),
+])
+
+
+def compare(ours, original, hp):
+    """{key of METRICS: value} of all that two sounds tell; NaN for what cannot be measured."""
+    cents, voicing = f0_errors(f0(ours, hp.sample_rate), f0(original, hp.sample_rate))
+    return dict(pesq=pesq(ours, original, hp.sample_rate),
+                stoi=stoi(ours, original, hp.sample_rate),
+                mcd=mel_cepstral_distortion(ours, original, hp),
+                log_mel_l1=log_mel_l1(ours, original, hp), f0_cents=cents, voicing=voicing,
+                line_noise=line_noise(ours, hp.sample_rate, hp.n_group))
+
+
+def pesq(ours, original, sample_rate):
+    """Wideband PESQ, 1.04 to 4.64; NaN where it finds no speech."""
+    if sample_rate != PESQ_RATE:
+        ours, original = (soxr.resample(x, sample_rate, PESQ_RATE) for x in (ours, original))
+    try:
+        return float(pesq_library.pesq(PESQ_RATE, original, ours, 'wb'))
+    except pesq_library.PesqError:
+        return float('nan')
+
+
+def stoi(ours, original, sample_rate):
+    """Short-time objective intelligibility; NaN of less than 0.4 s of speech."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        try:
+            return float(pystoi.stoi(original, ours, sample_rate))
+        except (RuntimeWarning, ValueError):
+            return float('nan')
+
+
+def log_mel(sound, hp):
+    """ln of the mel magnitudes of hp.mel, [frames, n_mels], whatever the profile's own scale."""
+    mel = audio.mel_spectrogram(sound, hp.sample_rate, hp.mel)
+    return np.log(np.maximum(audio.mel_magnitudes(mel, hp.mel), audio.FLOOR))
+
+
+def log_mel_l1(ours, original, hp):
+    return float(np.mean(np.abs(log_mel(ours, hp) - log_mel(original, hp))))
+
+
+def mel_cepstral_distortion(ours, original, hp):
+    """dB: 10 / ln 10 * sqrt(2 * sum of squared differences of cepstra 1 to 24), a mean of frames.
+
+    Cepstra c of a log mel spectrum L of n bands are those of L[j] = c_0 + sum_m c_m cos(pi m (j +
+    1/2) / n), so that this is the root mean square distance of spectral envelopes (Kubichek 1993).
+    No frames are aligned: a vocoder keeps the time of its mels.
+    """
+    difference = log_mel(ours, hp) - log_mel(original, hp)
+    cepstra = scipy.fft.dct(difference, axis=1)[:, 1:CEPSTRA + 1] / difference.shape[1]
+    return float(np.mean(10 / np.log(10) * np.sqrt(2 * np.sum(cepstra ** 2, axis=1))))
+
+
+def f0(sound, sample_rate):
+    """Hz a hop of 16 ms, NaN where there is no voice (pYIN, Mauch & Dixon 2014)."""
+    hop = int(0.016 * sample_rate)
+    return librosa.pyin(sound, fmin=F0_RANGE[0], fmax=F0_RANGE[1], sr=sample_rate,
+                        frame_length=4 * hop, hop_length=hop)[0]
+
+
+def f0_errors(ours, original):
+    """(root mean square error in cents, frames with a voice in one alone in %) of two `f0`s."""
+    voiced, voiced_before = np.isfinite(ours), np.isfinite(original)
+    both = voiced & voiced_before
+    cents = 1200 * np.log2(ours[both] / original[both])
+    return (float(np.sqrt(np.mean(cents ** 2))) if both.any() else float('nan'),
+            100 * float(np.mean(voiced != voiced_before)))
+
+
+def line_noise(sound, sample_rate, n_group):
+    """dB: the power at multiples of sample_rate / n_group over that of their neighbourhood.
+
+    A mean over the multiples between zero and half the sample rate; each has 5 bins of 8 Hz (at 16
+    kHz) and as neighbours the bins up to 250 Hz away. White noise has 0 dB. A vocoder that makes
+    n_group samples at once, and makes them unlike, has tones there.
+    """
+    size = 2048
+    power = scipy.signal.welch(np.asarray(sound, np.float64), nperseg=size, noverlap=size // 2)[1]
+    ratios = []
+    for k in range(1, (n_group + 1) // 2):
+        centre = int(round(k * size / n_group))
+        line = power[centre - LINE_WIDTH:centre + LINE_WIDTH + 1]
+        around = np.concatenate([
+            power[max(1, centre - NEIGHBOURS):centre - LINE_WIDTH - 2],
+            power[centre + LINE_WIDTH + 3:min(centre + NEIGHBOURS + 1, size // 2)]])
+        ratios.append(10 * np.log10((line.mean() + 1e-20) / (around.mean() + 1e-20)))
+    return float(np.mean(ratios)) if ratios else float('nan')
+
+
+def interval(values):
+    """(mean, low, high): a 95% bootstrap interval (percentile, 10,000 draws) of the mean."""
+    values = np.asarray([v for v in values if np.isfinite(v)])
+    if len(values) < 2 or np.ptp(values) == 0:
+        mean = float(values.mean()) if len(values) else float('nan')
+        return mean, mean, mean
+    found = scipy.stats.bootstrap((values,), np.mean, method='percentile', n_resamples=9999,
+                                  random_state=0).confidence_interval
+    return float(values.mean()), float(found.low), float(found.high)

@@ -1,0 +1,124 @@
+"""The STFT distance of samples, what it is made of, and a training step with it."""
+import librosa
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from graphs import TINY, randomize, session, speechlike
+
+import audio
+import dataset
+import glow
+import objective
+import parallel
+import params
+import spectral
+from params import UserError
+
+RNG = np.random.RandomState(0)
+SOUND = speechlike(RNG, 2, 6000)
+
+
+def run(tensor):
+    with tf.Session(graph=tensor.graph) as sess:
+        return sess.run(tensor)
+
+
+@pytest.mark.parametrize('size', params.STFT_SIZES)
+def test_magnitudes_are_those_of_an_stft(size):
+    with tf.Graph().as_default():
+        found = run(spectral.magnitudes(tf.constant(SOUND), size, size // 4))
+    for row, sound in zip(found, SOUND):
+        reference = np.abs(librosa.stft(sound, n_fft=size, hop_length=size // 4, center=False))
+        np.testing.assert_allclose(row.T, np.sqrt(reference ** 2 + spectral.POWER_FLOOR),
+                                   rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize('preset', ['small', 'seed'])
+def test_mels_are_those_of_preprocessing(preset):
+    hp, sound = params.preset(preset), SOUND[0].astype(np.float32)
+    with tf.Graph().as_default():
+        found = run(spectral.mel(tf.constant(sound[None]), hp))[0]
+    reference = audio.mel_magnitudes(audio.mel_spectrogram(sound, hp.sample_rate, hp.mel), hp.mel)
+    # without edges: of n_fft / 2 samples with preprocessing, of the window here
+    first = (hp.mel.win_length // 2) // hp.hop_length
+    reference = reference[first:first + len(found)]
+    heard = reference > 1e-3
+    assert heard.mean() > 0.5
+    np.testing.assert_allclose(found[heard], reference[heard], rtol=2e-3)
+
+
+def test_distance_of_a_sound_to_itself_and_to_one_twice_as_loud():
+    hp = params.preset('small')
+    with tf.Graph().as_default():
+        sound = tf.constant(SOUND)
+        same, louder = run(tf.stack([spectral.distance(sound, sound, hp),
+                                     spectral.distance(2 * sound, sound, hp)]))
+    assert same == 0
+    # spectral convergence is 1, and both log distances ln 2, but for what the floor hides
+    assert abs(louder - (1 + 2 * np.log(2))) < 0.05
+
+
+def test_distance_is_a_mean_over_clips():
+    hp, other = params.preset('small'), SOUND[::-1]
+    with tf.Graph().as_default():
+        whole = spectral.distance(tf.constant(SOUND), tf.constant(other), hp)
+        parts = [spectral.distance(tf.constant(SOUND[i:i + 1]), tf.constant(other[i:i + 1]), hp)
+                 for i in range(2)]
+        whole, first, second = run(tf.stack([whole] + parts))
+    np.testing.assert_allclose(whole, (first + second) / 2, rtol=1e-12)
+
+
+def clips_of(hp):
+    rng = np.random.RandomState(1)
+    shape = [hp.batch_size, hp.clip_frames]
+    return dataset.Clips(
+        tf.constant(speechlike(rng, hp.batch_size, hp.clip_frames * hp.hop_length)),
+        tf.constant(hp.mel_mean + hp.mel_std * rng.randn(*shape, hp.n_mels)), None, None,
+        tf.constant(rng.randn(shape[0], shape[1] * hp.groups_per_frame, hp.n_group)))
+
+
+@pytest.mark.parametrize('compute', [glow.Compute(), glow.Compute(reversible=True)])
+def test_gradients_through_the_inverse_against_finite_differences(compute):
+    """In float64, along a random direction of all weights."""
+    hp = TINY.replace(stft_weight=0.7, nll_weight=0.3, batch_size=2)
+    with session() as sess:
+        clips = clips_of(hp)
+        found = objective.objective(clips, hp, compute)
+        variables = tf.trainable_variables()
+        gradients = tf.gradients(found.total, variables)
+        randomize(sess, np.random.RandomState(2), 0.02)
+        start, gradients, terms = sess.run([variables, gradients, found])
+        np.testing.assert_allclose(terms.total, 0.7 * terms.stft + 0.3 * terms.nll, rtol=1e-12)
+        assert terms.stft > 0.1
+        rng = np.random.RandomState(3)
+        # a way on which the loss changes, or its kinks count
+        ways = [g + np.linalg.norm(g) / g.size ** 0.5 * rng.randn(*g.shape) for g in gradients]
+        step = 1e-6
+        moved = []
+        for sign in (1, -1):
+            sess.run([v.initializer for v in variables],
+                     {v.initializer.inputs[1]: x + sign * step * way
+                      for v, x, way in zip(variables, start, ways)})
+            moved.append(sess.run(found.total))
+        expected = sum(np.sum(g * way) for g, way in zip(gradients, ways))
+        assert abs(expected) > 1e-2
+        np.testing.assert_allclose((moved[0] - moved[1]) / (2 * step), expected, rtol=1e-4)
+
+
+def test_towers_share_clips_and_their_noise():
+    hp = TINY.replace(stft_weight=1.0, batch_size=4)
+    values = []
+    for towers in (1, 2):
+        with tf.Graph().as_default(), tf.Session(config=parallel.session_config(towers)) as sess:
+            clips = dataset.Clips(*(x if x is None else tf.cast(x, tf.float32)
+                                    for x in clips_of(hp)))
+            loss, gradients = parallel.loss_and_gradients(clips, hp, parallel.tower_devices(towers))
+            randomize(sess, np.random.RandomState(2), 0.02)
+            values.append(sess.run([loss.stft] + [g for g, _ in gradients]))
+    for a, b in zip(*values):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(a).max())
+
+
+def test_refuses_clips_shorter_than_a_frame():
+    with pytest.raises(UserError, match='clips of 2048 samples'):
+        TINY.replace(stft_weight=1.0, clip_samples=1024)
