@@ -47,6 +47,25 @@ def take(steps, directory, utterances, seed=0, first_step=0, hp=HP):
         return [dataset.Clips(*session.run(element)) for _ in range(steps)]
 
 
+def test_noise_belongs_to_the_clip(corpus):
+    """Of every clip of a seed its own, whatever step and part of a batch it comes in."""
+    hp = HP.replace(stft_weight=1.0, clip_samples=2048, batch_size=2)
+    directory, utterances = corpus
+    utterances = dataset.long_enough(utterances, hp)
+    run = take(4, directory, utterances, hp=hp)
+    noise = np.concatenate([clips.noise for clips in run])
+    assert noise.shape == (8, 2048 // hp.n_group, hp.n_group)
+    assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02
+    assert np.abs(np.corrcoef(noise.reshape([8, -1])) - np.eye(8)).max() < 0.1
+    later = take(2, directory, utterances, first_step=2, hp=hp)
+    whole = take(2, directory, utterances, hp=hp.replace(batch_size=4))
+    np.testing.assert_array_equal(np.concatenate([clips.noise for clips in later]), noise[4:])
+    np.testing.assert_array_equal(np.concatenate([clips.noise for clips in whole]), noise)
+    assert take(1, directory, utterances)[0].noise == ()
+    other, = take(1, directory, utterances, seed=1, hp=hp)
+    assert not np.array_equal(other.noise, run[0].noise)
+
+
 def test_index_counts_whole_frames_of_both(tmp_path):
     directory = str(tmp_path)
     write(directory, 'a', 2560)                    # 10 frames, 11 in the mel
@@ -102,7 +121,7 @@ def test_wav_and_mel_of_a_clip_belong_together(corpus):
     seen = set()
     for clips in take(80, directory, utterances):
         assert clips.audio.shape == (3, 512) and clips.mel.shape == (3, 2, 80)
-        for sound, mel, name, start in zip(*clips):
+        for sound, mel, name, start in zip(*clips[:4]):
             name = name.decode()
             assert 0 <= start <= frames[name] - 2
             seen.add((name, start))

@@ -151,7 +151,7 @@ def test_towers_parts_and_reversible_flows_train_like_the_whole_batch(monkeypatc
                               ['--ngpu=2', '--accumulate=2', '--reversible'])):
         # a large epsilon: Adam would blow the rounding of a gradient near zero up to a whole step
         run(monkeypatch, data, tmp_path / str(i), '--max_steps=5',
-            '--hparams=adam_epsilon=0.1,batch_size=4', *more)
+            '--hparams=adam_epsilon=0.1,batch_size=4,stft_weight=1', *more)
         found.append(weights(tmp_path / str(i) / 'run'))
     for other in found[1:]:
         assert sorted(other) == sorted(found[0])
@@ -159,12 +159,18 @@ def test_towers_parts_and_reversible_flows_train_like_the_whole_batch(monkeypatc
             np.testing.assert_allclose(found[0][name], other[name], atol=2e-5, err_msg=name)
 
 
-@pytest.mark.parametrize('more', [['--xla=off', '--reversible', '--accumulate=2', '--ngpu=2']] + (
+STFT = ',stft_weight=1,nll_weight=0.1'
+
+
+@pytest.mark.parametrize('hparams,more', [
+    ('', ['--xla=off', '--reversible', '--accumulate=2', '--ngpu=2']),
+    (STFT, ['--xla=off', '--accumulate=2', '--ngpu=2'])] + (
     [] if tf.__version__.startswith('1.') else [
-        ['--precision=bfloat16', '--xla=gates'],
-        ['--precision=bfloat16', '--xla=gates', '--reversible', '--accumulate=2']]))
-def test_each_way_of_computing_continues_to_the_same_bits(data, tmp_path, more):
-    more = more + ['--hparams=batch_size=4']
+        ('', ['--precision=bfloat16', '--xla=gates']),
+        (STFT, ['--precision=bfloat16', '--xla=gates']),
+        ('', ['--precision=bfloat16', '--xla=gates', '--reversible', '--accumulate=2'])]))
+def test_each_way_of_computing_continues_to_the_same_bits(data, tmp_path, hparams, more):
+    more = more + ['--hparams=batch_size=4' + hparams]
     for name, steps in (('whole', 8), ('cut', 3), ('cut', 8)):
         done = script('train.py', *command(data, tmp_path / name, '--max_steps=%d' % steps, *more))
         assert done.returncode == 0, done.stderr
