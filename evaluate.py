@@ -28,6 +28,7 @@ import ops
 import parallel
 import params
 import vocoder
+from correction import MelCorrection
 from denoiser import Denoiser
 from params import UserError
 
@@ -38,22 +39,18 @@ except ImportError as error:
     sys.exit('%s: %s is not installed; run pip install -r requirements-eval.txt'
              % (os.path.basename(__file__), error.name))
 
-ORIGINAL, GRIFFIN_LIM, WAVEGLOW, DENOISED = ('original', 'Griffin-Lim', 'WaveGlow',
-                                             'WaveGlow, denoised')
+ORIGINAL, GRIFFIN_LIM, GRIFFIN_LIM_CORRECTED, WAVEGLOW, DENOISED, CORRECTED = (
+    'original', 'Griffin-Lim', 'Griffin-Lim, corrected', 'WaveGlow', 'WaveGlow, denoised',
+    'WaveGlow, corrected')
+HEARD = ORIGINAL, GRIFFIN_LIM, WAVEGLOW, CORRECTED
 
 
 def main():
     args = parse_arguments()
     hp, weights = vocoder.read(args.restore_from)
     model = vocoder.Vocoder(hp, weights)
-    denoise = Denoiser.of(model, args.denoiser_strength)
     utterances = read_utterances(args, hp)
-    systems = collections.OrderedDict([
-        (ORIGINAL, None),
-        (GRIFFIN_LIM, lambda mel: audio.griffin_lim(mel, hp.sample_rate, hp.mel,
-                                                    args.griffin_lim_iterations)),
-        (WAVEGLOW, lambda mel: model.vocode(mel, args.sigma, args.seed)),
-        (DENOISED, lambda mel: denoise(model.vocode(mel, args.sigma, args.seed)))])
+    systems = vocoders(model, hp, args)
     first = utterances[0][2]
     for vocode in list(systems.values())[1:]:   # a first run is slow
         vocode(first)
@@ -64,6 +61,26 @@ def main():
         sounds[WAVEGLOW][1]['nll_bits'] = bits(sound, mel)
         found.append((name, sounds))
     report(found, hp, args)
+
+
+def vocoders(model, hp, args):
+    """{system: what makes a sound [frames * hop_length] of a mel [frames, n_mels], or None}."""
+    denoise = Denoiser.of(model, args.denoiser_strength)
+    correct = MelCorrection(hp, args.mel_correction)
+
+    def griffin_lim(mel):
+        return audio.griffin_lim(mel, hp.sample_rate, hp.mel, args.griffin_lim_iterations)
+
+    def waveglow(mel):
+        return model.vocode(mel, args.sigma, args.seed)
+
+    return collections.OrderedDict([
+        (ORIGINAL, None),
+        (GRIFFIN_LIM, griffin_lim),
+        (GRIFFIN_LIM_CORRECTED, lambda mel: correct(griffin_lim(mel), mel)),
+        (WAVEGLOW, waveglow),
+        (DENOISED, lambda mel: denoise(waveglow(mel))),
+        (CORRECTED, lambda mel: correct(waveglow(mel), mel))])
 
 
 def parse_arguments():
@@ -85,6 +102,8 @@ def parse_arguments():
     parser.add_argument('--seed', type=files.seed, default=0, help='of the noise')
     parser.add_argument('--denoiser_strength', type=float, default=0.1,
                         help='of the denoised row (default: %(default)s)')
+    parser.add_argument('--mel_correction', type=int, default=16, metavar='ROUNDS',
+                        help='of the corrected rows (default: %(default)s)')
     parser.add_argument('--griffin_lim_iterations', type=int, default=60)
     parser.add_argument('--page_utterances', type=int, default=8,
                         help='how many can be heard on the page (default: %(default)s)')
@@ -93,8 +112,9 @@ def parse_arguments():
         value = getattr(args, name)
         if value is not None and not 0 <= value < math.inf:
             parser.error('--%s is zero or more, not %s' % (name, value))
-    if args.griffin_lim_iterations < 1 or args.page_utterances < 0:
-        parser.error('--griffin_lim_iterations is 1 or more, --page_utterances zero or more')
+    if args.griffin_lim_iterations < 1 or min(args.page_utterances, args.mel_correction) < 0:
+        parser.error('--griffin_lim_iterations is 1 or more, --page_utterances and '
+                     '--mel_correction zero or more')
     return args
 
 
@@ -157,13 +177,14 @@ def report(found, hp, args):
     seconds = sum(len(sounds[ORIGINAL][0]) for _, sounds in found) / hp.sample_rate
     print(table(systems, summary))
     about = ('%d utterances, %.0f seconds at %d Hz, vocoded from their mel spectrograms; '
-             'Griffin-Lim with %d iterations on the same mels; the denoiser at %g.'
+             'Griffin-Lim with %d iterations on the same mels; the denoiser at %g, %d '
+             'rounds of mel correction.'
              % (len(found), seconds, hp.sample_rate, args.griffin_lim_iterations,
-                args.denoiser_strength))
+                args.denoiser_strength, args.mel_correction))
     print('\n' + about)
     result = dict(about=about, summary=summary, utterances={
         name: {system: values for system, (_, values) in sounds.items()} for name, sounds in found})
-    heard = [(name, {system: sounds[system] for system in systems[:3]}) for name, sounds in found]
+    heard = [(name, {system: sounds[system] for system in HEARD}) for name, sounds in found]
     rendered = page.render('WaveGlow', about, systems, summary, heard[:args.page_utterances],
                            hp.sample_rate)
     try:

@@ -22,6 +22,7 @@ import audio
 import files
 import glow
 import params
+from correction import MelCorrection
 from denoiser import Denoiser
 from params import UserError
 from vocoder import Vocoder
@@ -72,6 +73,8 @@ def parse_arguments():
                         help='of the noise; the same seed gives the same samples')
     parser.add_argument('--denoiser_strength', type=float, default=0.0, metavar='S',
                         help="subtract the model's own noise S times; 0.1 is usual (default: 0)")
+    parser.add_argument('--mel_correction', type=int, default=0, metavar='ROUNDS',
+                        help='bring the sound nearer to the mel, 16 are many (default: 0)')
     parser.add_argument('--batch_size', type=int, default=1,
                         help='utterances vocoded at a time, of like lengths (a GPU likes more)')
     parser.add_argument('--precision', choices=sorted(glow.PRECISIONS), default='float32',
@@ -87,6 +90,8 @@ def parse_arguments():
         value = getattr(args, name)
         if value is not None and not 0 <= value < float('inf'):
             parser.error('--%s is zero or more, not %s' % (name, value))
+    if args.mel_correction < 0:
+        parser.error('--mel_correction is zero or more, not %d' % args.mel_correction)
     if args.batch_size < 1 or args.chunk_frames is not None and args.chunk_frames < 1:
         parser.error('--batch_size and --chunk_frames are 1 or more')
     return args
@@ -175,6 +180,7 @@ def vocode_all(vocoder, mels, args):
     vocoder.vocode_batch([mels[order[0]][:1]] * min(args.batch_size, 2))  # a first run is slow
     denoise = (Denoiser.of(vocoder, args.denoiser_strength) if args.denoiser_strength
                else lambda sound: sound)
+    correct = MelCorrection(hp, args.mel_correction)
     spent = seconds = clipped = skipped = 0
     rows = {}
     plotted = list(mels)[:6]
@@ -182,8 +188,9 @@ def vocode_all(vocoder, mels, args):
         for i in range(0, len(order), args.batch_size):
             batch = order[i:i + args.batch_size]
             started = time.time()
-            sounds = [denoise(sound) for sound in vocoder.vocode_batch(
-                [mels[source] for source in batch], args.sigma, args.seed)]
+            batch_mels = [mels[source] for source in batch]
+            sounds = [correct(denoise(sound), mel) for sound, mel in zip(
+                vocoder.vocode_batch(batch_mels, args.sigma, args.seed), batch_mels)]
             spent += time.time() - started
             for source, sound in zip(batch, sounds):
                 seconds += len(sound) / hp.sample_rate
