@@ -1,4 +1,4 @@
-# make demo       hear it: installs, preprocesses the bundled speech, trains two minutes, vocodes
+# make demo       hear it: installs, and vocodes bundled speech with the bundled voice
 # make test       installs and runs the tests
 # make test-tf1   the same under TensorFlow 1.15 and Python 3.7, where that Python is found
 # make clean      removes what these made
@@ -7,23 +7,17 @@ PYTHON ?= python3
 VENV ?= .venv
 VENV_TF1 ?= .venv-tf1
 PY := $(VENV)/bin/python
-DEMO_STEPS ?= 300
+HEARD := auth-incorrect demo-thanks queue-youarenext tt-weasels
 
 .PHONY: demo test test-tf1 clean
 
 demo: $(VENV)/installed
-	$(PY) preprocess_data.py --wave_dir=samples/wavs --mel_dir=demo/mels --data_dir=demo \
-	    --preset=small --test_size=4
-	$(PY) train.py --filelist=demo/train.scp --wave_dir=samples/wavs --lc_dir=demo/mels \
-	    --logdir_root=demo --run_name=run --max_steps=$(DEMO_STEPS) \
-	    --hparams=lr_decay_steps=$(DEMO_STEPS),eval_every=100
-	$(PY) inference.py --lc $$(sed 's|.*|demo/mels/&.mel|' demo/test.scp) \
-	    --restore_from=demo/run --out_dir=demo/vocoded --plot=demo/spectrograms.png
+	$(PY) inference.py --lc $(HEARD:%=samples/wavs/%.wav) --out_dir=demo --mel_correction=16 \
+	    --plot=demo/spectrograms.png
 	@echo
-	@echo 'Four utterances that the training did not see:'
-	@sed 's|.*|  samples/wavs/&.wav -> demo/vocoded/&.wav|' demo/test.scp
-	@echo 'Original above vocoded: demo/spectrograms.png'
-	@echo 'After two minutes on a minute of speech it mumbles: README.md says how to train a voice.'
+	@echo 'Utterances that the bundled voice was not trained on, vocoded from their mels:'
+	@for name in $(HEARD); do echo "  samples/wavs/$$name.wav -> demo/$$name.wav"; done
+	@echo 'Original above vocoded: demo/spectrograms.png. More of them: samples/index.html'
 
 test: $(VENV)/tested
 	$(PY) -m pytest -q tests

@@ -100,12 +100,12 @@ def parse_arguments():
     parser.add_argument('--sigma', type=float,
                         help="standard deviation of the noise (default: the model's gen_sigma)")
     parser.add_argument('--seed', type=files.seed, default=0, help='of the noise')
-    parser.add_argument('--denoiser_strength', type=float, default=0.1,
+    parser.add_argument('--denoiser_strength', type=float, default=0.01,
                         help='of the denoised row (default: %(default)s)')
     parser.add_argument('--mel_correction', type=int, default=16, metavar='ROUNDS',
                         help='of the corrected rows (default: %(default)s)')
     parser.add_argument('--griffin_lim_iterations', type=int, default=60)
-    parser.add_argument('--page_utterances', type=int, default=8,
+    parser.add_argument('--page_utterances', type=int, default=5,
                         help='how many can be heard on the page (default: %(default)s)')
     args = parser.parse_args()
     for name in ('sigma', 'denoiser_strength'):

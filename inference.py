@@ -72,7 +72,7 @@ def parse_arguments():
     parser.add_argument('--seed', type=files.seed, default=0,
                         help='of the noise; the same seed gives the same samples')
     parser.add_argument('--denoiser_strength', type=float, default=0.0, metavar='S',
-                        help="subtract the model's own noise S times; 0.1 is usual (default: 0)")
+                        help="subtract the model's own noise S times, 0.01 to 0.1 (default: 0)")
     parser.add_argument('--mel_correction', type=int, default=0, metavar='ROUNDS',
                         help='bring the sound nearer to the mel, 16 are many (default: 0)')
     parser.add_argument('--batch_size', type=int, default=1,

@@ -24,12 +24,11 @@ body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem
 table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto }
 th, td { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap }
 th:first-child, td:first-child { text-align: left }
-.best { font-weight: 600 }
-.interval { color: #777; font-size: .8rem }
+.interval { color: #777; font-size: .8rem; display: block }
 .row { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 1rem }
 figure { margin: 0 }
-figcaption { display: flex; justify-content: space-between; font-size: .9rem }
-figcaption span { color: #777 }
+figcaption { font-size: .9rem }
+figcaption span { color: #777; display: block; min-height: 1.4rem }
 audio { width: 100%%; margin: .3rem 0 }
 img { width: 100%%; height: 14rem; display: block }
 h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; font-weight: 600 }

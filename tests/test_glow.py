@@ -5,7 +5,6 @@ import tensorflow.compat.v1 as tf
 from graphs import CONDITIONS, TINY, assign, randomize, session, speechlike, trainable
 
 import glow
-import ops
 import params
 import streaming
 

@@ -13,6 +13,9 @@ import audio
 import inference
 import params
 import train
+import utils
+from correction import MelCorrection
+from denoiser import Denoiser
 from params import UserError
 from vocoder import Vocoder, noise, pad
 
@@ -225,3 +228,26 @@ def test_two_vocoders_in_one_process(trained, vocoder):
     mel = audio.read_mel(str(trained[0] / (names_of(trained[0])[0] + '.mel')), 80)
     np.testing.assert_allclose(vocoder.vocode(mel, seed=1), other.vocode(mel, seed=1), atol=1e-5)
     assert not np.allclose(vocoder.vocode(mel, sigma=0.9), vocoder.vocode(mel, sigma=0.1))
+
+
+def test_the_bundled_voice_denoised_and_corrected(monkeypatch, tmp_path):
+    """Without --restore_from; the denoiser comes before the mel correction."""
+    wav = os.path.join(WAVS, 'tt-weasels.wav')
+    assert run(monkeypatch, '--lc', wav, '--out_dir', tmp_path, '--seed=3',
+               '--denoiser_strength=0.02', '--mel_correction=2') == 0
+    voice = Vocoder.load(utils.BUNDLED_MODEL)
+    mel = audio.mel_spectrogram(audio.read_wav(wav, 16000), 16000, voice.hp.mel)
+    sound = Denoiser.of(voice, 0.02)(voice.vocode(mel, seed=3))
+    corrected = MelCorrection(voice.hp, 2)(sound, mel)
+    found, rate = soundfile.read(str(tmp_path / 'tt-weasels.wav'), dtype='float32')
+    assert rate == 16000
+    np.testing.assert_allclose(found, corrected, atol=1e-3)
+    assert np.max(np.abs(found - sound)) > 0.02
+
+
+@pytest.mark.parametrize('flag', ['--mel_correction=-1', '--denoiser_strength=-0.1',
+                                  '--denoiser_strength=inf'])
+def test_refused_strengths(flag, tmp_path):
+    done = script('inference.py', '--lc', WAVS, '--out_dir', str(tmp_path / 'out'), flag)
+    assert done.returncode == 2 and flag.split('=')[0] in done.stderr.splitlines()[-1]
+    assert not (tmp_path / 'out').exists()

@@ -1,0 +1,160 @@
+"""evaluate.py on bundled speech and the bundled voice: its figures, its page, what it refuses."""
+import base64
+import io
+import json
+import os
+import pathlib
+import re
+
+import evaluate
+import numpy as np
+import PIL.Image
+import pytest
+import scipy.stats
+import soundfile
+import tensorflow.compat.v1 as tf
+from conftest import ROOT
+from speech import WAVS, script
+
+import audio
+import glow
+import metrics
+import ops
+import utils
+import vocoder
+
+SAMPLES = os.path.join(ROOT, 'samples')
+NAMES = 'tt-weasels', 'conf-waitforleader'
+TOLERANCE = dict(nll_bits=0.02, pesq=0.1, stoi=0.005, mcd=0.05, log_mel_l1=0.01, f0_cents=10,
+                 voicing=2, line_noise=0.5)
+
+
+@pytest.fixture(scope='module')
+def evaluation(tmp_path_factory):
+    """(folder, completed process) of evaluate.py on two bundled utterances, one on the page."""
+    folder = tmp_path_factory.mktemp('evaluation')
+    (folder / 'two.scp').write_text(''.join(name + '\n' for name in NAMES))
+    return folder, script('evaluate.py', '--filelist=%s' % (folder / 'two.scp'),
+                          '--out_dir=%s' % folder, '--page_utterances=1')
+
+
+@pytest.fixture(scope='module')
+def committed():
+    with open(os.path.join(SAMPLES, 'evaluation.json')) as f:
+        return json.load(f)
+
+
+def read(folder, name):
+    with open(str(folder / name)) as f:
+        return f.read()
+
+
+def test_figures_are_the_committed_ones(evaluation, committed):
+    folder, done = evaluation
+    assert done.returncode == 0, done.stderr
+    found = json.loads(read(folder, 'evaluation.json'))
+    assert sorted(found['utterances']) == sorted(NAMES)
+    for name in NAMES:
+        for system, values in committed['utterances'][name].items():
+            for key, tolerance in TOLERANCE.items():
+                assert (key in values) == (key in found['utterances'][name][system])
+                if key in values:
+                    assert found['utterances'][name][system][key] == pytest.approx(
+                        values[key], abs=tolerance), (name, system, key)
+    for system, values in found['summary'].items():
+        for key, (mean, low, high) in values.items():
+            assert mean == pytest.approx(np.mean([found['utterances'][n][system][key]
+                                                  for n in NAMES]))
+            assert low <= mean <= high
+    assert all(metric.title in done.stdout for metric in metrics.METRICS.values())
+
+
+def test_the_corrected_voice_beats_griffin_lim(committed):
+    """The claim of README.md, of all utterances and beyond its 95% intervals."""
+    ours, theirs = (committed['summary'][s] for s in (evaluate.CORRECTED, evaluate.GRIFFIN_LIM))
+    assert len(committed['utterances']) == 20
+    for key, sign in (('pesq', 1), ('stoi', 1), ('log_mel_l1', -1)):
+        assert min(sign * x for x in ours[key]) > max(sign * x for x in theirs[key]), key
+
+
+def test_wavs_are_what_is_measured(evaluation):
+    folder, _ = evaluation
+    found = json.loads(read(folder, 'evaluation.json'))['utterances']
+    hp = vocoder.read(utils.BUNDLED_MODEL)[0]
+    for name in NAMES:
+        original = audio.read_wav(os.path.join(WAVS, name + '.wav'), hp.sample_rate)
+        for system, values in found[name].items():
+            if system == evaluate.ORIGINAL:
+                continue
+            path = folder / system.replace(', ', '-').lower() / (name + '.wav')
+            sound = audio.read_wav(str(path), hp.sample_rate)
+            assert metrics.stoi(sound, original[:len(sound)], hp.sample_rate) == pytest.approx(
+                values['stoi'], abs=1e-4)
+
+
+def test_the_page_holds_all_that_it_shows(evaluation):
+    folder, _ = evaluation
+    page = read(folder, 'index.html')
+    assert not re.search(r'(src|href)="(?!data:)', page) and '<script' not in page
+    sounds = re.findall(r'src="data:audio/flac;base64,([^"]+)"', page)
+    pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    assert len(sounds) == len(pictures) == len(evaluate.HEARD)
+    lengths = set()
+    for sound in sounds:
+        samples, rate = soundfile.read(io.BytesIO(base64.b64decode(sound)))
+        assert rate == 16000 and np.std(samples) > 0.01
+        lengths.add(len(samples))
+    assert len(lengths) == 1 and lengths.pop() > 2 * 16000
+    for picture in pictures:
+        image = np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(picture))))
+        assert image.shape[0] == 513 and image.shape[1] > 200 and image.std() > 20
+    assert len(set(pictures)) == len(pictures)
+
+
+def test_bits_are_those_of_the_density():
+    """Against the change of variables itself: the whole Jacobian of z, and scipy's normal."""
+    hp, weights = vocoder.read(utils.BUNDLED_MODEL)
+    sound = audio.read_wav(os.path.join(WAVS, 'tt-weasels.wav'), hp.sample_rate)[8000:8000 + 256]
+    mel = audio.mel_spectrogram(sound, hp.sample_rate, hp.mel)[:1]
+    with tf.Graph().as_default(), ops.frozen(weights):
+        audio_in = tf.placeholder(tf.float32, [1, None])
+        z = tf.reshape(glow.encode(audio_in, tf.constant(mel[None]), hp), [-1])
+        which = tf.placeholder(tf.int32, [])
+        row = tf.gradients(z[which], audio_in)[0][0]
+        with tf.Session() as session:
+            feed = {audio_in: sound[None]}
+            values = session.run(z, feed)
+            jacobian = np.stack([session.run(row, {which: i, **feed}) for i in range(len(sound))])
+    log_density = (scipy.stats.norm.logpdf(values, scale=hp.sigma).sum()
+                   + np.linalg.slogdet(jacobian.astype(np.float64))[1])
+    expected = -log_density / len(sound) / np.log(2) + 15      # of steps of 2^-15
+    assert evaluate.likelihood(hp, weights)(sound, mel) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize('flags, words', [
+    (['--filelist=none.scp'], 'none.scp'), (['--wave_dir=none'], 'none'),
+    (['--restore_from=none'], 'none'), (['--sigma=-1'], '--sigma is zero or more'),
+    (['--mel_correction=-1'], '--mel_correction'), (['--lc_dir=none'], 'none')])
+def test_refusals(flags, words, tmp_path):
+    done = script('evaluate.py', '--out_dir=%s' % (tmp_path / 'out'), *flags)
+    assert done.returncode == 2 and 'Traceback' not in done.stderr
+    assert words in done.stderr.splitlines()[-1]
+    assert not (tmp_path / 'out').exists()
+
+
+def test_readme_says_what_was_measured(committed):
+    """Every mean of README.md's table of the voice is that of samples/evaluation.json."""
+    readme = read(pathlib.Path(ROOT), 'README.md')
+    rows = {cells[0]: cells[1:] for cells in (
+        [cell.strip() for cell in line.strip('|').split('|')]
+        for line in readme.splitlines() if line.startswith('| '))}
+    systems = [s for s in rows['held-out speech'] if s]
+    assert systems == [s for s in committed['summary'] if s != evaluate.ORIGINAL]
+    for key in ('nll_bits', 'pesq', 'stoi', 'mcd', 'log_mel_l1', 'f0_cents', 'voicing',
+                'line_noise', 'rtf'):
+        metric = metrics.METRICS[key]
+        told = rows[metric.title + (', ' + metric.unit if metric.unit else '')]
+        for system, cell in zip(systems, told):
+            values = committed['summary'][system].get(key)
+            assert cell == ('' if values is None else '%.*f' % (metric.digits, values[0])), (
+                system, key)

@@ -1,0 +1,82 @@
+"""recipes/voice.py but for its hours: who is held out, what its stages ask for, what is bundled."""
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from speech import WAVS, prepare, script
+
+import files
+import params
+import utils
+import vocoder
+
+sys.path.insert(0, os.path.join(ROOT, 'recipes'))
+import voice  # noqa: E402
+
+
+def test_heldout_speech_and_its_doubles_are_kept_apart(tmp_path):
+    heldout = files.read_list(voice.HELDOUT)
+    assert len(heldout) == 20
+    assert sorted(heldout) == sorted(name[:-4] for name in os.listdir(WAVS))
+    english, spanish = voice.VOICES['en'] + '/', voice.VOICES['es'] + '/'
+    corpus = ([english + name for name in heldout + list(voice.TOO_ALIKE) + ['activated']]
+              + [spanish + name for name in heldout])
+    (tmp_path / 'train.scp').write_text(''.join(name + '\n' for name in corpus))
+    (tmp_path / 'params.json').write_text(params.to_json(params.preset('small')))
+    voice.split(str(tmp_path))
+    train_names, test_names = (files.read_list(str(tmp_path / 'lists' / (part + '.scp')))
+                               for part in ('train', 'test'))
+    assert test_names == [english + name for name in heldout]
+    assert train_names == [english + 'activated'] + [spanish + name for name in heldout]
+    assert params.load(str(tmp_path / 'lists')) == params.preset('small')
+
+    (tmp_path / 'train.scp').write_text('one\n')
+    with pytest.raises(params.UserError, match='0 of the 20 held-out'):
+        voice.split(str(tmp_path))
+
+
+def test_stages_train_the_bundled_model():
+    bundled = params.load(utils.BUNDLED_MODEL)
+    hp = params.preset('small')
+    for stage in voice.STAGES:
+        hp = params.override(hp, stage.hparams)
+    assert [stage.steps > 0 for stage in voice.STAGES] == [True] * len(voice.STAGES)
+    for field in params.MODEL_FIELDS + ('lr', 'lr_decay_steps', 'lr_decay_rate', 'stft_weight',
+                                        'nll_weight', 'clip_norm'):
+        assert getattr(hp, field) == getattr(bundled, field), field
+
+
+def test_a_bundle_is_averaged_weights_alone(tmp_path):
+    data = prepare(tmp_path)
+    done = script('train.py', *data, '--logdir_root=%s' % tmp_path, '--run_name=run',
+                  '--max_steps=3')
+    assert done.returncode == 0, done.stderr
+    for _ in range(2):                              # the second replaces the first
+        voice.bundle(str(tmp_path / 'run'), str(tmp_path / 'model'))
+    run, bundle = (vocoder.read(str(tmp_path / name)) for name in ('run', 'model'))
+    assert run[0] == bundle[0] and sorted(run[1]) == sorted(bundle[1])
+    for name, weights in run[1].items():
+        np.testing.assert_array_equal(weights, bundle[1][name])
+    stored = utils.read_weights(utils.find_checkpoint(str(tmp_path / 'model')))
+    assert sum(w.nbytes for w in stored.values()) < 1.1 * sum(w.nbytes for w in run[1].values())
+
+
+def test_the_bundled_model_is_small_and_says_its_licence():
+    size = sum(os.path.getsize(os.path.join(utils.BUNDLED_MODEL, name))
+               for name in os.listdir(utils.BUNDLED_MODEL))
+    assert 1e6 < size < 20e6
+    with open(os.path.join(ROOT, 'samples', 'README.md')) as f:
+        assert 'so is the model' in f.read()
+
+
+def test_a_failing_step_stops_the_recipe(tmp_path):
+    done = subprocess.run([sys.executable, os.path.join(ROOT, 'recipes', 'voice.py'),
+                           '--out_dir=%s' % tmp_path], env=dict(os.environ, PATH=''),
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+    assert done.returncode == 2 and 'Traceback' not in done.stderr
+    assert done.stderr.splitlines()[-1].endswith(
+        'recipes/asterisk.py stopped; the same command goes on where it was')
+    assert not (tmp_path / 'model').exists()
