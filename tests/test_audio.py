@@ -1,6 +1,7 @@
 """Sound files and mels against definitions of their own, on the bundled speech."""
 import glob
 import os
+import re
 import struct
 
 import numpy as np
@@ -340,8 +341,14 @@ def test_a_mel_of_the_other_profile_is_told():
 
 
 def test_bundled_speech_is_what_its_page_says():
-    infos = [soundfile.info(path) for path in glob.glob(os.path.join(WAVS, '*.wav'))]
-    assert 12 <= len(infos) <= 20
-    assert {(i.samplerate, i.channels, i.subtype) for i in infos} == {(16000, 1, 'PCM_16')}
-    assert 60 <= sum(i.duration for i in infos) <= 80 and min(i.duration for i in infos) > 1.5
+    infos = {os.path.basename(path)[:-len('.wav')]: soundfile.info(path)
+             for path in glob.glob(os.path.join(WAVS, '*.wav'))}
+    assert {(i.samplerate, i.channels, i.subtype) for i in infos.values()} == {(16000, 1, 'PCM_16')}
+    with open(os.path.join(WAVS, os.pardir, 'README.md')) as f:
+        page = f.read()
+    rows = re.findall(r'^\| `([^`/]+)` \| ([0-9.]+) \| .*\w.* \|$', page, re.MULTILINE)
+    assert {name: seconds for name, seconds in rows} == {
+        name: '%.1f' % i.duration for name, i in infos.items()}
+    assert '%d telephone prompts in English, %.0f seconds' % (
+        len(infos), sum(i.duration for i in infos.values())) in page
     assert params.preset('small').sample_rate == 16000
