@@ -11,14 +11,15 @@ import wave
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from hosts import ALONE
 from params import UserError
 
 # frames: whole frames that both the wav and the mel have.
 Utterance = collections.namedtuple('Utterance', 'name frames')
 
-# noise: see `training_clips`; none of it is () here.
-Clips = collections.namedtuple('Clips', 'audio mel name start_frame noise')
-Clips.__new__.__defaults__ = ((),)
+# noise: see `training_clips`; place: see shard_clips.training_clips. What there is none of is ().
+Clips = collections.namedtuple('Clips', 'audio mel name start_frame noise place')
+Clips.__new__.__defaults__ = ((), ())
 
 
 def index(names, wave_dir, lc_dir, hp):
@@ -69,13 +70,14 @@ def long_enough(utterances, hp):
     return kept
 
 
-def training_clips(utterances, wave_dir, lc_dir, hp, seed, first_step=0, parts=1):
+def training_clips(utterances, wave_dir, lc_dir, hp, seed, first_step=0, parts=1, hosts=ALONE):
     """A tf.data.Dataset of Clips, `parts` elements a training step, from `first_step` on, no end.
 
     An utterance is drawn in proportion to its length, then a clip of it at a uniformly random
-    frame. Elements, of batch = hp.batch_size / parts: audio [batch, clip_frames * hop_length] in
-    -1..1, mel [batch, clip_frames, n_mels], name and start_frame [batch], and, if hp.stft_weight
-    asks for samples, noise [batch, clip_frames * groups_per_frame, n_group] from N(0, 1).
+    frame. Elements, of batch = hp.batch_size / (parts * hosts.count), this host's share of what
+    all of them draw: audio [batch, clip_frames * hop_length] in -1..1, mel [batch, clip_frames,
+    n_mels], name and start_frame [batch], and, if hp.stft_weight asks for samples, noise
+    [batch, clip_frames * groups_per_frame, n_group] from N(0, 1).
 
     Args:
       utterances: as `long_enough` leaves them.
@@ -93,14 +95,25 @@ def training_clips(utterances, wave_dir, lc_dir, hp, seed, first_step=0, parts=1
         start = tf.cast(u[1] * tf.cast(positions, tf.float64), tf.int64)
         read = _read(tf.gather(names, j), start, hp.clip_frames, wave_dir, lc_dir, hp)
         if hp.stft_weight:
-            read = read._replace(noise=tf.random.stateless_normal(
-                [hp.clip_frames * hp.groups_per_frame, hp.n_group],
-                seed=tf.stack([tf.constant(seed, tf.int64), -1 - i])))
+            read = read._replace(noise=noise(i, seed, hp))
         return read
 
-    dataset = tf.data.Dataset.range(first_step * hp.batch_size, np.iinfo(np.int64).max)
-    dataset = dataset.map(clip, num_parallel_calls=4)
-    return dataset.batch(hp.batch_size // parts, drop_remainder=True).prefetch(4)
+    batch = hp.batch_size // (parts * hosts.count)
+
+    def of_all(i):
+        """Which of all hosts' clips this one's i-th is: the hosts take turns by batches."""
+        return (i // batch * hosts.count + hosts.index) * batch + i % batch
+
+    dataset = tf.data.Dataset.range(first_step * parts * batch,
+                                    np.iinfo(np.int64).max // hosts.count)
+    dataset = dataset.map(lambda i: clip(of_all(i)), num_parallel_calls=4)
+    return dataset.batch(batch, drop_remainder=True).prefetch(4)
+
+
+def noise(i, seed, hp):
+    """N(0, 1) for the i-th clip (int64): [clip_frames * groups_per_frame, n_group]."""
+    return tf.random.stateless_normal([hp.clip_frames * hp.groups_per_frame, hp.n_group],
+                                      seed=tf.stack([tf.constant(seed, tf.int64), -1 - i]))
 
 
 def whole_utterances(utterances, wave_dir, lc_dir, hp):

@@ -91,27 +91,41 @@ def require_equal_parts(hp, count, what):
 def mean(tensors, devices):
     """The mean of lists of float32 tensors, one list a device, on the first device.
 
-    They travel and are added in packs of PACK elements, not one by one.
+    They travel and are added in packs, not one by one.
     """
     if len(devices) == 1:
         return tensors[0]
-    packs, filled = [[]], 0
-    for i, tensor in enumerate(tensors[0]):
-        if filled >= PACK:
-            packs, filled = packs + [[]], 0
-        packs[-1].append(i)
-        filled += tensor.shape.num_elements()
     means = []
-    for pack in packs:
+    for pack in packs(tensors[0]):
         packed = []
         for device, of_device in zip(devices, tensors):
             with tf.device(device):
-                packed.append(tf.concat([tf.reshape(of_device[i], [-1]) for i in pack], axis=0))
+                packed.append(join([of_device[i] for i in pack]))
         with tf.device(devices[0]):
-            shapes = [tensors[0][i].shape for i in pack]
-            parts = tf.split(tf.add_n(packed) / len(devices), [s.num_elements() for s in shapes])
-            means += [tf.reshape(part, s) for part, s in zip(parts, shapes)]
+            means += cut(tf.add_n(packed) / len(devices), [tensors[0][i].shape for i in pack])
     return means
+
+
+def packs(tensors):
+    """Lists of indices of `tensors`, in order: each of PACK elements or, with its last, more."""
+    found, filled = [[]], 0
+    for i, tensor in enumerate(tensors):
+        if filled >= PACK:
+            found, filled = found + [[]], 0
+        found[-1].append(i)
+        filled += tensor.shape.num_elements()
+    return found
+
+
+def join(tensors):
+    """One vector of all elements of `tensors`."""
+    return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], axis=0)
+
+
+def cut(vector, shapes):
+    """The inverse of `join`."""
+    parts = tf.split(vector, [shape.num_elements() for shape in shapes])
+    return [tf.reshape(part, shape) for part, shape in zip(parts, shapes)]
 
 
 def accumulated(values, parts):

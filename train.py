@@ -11,6 +11,8 @@ sentence for bad input, and for a training that cannot go on.
 """
 import argparse
 import collections
+import contextlib
+import dataclasses
 import os
 
 import utils  # first: it quiets TensorFlow
@@ -20,6 +22,7 @@ import tensorflow.compat.v1 as tf
 import dataset
 import files
 import glow
+import hosts
 import impulse
 import ops
 import parallel
@@ -30,8 +33,9 @@ from params import UserError
 
 def main():
     args = parse_arguments()
+    together = hosts.from_arguments(args.worker_hosts, args.task_index, os.environ.get('TF_CONFIG'))
     run_dir = os.path.join(args.logdir_root, args.run_name)
-    hp = hyperparameters(args, run_dir)
+    hp = hyperparameters(args, run_dir, together)
     compute = parallel.compute(args.precision, args.reversible, args.xla)
     devices = parallel.tower_devices(args.ngpu)
     config = parallel.session_config(args.ngpu)
@@ -39,31 +43,46 @@ def main():
     train_set = dataset.index(files.read_list(args.filelist), args.wave_dir, args.lc_dir, hp)
     clippable = dataset.long_enough(train_set, hp)
     test_set = []
-    if args.test_filelist:
+    if args.test_filelist and together.is_chief:
         test_set = dataset.index(files.read_list(args.test_filelist), args.wave_dir, args.lc_dir,
                                  hp)[:hp.eval_utterances]
-    make_directory(run_dir)
-    with utils.locked(run_dir), tf.Graph().as_default() as graph:
+    facts = dict(dataclasses.asdict(hp), data=clippable, hosts=together.addresses, **{
+        '--' + name: getattr(args, name) for name in ('accumulate', 'precision', 'reversible', 'seed',
+                                                      'max_steps')}, TensorFlow=tf.__version__)
+    with contextlib.ExitStack() as held, tf.Graph().as_default() as graph:
+        if together.is_chief:
+            make_directory(run_dir)
+            held.enter_context(utils.locked(run_dir))
+        target = ''
+        if together.count > 1:
+            config = hosts.configure(config, together)
+            target = hosts.serve(together, config).target
+        watch = held.enter_context(hosts.Watch(
+            together, 'the same commands again continue from the last checkpoint'))
         tf.set_random_seed(args.seed)
         start_step = tf.placeholder(tf.int64, [], 'start_step')
         clips = dataset.training_clips(clippable, args.wave_dir, args.lc_dir, hp, args.seed,
-                                       start_step, args.accumulate)
+                                       start_step, args.accumulate, together)
         heldout = dataset.whole_utterances(test_set, args.wave_dir, args.lc_dir, hp) \
             if test_set else None
-        model = training.build(hp, clips, heldout, devices, compute, args.accumulate)
+        model = training.build(hp, clips, heldout, devices, compute, args.accumulate, together,
+                               hosts.words(facts))
         checkpoints = utils.Checkpoints(run_dir, hp.keep_checkpoints)
-        print_summary(hp, train_set, clippable, test_set, devices)
+        print_summary(hp, train_set, clippable, test_set, devices, together)
         print_compute(compute, args.accumulate)
-        with tf.Session(graph=graph, config=config) as session:
-            first_step = initialize(session, checkpoints, args, run_dir)
-            for directory in (run_dir, checkpoints.best_directory):
-                with files.atomic_open(os.path.join(directory, 'params.json')) as f:
-                    f.write(params.to_json(hp))
+        with tf.Session(target, graph, config) as session:
+            with watch.watched():
+                hosts.require_agreement(session.run(model.roll_call), facts, together)
+            first_step = initialize(session, model, checkpoints, args, run_dir, watch)
+            if together.is_chief:
+                for directory in (run_dir, checkpoints.best_directory):
+                    with files.atomic_open(os.path.join(directory, 'params.json')) as f:
+                        f.write(params.to_json(hp))
             session.run(model.clips.initializer, {start_step: first_step})
             graph.finalize()
             names = [u.name for u in test_set]
-            return training.Training(session, model, hp, args, run_dir, checkpoints,
-                                     names).run(first_step)
+            return training.Training(session, model, hp, args, run_dir, checkpoints, names,
+                                     watch).run(first_step)
 
 
 def parse_arguments():
@@ -93,6 +112,11 @@ def parse_arguments():
                         help='train in the memory of one flow, for a third more work')
     parser.add_argument('--accumulate', type=int, default=1, metavar='N',
                         help='compute each step in N parts, in turn, in the memory of one')
+    parser.add_argument('--worker_hosts', metavar='HOST:PORT,...',
+                        help='train on all these together, the first being the chief '
+                             '(default: what TF_CONFIG says)')
+    parser.add_argument('--task_index', type=int, metavar='I',
+                        help='which of them this process is, from 0')
     parser.add_argument('--restore_from', type=path, metavar='RUN_OR_CHECKPOINT',
                         help='start a new run from the weights there (fine-tuning)')
     params.add_arguments(parser)
@@ -113,7 +137,7 @@ def parse_arguments():
     return args
 
 
-def hyperparameters(args, run_dir):
+def hyperparameters(args, run_dir, together=hosts.ALONE):
     """The run's HParams: its own if it exists, else those of --preset, --restore_from or the data.
 
     Raises UserError where a run, a checkpoint or the data does not go with what was asked for.
@@ -132,6 +156,8 @@ def hyperparameters(args, run_dir):
         hp = params.preset(params.DEFAULT_PRESET)
     hp = params.override(hp, args.hparams)
     count, what = args.ngpu * args.accumulate, 'parts' if args.accumulate > 1 else 'towers'
+    if together.count > 1:
+        count, what = count * together.count, what + ' of %d hosts' % together.count
     if hp.batch_size % count and 'batch_size' not in args.hparams:
         hp = hp.replace(batch_size=-(-hp.batch_size // count) * count)
         print('batch_size=%d, for %d equal %s' % (hp.batch_size, count, what))
@@ -177,23 +203,27 @@ def make_directory(path):
                         % (path, error.strerror))
 
 
-def initialize(session, checkpoints, args, run_dir):
-    """Restores the run's newest checkpoint, or starts one. Returns the steps already done."""
+def initialize(session, model, checkpoints, args, run_dir, watch):
+    """Restores the run's newest checkpoint, or starts one. Returns the steps already done.
+
+    The chief does, and the other hosts get what it has then.
+    """
     session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
-    path = checkpoints.restore(session)
-    if path:
-        step = session.run(tf.train.get_global_step())
-        print('continuing %s from step %d' % (run_dir, step))
-        return step
-    if args.restore_from:
+    path = watch.hosts.is_chief and checkpoints.restore(session)
+    if watch.hosts.is_chief and not path and args.restore_from:
         source = utils.find_checkpoint(args.restore_from)
         utils.load_weights(session, source)
         session.run([v.initializer for v in tf.global_variables() if utils.AVERAGE in v.op.name])
         print('starting from the weights of %s' % source)
-    return 0
+    with watch.watched():
+        session.run(model.share)
+    step = session.run(tf.train.get_global_step())
+    if step:
+        print('continuing %s from step %d' % (run_dir, step))
+    return step
 
 
-def print_summary(hp, train_set, clippable, test_set, devices):
+def print_summary(hp, train_set, clippable, test_set, devices, together):
     def hours(utterances):
         return sum(u.frames for u in utterances) * hp.hop_length / hp.sample_rate / 3600
     parts = collections.Counter()  # the flows of one width count together
@@ -215,8 +245,10 @@ def print_summary(hp, train_set, clippable, test_set, devices):
         print('      %d of them, %.2f hours, are shorter than a clip of %d samples and not used'
               % (len(train_set) - len(clippable), hours(train_set) - hours(clippable),
                  hp.clip_frames * hp.hop_length))
-    if not test_set:
+    if not test_set and together.is_chief:
         print('      nothing is held out: no measure of how well it generalizes, no best checkpoint')
+    if together.count > 1:
+        print('hosts: %d; this is %s' % (together.count, together.name(together.index)))
     print('towers: %s; a step is %d clips of %.2f s' % (', '.join(devices), hp.batch_size,
           hp.clip_frames * hp.hop_length / hp.sample_rate), flush=True)
 

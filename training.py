@@ -13,6 +13,7 @@ import tqdm
 from tensorflow.python.client import timeline
 
 import audio
+import collective
 import dataset
 import files
 import glow
@@ -22,26 +23,33 @@ import optimizer
 import parallel
 import utils
 import vocoder
+from hosts import ALONE
 from params import UserError
 
 
 # clips, heldout: iterators; parts: fetches of each part of a training step but the last; step: of
-# the last, which ends it; heldout_clip, heldout_loss, heldout_samples: of the next held-out
+# the last, which ends it; told_to_stop: whether this host is, for `step` to tell all; roll_call: the
+# words of all hosts; share: the operation that gives them the chief's variables; heldout_clip, heldout_loss, heldout_samples: of the next held-out
 # utterance; vocode: see `vocoding`; best: the held-out loss of the best checkpoint and a number for
 # the utterances it was measured on, with placeholders for both and the operation that sets them.
-Model = collections.namedtuple('Model', 'clips parts step heldout heldout_clip heldout_loss '
-                                        'heldout_samples vocode best new_best new_best_set set_best')
+Model = collections.namedtuple('Model', 'clips parts step told_to_stop roll_call share heldout '
+                                        'heldout_clip heldout_loss heldout_samples vocode best new_best '
+                                        'new_best_set set_best')
+ROLL_CALL, GRADIENTS, VARIABLES = 1, 10 ** 6, 2 * 10 ** 6   # keys of collective operations
 
 
-def build(hp, clips, heldout, devices, compute=glow.Compute(), accumulate=1):
+def build(hp, clips, heldout, devices, compute=glow.Compute(), accumulate=1, hosts=ALONE,
+          words=()):
     """The training graph. Averaged weights serve the held-out loss and vocoding.
 
     Args:
-      clips: a dataset of dataset.Clips of hp.batch_size / accumulate clips.
+      clips: a dataset of dataset.Clips of hp.batch_size / (accumulate * hosts.count) clips.
       heldout: one of single utterances, or None.
       devices: of the towers, as parallel.tower_devices names them.
       compute: how the training loss is computed; held-out losses are float32's.
       accumulate: parts that a step is computed in, one after the other.
+      hosts: that compute a step together, each its share of it.
+      words: whole numbers that say what this host computes, for the roll call.
     """
     global_step = ops.variable('global_step', [], tf.zeros_initializer(), tf.int64,
                                trainable=False)
@@ -55,6 +63,10 @@ def build(hp, clips, heldout, devices, compute=glow.Compute(), accumulate=1):
     gradients, variables = zip(*gradients)
     with tf.device(devices[0]), tf.variable_scope('accumulated'):
         means, add, clear = parallel.accumulated(list(loss) + list(gradients), accumulate)
+    told_to_stop = tf.placeholder_with_default(False, [], 'told_to_stop')
+    with tf.device(devices[0]), tf.name_scope('hosts'):
+        *means, stopped = collective.mean(list(means) + [tf.cast(told_to_stop, tf.float32)], hosts,
+                                          GRADIENTS)
     loss, gradients = objective.Objective(*means[:len(loss)]), means[len(loss):]
     learning_rate = optimizer.schedule(hp, tf.cast(global_step, tf.float32))
     train_op, gradient_norm, ema = optimizer.optimize(hp, zip(gradients, variables), learning_rate,
@@ -63,7 +75,7 @@ def build(hp, clips, heldout, devices, compute=glow.Compute(), accumulate=1):
         train_op = clear()
     part = dict(name=batch.name, start_frame=batch.start_frame, op=add)
     step = dict(loss=loss, learning_rate=learning_rate, gradient_norm=gradient_norm,
-                name=batch.name, start_frame=batch.start_frame, op=train_op)
+                name=batch.name, start_frame=batch.start_frame, stopped=stopped > 0, op=train_op)
     held = held_clip = held_loss = held_samples = None
     with tf.device(devices[0]), parallel.averages_of(ema):
         if heldout is not None:
@@ -73,9 +85,13 @@ def build(hp, clips, heldout, devices, compute=glow.Compute(), accumulate=1):
         vocode = vocoding(hp)
     if len(tf.trainable_variables()) != len(gradients):
         raise AssertionError('evaluation has weights of its own')
-    return Model(iterator, [part] * (accumulate - 1), step, held, held_clip, held_loss,
-                 held_samples, vocode, (best.read_value(), best_set.read_value()), new_best,
-                 new_best_set, tf.group(best.assign(new_best), best_set.assign(new_best_set)))
+    with tf.device(devices[0]):
+        share = collective.broadcast(tf.global_variables(), hosts, VARIABLES)
+    roll_call = collective.rows(tf.constant(words, tf.int64), hosts, ROLL_CALL)
+    return Model(iterator, [part] * (accumulate - 1), step, told_to_stop, roll_call, share, held,
+                 held_clip, held_loss, held_samples, vocode, (best.read_value(), best_set.read_value()),
+                 new_best, new_best_set,
+                 tf.group(best.assign(new_best), best_set.assign(new_best_set)))
 
 
 def vocoding(hp):
@@ -93,12 +109,16 @@ def iterate(clips):
 
 
 class Training:
-    """Runs steps, and between them what the hyperparameters say: summaries, checkpoints, ..."""
+    """Runs steps, and between them what the hyperparameters say: summaries, checkpoints, ...
 
-    def __init__(self, session, model, hp, args, run_dir, checkpoints, test_names):
-        """args: train.py's; test_names: the held-out utterances, in order."""
+    Of several hosts, all run the steps and the chief alone does the rest.
+    """
+
+    def __init__(self, session, model, hp, args, run_dir, checkpoints, test_names, watch):
+        """args: train.py's; test_names: the held-out utterances, in order; watch: a hosts.Watch."""
         self.session, self.model, self.hp, self.args = session, model, hp, args
-        self.run_dir, self.checkpoints = run_dir, checkpoints
+        self.run_dir, self.checkpoints, self.watch = run_dir, checkpoints, watch
+        self.is_chief, self.together = watch.hosts.is_chief, watch.hosts.count > 1
         self.saved_step, self.saved_time = None, time.time()
         self.stopped_by = None
         # losses of other utterances, or of other parts of them, are not to be compared
@@ -111,17 +131,20 @@ class Training:
             print('%s has %d steps already; raise --max_steps to train on'
                   % (self.run_dir, first_step))
             return 0
-        self.events = utils.Events(self.run_dir, first_step)
         self.saved_step = first_step or None
+        events = contextlib.ExitStack()
+        if self.is_chief:
+            self.events = events.enter_context(
+                contextlib.closing(utils.Events(self.run_dir, first_step)))
         if self.session.run(self.model.best)[1] != self.test_set:
             self.set_best(np.inf)
         clip_seconds = hp.batch_size * hp.clip_frames * hp.hop_length / hp.sample_rate
-        step = first_step
-        with self.stop_signals(), contextlib.closing(self.events), tqdm.tqdm(
+        step, stopped = first_step, False
+        with self.stop_signals(), events, tqdm.tqdm(
                 initial=first_step, total=args.max_steps, unit='step', mininterval=1,
                 dynamic_ncols=True, file=sys.stdout, disable=None) as bar:
             started = time.time()
-            while step < args.max_steps and not self.stopped_by:
+            while step < args.max_steps and not stopped:
                 result = self.train_step(step)
                 step += 1
                 rate = (step - first_step) * clip_seconds / (time.time() - started)
@@ -133,15 +156,24 @@ class Training:
                 if bar.disable and step % hp.summary_every == 0:  # the output is no terminal
                     left = (args.max_steps - step) * clip_seconds / rate / 60
                     print('step %d: %s, %.0f minutes left' % (step, state, left), flush=True)
-                self.after_step(step, result, rate)
-            if self.saved_step != step:
+                if self.is_chief:
+                    self.after_step(step, result, rate)
+                # several hosts end together: after the step that tells them all
+                stopped = result['stopped'] if self.together else self.stopped_by
+            if self.together:
+                self.session.run(self.model.roll_call)
+                self.watch.stop()
+            if self.is_chief and self.saved_step != step:
                 self.save(step)
-        if self.stopped_by:
-            print('%s: stopped and saved at step %d; the same command continues'
-                  % (self.stopped_by, step))
-        else:
+        if stopped:
+            print('%s: stopped%s at step %d; the same command continues'
+                  % (self.stopped_by or 'another host was told to stop',
+                     ' and saved' if self.is_chief else '', step))
+        elif self.is_chief:
             print('trained to step %d; vocode with: python inference.py --restore_from=%s --lc ...'
                   % (step, self.run_dir))
+        else:
+            print('trained to step %d; the chief has the weights' % step)
         return 0
 
     def train_step(self, step):
@@ -150,11 +182,13 @@ class Training:
         Raises UserError if it fails or its loss or gradients are not finite.
         """
         options = metadata = None
-        if self.args.store_metadata and (step - 10) % self.hp.eval_every == 0:
+        if self.args.store_metadata and self.is_chief and (step - 10) % self.hp.eval_every == 0:
             options, metadata = tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE), tf.RunMetadata()
         with self.explained('step %d' % (step + 1)):
             parts = [self.session.run(part) for part in self.model.parts]
-            result = self.session.run(self.model.step, options=options, run_metadata=metadata)
+            result = self.session.run(self.model.step,
+                                      {self.model.told_to_stop: bool(self.stopped_by)},
+                                      options=options, run_metadata=metadata)
         if not np.isfinite(result['loss'].total) or not np.isfinite(result['gradient_norm']):
             clips = ', '.join('%s from frame %d' % (name.decode(), frame)
                               for part in parts + [result]
@@ -174,7 +208,7 @@ class Training:
         A checkpoint of those very weights is set aside: the one before it is the last good one.
         """
         aside = ''
-        if self.saved_step is not None and self.saved_step == step:
+        if self.is_chief and self.saved_step is not None and self.saved_step == step:
             before = self.checkpoints.set_aside(step)
             self.saved_step = int(before.split('-')[-1]) if before else None
             aside = '; model.ckpt-%d, of these weights, is now suspect.ckpt-%d' % (step, step)
@@ -182,6 +216,8 @@ class Training:
                         % (what, aside, self.last_good()))
 
     def last_good(self):
+        if not self.is_chief:
+            return 'checkpoints are the chief\'s'
         if self.saved_step is None:
             return 'there is no good checkpoint yet'
         return 'the last good checkpoint is model.ckpt-%d in %s' % (self.saved_step, self.run_dir)
@@ -190,7 +226,8 @@ class Training:
     def explained(self, what):
         """Turns an error of TensorFlow's or the system's in `what` into a UserError."""
         try:
-            yield
+            with self.watch.watched():
+                yield
         except tf.errors.ResourceExhaustedError as error:
             raise UserError('%s ran out of memory (%s); take --reversible, --accumulate, or '
                             'a smaller batch_size or clip_samples; %s'

@@ -6,7 +6,8 @@ import io
 import os
 import re
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+# Python raises what goes wrong; what C++ logs of it besides is pages, of a lost host above all.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 
 @contextlib.contextmanager

@@ -1,0 +1,69 @@
+"""What hosts do together in the graph: means of gradients, the chief's weights, a common word.
+
+Built on TensorFlow's collective operations, which run a ring over gRPC, or NCCL between GPUs. Each
+operation has a key of its own in the graph, the same on all hosts.
+"""
+import tensorflow.compat.v1 as tf
+
+import parallel
+
+WEIGHTS, WORDS = 1, 2       # groups: the hosts' first towers, and their CPUs
+
+
+def total(tensor, hosts, key, group=WEIGHTS):
+    """The sum of `tensor` over all hosts, on the device it is asked for; the same bits on each."""
+    return tf.raw_ops.CollectiveReduce(
+        input=tensor, group_size=hosts.count, group_key=group, instance_key=key, merge_op='Add',
+        final_op='Id', subdiv_offsets=[0])
+
+
+def rows(row, hosts, key):
+    """`row` (int64 [n]) of every host: [hosts, n]."""
+    if hosts.count == 1:
+        return row[None]
+    with tf.device('/cpu:0'):
+        mine = tf.one_hot(hosts.index, hosts.count, dtype=tf.int64)
+        return total(mine[:, None] * row[None, :], hosts, key, WORDS)
+
+
+def mean(tensors, hosts, key):
+    """The means over all hosts of float32 tensors, in packs, as `parallel.packed` makes them.
+
+    The packs go one after the other, the last first: gradients of the last flow are ready first.
+    A ring sends 2 (hosts - 1) / hosts times their bytes from each host.
+    """
+    if hosts.count == 1:
+        return list(tensors)
+    packs, means = parallel.packs(tensors), [None] * len(tensors)
+    before = []
+    for n, pack in reversed(list(enumerate(packs))):
+        packed = parallel.join([tensors[i] for i in pack])
+        with tf.control_dependencies(before):   # one order on all hosts
+            reduced = total(packed, hosts, key + n) / hosts.count
+        before = [reduced]
+        for i, part in zip(pack, parallel.cut(reduced, [tensors[i].shape for i in pack])):
+            means[i] = part
+    return means
+
+
+def broadcast(variables, hosts, key):
+    """The operation that gives `variables` the values they have on the chief, on all hosts."""
+    if hosts.count == 1:
+        return tf.no_op()
+    before = []
+    for dtype in (tf.float32, tf.int64):
+        alike = [v for v in variables if v.dtype.base_dtype == dtype]
+        for pack in parallel.packs(alike):
+            chosen, key = [alike[i] for i in pack], key + 1
+            size = sum(v.shape.num_elements() for v in chosen)
+            group = dict(group_size=hosts.count, group_key=WEIGHTS, instance_key=key, shape=[size])
+            with tf.control_dependencies(before):
+                if hosts.is_chief:
+                    values = parallel.join([v.read_value() for v in chosen])
+                    sent = tf.raw_ops.CollectiveBcastSend(input=values, **group)
+                    before = [sent.op]
+                else:
+                    received = tf.raw_ops.CollectiveBcastRecv(T=dtype, **group)
+                    parts = parallel.cut(received, [v.shape for v in chosen])
+                    before = [v.assign(part).op for v, part in zip(chosen, parts)]
+    return tf.group(before)

@@ -1,0 +1,275 @@
+"""Training on several hosts: who they are, whether all are there, and when one is lost.
+
+Each host runs the same command and works on its share of every batch: `collective.py` adds up what
+they find. The first of them, the chief, alone reads and writes the run's directory.
+"""
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import select
+import socket
+import sys
+import threading
+import time
+from typing import NamedTuple, Tuple
+
+import utils  # first: it quiets TensorFlow
+import tensorflow.compat.v1 as tf
+
+from params import UserError
+
+JOB = 'worker'
+WAIT_MINUTES = 10       # for all hosts to be there, and for an earlier process to leave the port
+RENEW_SECONDS = 20      # between two connections to a peer; a server ends silent ones after 120
+CONNECT_SECONDS = 10    # for a peer to accept one: two failures, and it is lost within 60
+SETTLE_SECONDS = 2      # between the loss of a peer and the end, so that all hosts name the same one
+
+
+class Hosts(NamedTuple):
+    """addresses: 'host:port' of each, the chief's first; index: which of them this process is."""
+    addresses: Tuple[str, ...] = ('localhost',)
+    index: int = 0
+
+    @property
+    def count(self):
+        return len(self.addresses)
+
+    @property
+    def is_chief(self):
+        return self.index == 0
+
+    def name(self, i):
+        return '%s (%s)' % ('worker %d' % i if i else 'the chief, worker 0', self.addresses[i])
+
+
+ALONE = Hosts()
+
+
+def from_arguments(worker_hosts, task_index, tf_config):
+    """The Hosts of --worker_hosts and --task_index, else of TF_CONFIG's JSON, else ALONE.
+
+    TF_CONFIG is {"cluster": {"chief": ["a:2222"], "worker": ["b:2222"]}, "task": {"type": "worker",
+    "index": 0}}, as Kubeflow and Vertex AI set it; without a chief, the first worker is it.
+
+    Args:
+      worker_hosts: 'host:port,host:port' or None.
+      task_index: an int or None.
+      tf_config: the variable's value, or None.
+
+    Raises UserError for what is not of these forms.
+    """
+    if worker_hosts is not None:
+        addresses = [address.strip() for address in worker_hosts.split(',')]
+        if task_index is None:
+            raise UserError('--worker_hosts takes --task_index: which of the %d this one is, from 0'
+                            % len(addresses))
+        return _checked(addresses, task_index, '--worker_hosts', '--task_index')
+    if task_index is not None:
+        raise UserError('--task_index=%d takes --worker_hosts, the addresses of all' % task_index)
+    if not tf_config:
+        return ALONE
+    try:
+        config = json.loads(tf_config)
+        cluster = {job: list(members) for job, members in config.get('cluster', {}).items()}
+        task = config.get('task', {})
+        kind, index = task.get('type', JOB), int(task.get('index', 0))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UserError('TF_CONFIG is not {"cluster": {"worker": [...]}, "task": {...}} in JSON (%s); '
+                        'correct it, or give --worker_hosts and --task_index' % error)
+    if not cluster:
+        return ALONE
+    if kind not in ('chief', 'master', JOB):
+        raise UserError('TF_CONFIG makes this process a task of type %r; here are chief and worker '
+                        'alone: the chief evaluates, and no parameter server is needed' % kind)
+    chiefs = cluster.get('chief', []) + cluster.get('master', [])
+    if index < 0 or kind != JOB and index >= len(chiefs):
+        raise UserError('TF_CONFIG has no %s %d among %d' % (kind, index, len(chiefs)))
+    return _checked(chiefs + cluster.get(JOB, []), index + (len(chiefs) if kind == JOB else 0),
+                    'TF_CONFIG', "TF_CONFIG's task")
+
+
+def _checked(addresses, index, where, which):
+    for address in addresses:
+        host, _, port = str(address).rpartition(':')
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise UserError('%s lists %r, which is no host:port' % (where, address))
+    if len(set(addresses)) < len(addresses):
+        raise UserError('%s lists an address twice: %s' % (where, ', '.join(addresses)))
+    if not 0 <= index < len(addresses):
+        raise UserError('%s is %d, but %s lists %d, counted from 0'
+                        % (which, index, where, len(addresses)))
+    return Hosts(tuple(addresses), index)
+
+
+def words(facts):
+    """A whole number for the value of each of {name: value}, by which hosts compare them."""
+    return [int(hashlib.sha256(repr(value).encode()).hexdigest()[:12], 16)
+            for value in facts.values()]
+
+
+def require_agreement(roll_call, facts, hosts):
+    """Raises UserError, naming the host and the facts, if one's `words` differ from the chief's."""
+    for i, said in enumerate(roll_call):
+        unlike = [name for name, a, b in zip(facts, said, roll_call[0]) if a != b]
+        if unlike:
+            raise UserError('%s and the chief differ in %s; start the same version with the same '
+                            'flags on the same data everywhere' % (hosts.name(i), ', '.join(unlike)))
+
+
+def configure(config, hosts):
+    """`config`, of a session, with what collective operations between `hosts` take."""
+    distributed = tf.ConfigProto()
+    distributed.CopyFrom(config)
+    distributed.experimental.collective_group_leader = '/job:%s/replica:0/task:0' % JOB
+    distributed.experimental.collective_nccl = True     # where there are GPUs
+    distributed.device_filters.append('/job:%s/task:%d' % (JOB, hosts.index))
+    return distributed
+
+
+def serve(hosts, config):
+    """Starts this host's tf.train.Server; returns when all hosts have theirs.
+
+    It serves until the process ends. Raises UserError if its port stays taken, or after
+    WAIT_MINUTES without one of the others.
+    """
+    port = int(hosts.addresses[hosts.index].rpartition(':')[2])
+    deadline = time.monotonic() + 60 * WAIT_MINUTES
+    told = False
+    while not _free(port):
+        if time.monotonic() > deadline:
+            raise UserError('port %d of %s is taken by another process; give another address'
+                            % (port, hosts.name(hosts.index)))
+        if not told:
+            print('port %d is taken; waiting for the process that holds it' % port, flush=True)
+        told = True
+        time.sleep(0.5)
+    try:
+        server = tf.train.Server({JOB: list(hosts.addresses)}, JOB, hosts.index, config=config)
+    except tf.errors.OpError as error:
+        raise UserError('cannot serve %s (%s)' % (hosts.name(hosts.index), utils.explain(error)))
+    for i in range(hosts.count):
+        _wait_for(hosts, i, deadline)
+    return server
+
+
+def _free(port):
+    with contextlib.closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(('', port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
+            raise UserError('cannot serve on port %d (%s); give another' % (port, error.strerror))
+    return True
+
+
+def _wait_for(hosts, i, deadline):
+    began = told = time.monotonic()
+    while True:
+        try:
+            connect(hosts.addresses[i], CONNECT_SECONDS).close()
+            return
+        except OSError as error:
+            now = time.monotonic()
+            if now > deadline:
+                raise UserError('%s was not there within %d minutes (%s); start it with the same '
+                                'command, or correct its address'
+                                % (hosts.name(i), WAIT_MINUTES, error.strerror or error))
+            if now - told > 5:
+                print('waiting for %s, %.0f s' % (hosts.name(i), now - began), flush=True)
+                told = now
+        time.sleep(0.5)
+
+
+def connect(address, timeout):
+    host, _, port = address.rpartition(':')
+    return socket.create_connection((host.strip('[]'), int(port)), timeout)
+
+
+class Watch:
+    """Ends the process, with one sentence and status 2, when another host is lost.
+
+    A thread holds a connection to every other host's server. The system ends that of a process that
+    dies, however it dies; one on a host that vanished is not accepted again. A step that waits for
+    the lost host waits for ever in some versions of TensorFlow and fails in others: the thread ends
+    it in all of them. `advice` is said after the loss.
+    """
+
+    def __init__(self, hosts, advice):
+        self.hosts, self._advice = hosts, advice
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self):
+        if self.hosts.count > 1:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self.stop()
+
+    def stop(self):
+        """For when all hosts are done: from now on they may go."""
+        self._done.set()
+
+    @contextlib.contextmanager
+    def watched(self):
+        """What fails in this block for the loss of a host ends the process with that sentence."""
+        try:
+            yield
+        except tf.errors.OpError:
+            if self._thread.is_alive():
+                self._thread.join(2 * CONNECT_SECONDS)
+            raise
+
+    def _run(self):
+        others = [i for i in range(self.hosts.count) if i != self.hosts.index]
+        held = {}
+        while not self._done.is_set():
+            now = time.monotonic()
+            for i in others:
+                if i not in held or now - held[i][1] > RENEW_SECONDS:
+                    fresh = self._connect(i)
+                    if fresh is None:
+                        return self._lost(i)
+                    if i in held:
+                        held[i][0].close()
+                    held[i] = fresh, time.monotonic()
+            for i in self._ended(held):
+                return self._lost(i)
+
+    def _connect(self, i):
+        for _ in range(2):
+            try:
+                return connect(self.hosts.addresses[i], CONNECT_SECONDS)
+            except socket.timeout:
+                continue
+            except OSError:
+                return None
+        return None
+
+    @staticmethod
+    def _ended(held):
+        """The hosts that ended their connection, waiting for half a second."""
+        by_socket = {connection: i for i, (connection, _) in held.items()}
+        ready, _, _ = select.select(list(by_socket), [], [], 0.5)
+        for connection in ready:
+            try:
+                alive = connection.recv(4096)
+            except OSError:
+                alive = b''
+            if not alive:
+                yield by_socket[connection]
+
+    def _lost(self, i):
+        if self._done.wait(SETTLE_SECONDS):
+            return
+        print('\n%s: error: %s is gone: its process ended or its host cannot be reached; see what it '
+              'printed; %s' % (os.path.basename(sys.argv[0]), self.hosts.name(i), self._advice),
+              file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(2)

@@ -1,0 +1,219 @@
+"""Training on several hosts: processes of this machine that speak over its loopback."""
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from conftest import ROOT
+from speech import prepare, script
+from test_train import assert_same_bits, weights
+
+import dataset
+import files
+import hosts
+import params
+from hosts import ALONE, Hosts
+from params import UserError
+
+KILLS = int(os.environ.get('KILLS', 3))     # of processes in training, the chief's among them
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return prepare(tmp_path_factory.mktemp('corpus'))
+
+
+def free_addresses(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(('127.0.0.1', 0))
+    addresses = ['127.0.0.1:%d' % s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return addresses
+
+
+def start(data, root, index, addresses, *more, **env):
+    """train.py as host `index`; with addresses=None as env says. Hosts share no directory."""
+    arguments = data + ['--logdir_root=%s' % (root / ('host_%d' % index)), '--run_name=run',
+                        '--xla=off'] + list(more)
+    if addresses:
+        arguments += ['--worker_hosts=' + ','.join(addresses), '--task_index=%d' % index]
+    return subprocess.Popen([sys.executable, '-u', os.path.join(ROOT, 'train.py')] + arguments,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            universal_newlines=True, env=dict(os.environ, **env))
+
+
+def finish(processes, seconds=240):
+    """[(exit status, output)] of all; none may outlast `seconds`."""
+    try:
+        outputs = [process.communicate(timeout=seconds)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, out) for process, out in zip(processes, outputs)]
+
+
+def train_together(data, root, *more):
+    addresses = free_addresses(2)
+    ended = finish([start(data, root, i, addresses, *more) for i in range(2)])
+    assert [status for status, _ in ended] == [0, 0], ended
+    assert not (root / 'host_1').exists()       # the chief alone writes
+    return root / 'host_0' / 'run'
+
+
+def test_two_hosts_of_two_towers_train_as_one_tower_does(data, tmp_path):
+    """The whole batch in one: the weights of 20 steps, and their averages, agree to 1e-5."""
+    more = ['--max_steps=20', '--hparams=batch_size=4,lr=1e-3']
+    assert script('train.py', *(data + ['--logdir_root=%s' % tmp_path, '--run_name=run', '--xla=off']
+                                + more)).returncode == 0
+    alone = weights(tmp_path / 'run')
+    together = weights(train_together(data, tmp_path, '--ngpu=2', *more))
+    assert sorted(alone) == sorted(together) and together['global_step'] == 20
+    moved = 0
+    for name, value in alone.items():
+        if name.startswith('waveglow/') and '/Adam' not in name:
+            np.testing.assert_allclose(together[name], value, atol=1e-5, err_msg=name)
+            moved = max(moved, np.abs(value).max())
+    assert moved > 0.01
+
+
+def test_killed_hosts_continue_to_the_same_bits(data, tmp_path):
+    """kill -9 of either host at random moments: the other ends, says so; then as if never cut."""
+    more = ['--max_steps=300', '--accumulate=2',
+            '--hparams=batch_size=4,save_every=20,eval_every=50,gen_test_wave_every=1000']
+    whole = weights(train_together(data, tmp_path / 'whole', *more))
+    rng, run, cut = random.Random(3), tmp_path / 'cut' / 'host_0' / 'run', 0
+    for kill in range(KILLS + 1):
+        addresses = free_addresses(2)
+        pair = [start(data, tmp_path / 'cut', i, addresses, *more) for i in range(2)]
+        victim, step = kill % 2, cut + rng.randint(20, max(21, (300 - cut) // (KILLS + 1 - kill)))
+        while kill < KILLS and newest(run) < step and pair[victim].poll() is None:
+            time.sleep(0.01)
+        if kill < KILLS:
+            time.sleep(rng.random() * 0.2)
+            pair[victim].kill()
+            killed = time.monotonic()
+            ended = finish(pair)
+            assert time.monotonic() - killed < 60
+            status, out = ended[1 - victim]
+            assert status == 2 and out.count('error: ') == 1 and 'Traceback' not in out, out
+            name = 'worker 1' if victim else 'the chief, worker 0'
+            assert '%s (%s) is gone' % (name, addresses[victim]) in out
+            cut = newest(run)
+            assert 0 < cut < 300
+    ended = finish(pair)
+    assert [status for status, _ in ended] == [0, 0], ended
+    assert all('continuing' in out for _, out in ended)
+    assert_same_bits(weights(run), whole)
+
+
+def newest(run):
+    steps = [int(path.name[len('model.ckpt-'):-len('.index')])
+             for path in run.glob('model.ckpt-*.index')]
+    return max(steps or [0])
+
+
+def test_told_to_stop_all_stop_at_one_step(data, tmp_path):
+    addresses = free_addresses(2)
+    config = {'cluster': {'chief': addresses[:1], 'worker': addresses[1:]}}
+    tasks = [{'type': 'chief', 'index': 0}, {'type': 'worker', 'index': 0}]
+    pair = [start(data, tmp_path, i, None, '--hparams=save_every=10',
+                  TF_CONFIG=json.dumps(dict(config, task=task))) for i, task in enumerate(tasks)]
+    run = tmp_path / 'host_0' / 'run'
+    while newest(run) < 10 and pair[0].poll() is None:
+        time.sleep(0.05)
+    pair[1].send_signal(signal.SIGTERM)
+    (chief, said), (worker, worker_said) = finish(pair)
+    assert (chief, worker) == (0, 0), said + worker_said
+    assert 'another host was told to stop: stopped and saved at step %d;' % newest(run) in said
+    assert 'SIGTERM: stopped at step %d;' % newest(run) in worker_said
+
+
+def test_another_training_is_refused(data, tmp_path):
+    """Other hyperparameters, flags and data, all named, and nothing is trained."""
+    other = data[0].split('=')[1].replace('train.scp', 'other.scp')     # beside params.json
+    with open(data[0].split('=')[1]) as f, open(other, 'w') as shorter:
+        shorter.writelines(f.readlines()[1:])
+    addresses = free_addresses(2)
+    ended = finish([start(data, tmp_path, 0, addresses, '--hparams=lr=1e-3'),
+                    start(['--filelist=%s' % other] + data[1:], tmp_path, 1, addresses, '--seed=1')])
+    for status, out in ended:
+        assert status == 2 and 'Traceback' not in out
+        assert ('worker 1 (%s) and the chief differ in lr, data, --seed; ' % addresses[1]) in out
+    assert newest(tmp_path / 'host_0' / 'run') == 0
+
+
+def test_shares_of_a_step_make_it_up(data):
+    """Steps 3 to 5 in two parts on three hosts, against one host: the same clips."""
+    hp = params.preset('small').replace(batch_size=12, clip_samples=2048, stft_weight=1.0)
+    paths = [argument.split('=')[1] for argument in data]
+    train_set = dataset.index(files.read_list(paths[0]), paths[1], paths[2], hp)
+
+    def steps(share, parts):
+        with tf.Graph().as_default(), tf.Session() as session:
+            clips = dataset.training_clips(train_set, paths[1], paths[2], hp, 5, 3, parts, share)
+            read = tf.data.make_one_shot_iterator(clips).get_next()
+            batches = [dataset.Clips(*session.run(read)) for _ in range(3 * parts)]
+        assert {len(batch.name) for batch in batches} == {12 // (parts * share.count)}
+        found = [list(zip(batch.name, batch.start_frame, batch.noise[:, 0, 0]))
+                 for batch in batches]
+        return [sum(found[i:i + parts], []) for i in range(0, len(found), parts)]
+
+    alone = steps(ALONE, 1)
+    together = [sum(shares, []) for shares in zip(*(
+        steps(Hosts(('a:1', 'b:1', 'c:1'), i), 2) for i in range(3)))]
+    assert len(together) == 3
+    assert [sorted(step) for step in together] == [sorted(step) for step in alone]
+
+
+@pytest.mark.parametrize('worker_hosts, task_index, tf_config, expected', [
+    (None, None, None, ALONE),
+    (None, None, '{}', ALONE),
+    (None, None, '{"cluster": {}, "task": {"type": "worker", "index": 0}}', ALONE),
+    ('a:1, b:2', 1, '{"cluster": 3}', Hosts(('a:1', 'b:2'), 1)),        # flags go first
+    (None, None, '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": "1"}}',
+     Hosts(('a:1', 'b:1'), 1)),
+    (None, None, '{"cluster": {"master": ["m:1"], "worker": ["a:1"]}, "task": {"type": "worker"}}',
+     Hosts(('m:1', 'a:1'), 1)),
+    (None, None, '{"cluster": {"chief": ["c:1"], "worker": ["a:1"]}, '
+                 '"task": {"type": "chief", "index": 0}}', Hosts(('c:1', 'a:1'), 0)),
+    ('[::1]:80', 0, None, Hosts(('[::1]:80',), 0))])
+def test_who_the_hosts_are(worker_hosts, task_index, tf_config, expected):
+    assert hosts.from_arguments(worker_hosts, task_index, tf_config) == expected
+
+
+@pytest.mark.parametrize('worker_hosts, task_index, tf_config, told', [
+    ('a:1,b:1', None, None, 'takes --task_index'),
+    (None, 1, None, 'takes --worker_hosts'),
+    ('a:1,b:1', 2, None, '--task_index is 2, but --worker_hosts lists 2'),
+    ('a:1,b:1', -1, None, '--task_index is -1'),
+    ('a,b:1', 0, None, "'a', which is no host:port"),
+    ('a:1,a:1', 0, None, 'twice'),
+    ('a:99999', 0, None, 'no host:port'),
+    (None, None, 'what', 'TF_CONFIG is not'),
+    (None, None, '[]', 'TF_CONFIG is not'),
+    (None, None, '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps"}}', "type 'ps'"),
+    (None, None, '{"cluster": {"worker": ["a:1"]}, "task": {"type": "chief"}}', 'no chief 0'),
+    (None, None, '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+     "TF_CONFIG's task is 1")])
+def test_hosts_that_cannot_be(worker_hosts, task_index, tf_config, told):
+    with pytest.raises(UserError, match='(?s).*' + told.replace('[', r'\[')):
+        hosts.from_arguments(worker_hosts, task_index, tf_config)
+
+
+def test_a_host_that_never_comes(monkeypatch):
+    monkeypatch.setattr(hosts, 'WAIT_MINUTES', 1 / 60)
+    addresses = free_addresses(2)
+    with pytest.raises(UserError, match='worker 1 .* was not there within'):
+        hosts.serve(Hosts(tuple(addresses), 0), tf.ConfigProto())
+    # the server of that test holds its port for as long as this process lives
+    with pytest.raises(UserError, match='port %s of the chief.* is taken' % addresses[0][10:]):
+        hosts.serve(Hosts(tuple(addresses), 0), tf.ConfigProto())
