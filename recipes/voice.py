@@ -37,7 +37,10 @@ STAGES = (
     Stage('samples', 4000, 'stft_weight=1,nll_weight=0.05,lr=2e-3,warmup_steps=100,'
                            'lr_decay_steps=14000,lr_decay_rate=0.1'),
     Stage('finish', 5500, 'stft_weight=1,nll_weight=0.05,lr=1e-3,warmup_steps=100,clip_norm=5,'
-                          'lr_decay_steps=5500,lr_decay_rate=0.03'))
+                          'lr_decay_steps=5500,lr_decay_rate=0.03'),
+    # and once more, longer
+    Stage('polish', 9000, 'stft_weight=1,nll_weight=0.05,lr=1e-3,warmup_steps=100,clip_norm=5,'
+                          'lr_decay_steps=9000,lr_decay_rate=0.01'))
 
 
 def main():
