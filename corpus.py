@@ -16,6 +16,7 @@ from files import atomic_open
 from params import UserError
 
 MANIFEST = '.preprocessed.json'     # in data_dir: what was made of which version of which file
+MOST_HELD_OUT = 20                  # utterances, unless more are asked for
 MARKER = 'CONVERTED.txt'            # in a folder of converted wavs
 MARKER_TEXT = ('Copies of a corpus for training, converted where need be and hard links where not.\n'
                'preprocess_data.py makes and removes them; keep nothing else here.\n')
@@ -42,7 +43,7 @@ def find_audio(wave_dir):
     Each folder is visited once, however many links lead to it: a link to a parent ends there.
     Folders of converted wavs are this program's own output and left out.
     """
-    found, skipped, seen = collections.defaultdict(list), [], set()
+    found, skipped, seen = [], [], set()
     folders = collections.deque([''])
     while folders:
         folder = folders.popleft()
@@ -58,17 +59,25 @@ def find_audio(wave_dir):
             continue
         seen.add((status.st_dev, status.st_ino))
         for entry in entries:
-            stem, suffix = os.path.splitext(entry.name)
             if entry.name.startswith('.'):
                 continue
             relative = os.path.join(folder, entry.name)
             if os.path.isdir(entry.path):
                 # Links last, so that a folder goes by its own name rather than a link's.
                 (folders.append if entry.is_symlink() else folders.appendleft)(relative)
-            elif suffix.lower() in AUDIO_EXTENSIONS:
-                found[os.path.join(folder, stem).replace(os.sep, '/')].append(relative)
-    sources = {}
-    for name, paths in found.items():
+            elif os.path.splitext(entry.name)[1].lower() in AUDIO_EXTENSIONS:
+                found.append(relative)
+    sources, unnamed = named(found)
+    return sources, skipped + unnamed
+
+
+def named(paths):
+    """({NAME: path} of paths of sound files, [(path, reason)] of those whose names are of no use)."""
+    by_name = collections.defaultdict(list)
+    for path in paths:
+        by_name[os.path.splitext(path)[0].replace(os.sep, '/')].append(path)
+    sources, skipped = {}, []
+    for name, paths in by_name.items():
         problem = name_problem(name)
         if len(paths) > 1:
             problem = 'of one name, %s: keep one' % ' and '.join(sorted(paths))
@@ -135,15 +144,31 @@ def split(names, test_size, seed):
     Each name draws its own lot, so a corpus that grows moves next to none from one to the other.
     Raises UserError if that leaves nothing to train on.
     """
+    size = test_size_of(len(names), test_size)
+    lots = sorted(names, key=lambda name: lot(name, seed))
+    return sorted(lots[size:]), sorted(lots[:size])
+
+
+def lot(name, seed):
+    """What a name draws: those with the least are held out."""
+    return hashlib.sha256(('%d\n%s' % (seed, name)).encode('utf-8')).digest()
+
+
+def test_size_of(count, test_size):
+    """How many of `count` utterances are held out; see `split`."""
     if test_size is None:
-        test_size = min(20, max(1, round(0.05 * len(names)))) if len(names) > 1 else 0
-    if not 0 <= test_size < len(names):
+        return min(MOST_HELD_OUT, max(1, round(0.05 * count))) if count > 1 else 0
+    if not 0 <= test_size < count:
         raise UserError('--test_size=%d of %d utterances leaves none to train on; take less'
-                        % (test_size, len(names)) if test_size >= 0 else
+                        % (test_size, count) if test_size >= 0 else
                         '--test_size=%d is less than 0' % test_size)
-    lots = sorted(names, key=lambda name: hashlib.sha256(
-        ('%d\n%s' % (seed, name)).encode('utf-8')).digest())
-    return sorted(lots[test_size:]), sorted(lots[:test_size])
+    return test_size
+
+
+def skipped_table(skipped):
+    """The text of skipped.tsv for [(path, reason)]."""
+    return ''.join('%s\t%s\n' % (printable(path), printable(reason))
+                   for path, reason in sorted(skipped))
 
 
 def printable(text):

@@ -12,6 +12,10 @@ and container that soundfile reads; names that begin with a dot are passed over.
                             wave_dir is that already (in wavs_RATE if wavs holds the corpus itself)
     params.json             the hyperparameters, in mel_dir and data_dir
 
+and, for --tfrecord_shards, all of it again in files of many utterances each
+
+    shard_dir/train-*.tfrecord, test-*.tfrecord and their params.json
+
 and prints the command to train with. Run again, it computes what is new or changed. Exit status:
 0; 1 if anything was skipped; 2 if there is nothing to train on.
 """
@@ -35,12 +39,12 @@ import tqdm
 
 import audio
 import corpus
+import features
 import params
 from corpus import printable, stamp, write_text
 from files import local_path, run_script
 from params import UserError
 
-SILENCE = 1e-3          # audio that varies by less (full scale is 1) is silent: 33 steps of PCM16
 VERSION = 1             # of what `compute` writes; another one redoes everything
 
 
@@ -73,31 +77,19 @@ def compute(job):
     ('failed', reason) if it cannot write.
     """
     try:
-        wave = audio.read_wav(job.source, job.sample_rate)
+        pcm, clipped, mel = features.compute(job.source, job.sample_rate, job.profile,
+                                             job.min_samples)
     except UserError as error:
-        return 'skipped', str(error)[len(job.source) + 2:]
-    if len(wave) < job.min_samples:
-        return 'skipped', too_short(len(wave), job.sample_rate, job.min_samples)
-    if np.ptp(wave) < SILENCE:
-        return 'skipped', 'silent'
+        return 'skipped', str(error)
     try:
-        clipped = 0
         if job.wav:
-            clipped = audio.write_wav(job.wav, wave, job.sample_rate)
-            wave = audio.read_wav(job.wav, job.sample_rate)     # the mel of what training hears
-        audio.save_mel(job.mel, audio.mel_spectrogram(wave, job.sample_rate, job.profile))
-    except MemoryError:
-        return 'skipped', 'too long for the memory there is; cut it'
+            audio.write_wav(job.wav, pcm / np.float32(32768), job.sample_rate)
+        audio.save_mel(job.mel, mel)
     except OSError as error:
         return 'failed', 'cannot write %s (%s)' % (error.filename or job.mel,
                                                    error.strerror or error)
-    return 'done', {'samples': len(wave), 'clipped': clipped, 'mel': stamp(job.mel),
-                    'wav': stamp(job.wav) if job.wav else None}
-
-
-def too_short(samples, sample_rate, min_samples):
-    return 'too short: %.3f seconds, less than %.3f' % (samples / sample_rate,
-                                                        min_samples / sample_rate)
+    return 'done', {'samples': len(pcm), 'clipped': clipped if job.wav else 0,
+                    'mel': stamp(job.mel), 'wav': stamp(job.wav) if job.wav else None}
 
 
 def start_worker(parent):
@@ -263,8 +255,7 @@ def preprocess(wave_dir, mel_dir, data_dir, hp, test_size=None, seed=0, num_work
     records, unusable = compute_all(jobs, begun, kept, old, data_dir, num_workers)
     took = time.monotonic() - began
     skipped = sorted(skipped + [(sources[name], reason) for name, reason in unusable.items()])
-    write_text(os.path.join(data_dir, 'skipped.tsv'), ''.join(
-        '%s\t%s\n' % (printable(path), printable(reason)) for path, reason in skipped))
+    write_text(os.path.join(data_dir, 'skipped.tsv'), corpus.skipped_table(skipped))
     if not records:
         raise UserError('none of the %d sound files in %s can be used; the first, %s: %s'
                         % (len(skipped), wave_dir, printable(skipped[0][0]), skipped[0][1]))
@@ -286,22 +277,49 @@ def preprocess(wave_dir, mel_dir, data_dir, hp, test_size=None, seed=0, num_work
                    train_wave_dir)
 
 
+def pack(summary, args, hp):
+    """Writes the shards of a preprocessed corpus."""
+    import shards       # TensorFlow, which nothing else here needs
+
+    def read(name):
+        wave = audio.read_wav(os.path.join(summary.wave_dir, name + '.wav'), hp.sample_rate)
+        return (audio.to_pcm16(wave)[0],
+                audio.read_mel(os.path.join(args.mel_dir, name + '.mel'), hp.n_mels))
+    shards.pack(args.shard_dir, hp, summary.train, summary.test, args.tfrecord_shards, read,
+                args.num_workers)
+
+
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, meaning in (('wave_dir', 'folder of speech'), ('mel_dir', 'folder for the mels'),
                           ('data_dir', 'folder for the file lists')):
-        parser.add_argument('--' + name, required=True, type=local_path, help=meaning)
+        parser.add_argument('--' + name, required=name != 'mel_dir', type=local_path, help=meaning)
     params.add_arguments(parser)
     parser.add_argument('--test_size', type=int, metavar='N',
                         help='utterances held out (default: 5%%, but 1 to 20)')
     parser.add_argument('--seed', type=int, default=0, help='of the choice of those')
+    parser.add_argument('--tfrecord_shards', type=int, metavar='N',
+                        help='pack wavs and mels into N shards to train on as well')
+    parser.add_argument('--shard_dir', type=local_path, metavar='PATH',
+                        help='folder for those, on any path that tf.io.gfile writes (default: '
+                             'DATA_DIR/shards)')
     parser.add_argument('--num_workers', type=int, metavar='N',
                         help='processes (default: one a processor)')
     parser.add_argument('--min_seconds', type=float, metavar='S',
                         help='shorter utterances are skipped (default: one window of the mel '
                              'profile\'s transform, about 0.1)')
-    args = parser.parse_args()
+    parser.add_argument('--runner', metavar='RUNNER',
+                        help='compute on Apache Beam: DirectRunner, FlinkRunner, SparkRunner, '
+                             'DataflowRunner. Writes shards and no mels; flags that are not listed '
+                             'here are Beam\'s')
+    args, args.beam = parser.parse_known_args()
+    if args.beam and not args.runner:
+        parser.error('unrecognized arguments: ' + ' '.join(args.beam))
+    if not (args.mel_dir or args.runner):
+        parser.error('the following arguments are required: --mel_dir')
+    if args.runner and not args.tfrecord_shards:
+        parser.error('--runner takes --tfrecord_shards, the number of shards to write')
     if args.num_workers is None:
         args.num_workers = (len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity')
                             else os.cpu_count() or 1)
@@ -309,7 +327,13 @@ def parse_arguments():
         raise UserError('--num_workers=%d is less than 1' % args.num_workers)
     if args.min_seconds is not None and not 0 <= args.min_seconds < float('inf'):
         raise UserError('--min_seconds=%g is not a length' % args.min_seconds)
-    if not os.path.isdir(args.wave_dir):
+    if args.tfrecord_shards is not None and not 0 < args.tfrecord_shards < 100000:
+        raise UserError('--tfrecord_shards=%d is not from 1 to 99999' % args.tfrecord_shards)
+    if args.shard_dir and not args.tfrecord_shards:
+        raise UserError('--shard_dir takes --tfrecord_shards, the number of shards')
+    if not args.shard_dir:
+        args.shard_dir = os.path.join(args.data_dir, 'shards')
+    if not args.runner and not os.path.isdir(args.wave_dir):
         raise UserError('--wave_dir=%s is not a folder' % args.wave_dir)
     return args
 
@@ -318,22 +342,51 @@ def report(summary, args):
     """Prints what was done and what to do next."""
     for path, reason in summary.skipped:
         print('skipped %s: %s' % (printable(path), printable(reason)), file=sys.stderr)
-    if summary.skipped:
-        print('skipped %d in all, listed in %s'
-              % (len(summary.skipped), os.path.join(args.data_dir, 'skipped.tsv')),
-              file=sys.stderr)
-    if summary.clipped:
-        print('%d utterances overshoot full scale and were clipped' % summary.clipped,
-              file=sys.stderr)
-    print('%d utterances to train on and %d held out, %.2f hours of speech'
-          % (len(summary.train), len(summary.test), summary.speech_seconds / 3600))
+    report_totals(len(summary.train), len(summary.test), summary.speech_seconds,
+                  len(summary.skipped), summary.clipped, args.data_dir)
     up_to_date = len(summary.train) + len(summary.test) - summary.computed
     print('%d computed%s, %d up to date' % (
         summary.computed, ' at %.0f x real time' % summary.speed if summary.computed else '',
         up_to_date))
+    if args.tfrecord_shards:
+        report_shards(args)
+        return
     print('python train.py ' + ' '.join('--%s=%s' % (flag, shlex.quote(value)) for flag, value in (
         ('filelist', os.path.join(args.data_dir, 'train.scp')),
         ('wave_dir', summary.wave_dir), ('lc_dir', args.mel_dir))))
+
+
+def report_totals(train, test, seconds, skipped, clipped, directory):
+    if skipped:
+        print('skipped %d in all, listed in %s' % (skipped, os.path.join(directory, 'skipped.tsv')),
+              file=sys.stderr)
+    if clipped:
+        print('%d utterances overshoot full scale and were clipped' % clipped, file=sys.stderr)
+    print('%d utterances to train on and %d held out, %.2f hours of speech'
+          % (train, test, seconds / 3600))
+
+
+def report_shards(args):
+    print('%d shards in %s' % (args.tfrecord_shards, args.shard_dir))
+    print('python train.py --data='
+          + shlex.quote(os.path.join(args.shard_dir, 'train-*.tfrecord')))
+
+
+def preprocess_on_beam(args, hp, min_samples):
+    """Runs preprocess_beam and reports; returns the exit status."""
+    try:
+        import preprocess_beam
+    except ImportError as error:
+        raise UserError('--runner takes Apache Beam (%s): pip install -r requirements-beam.txt'
+                        % error)
+    counted = preprocess_beam.run(args.wave_dir, args.shard_dir, hp, args.tfrecord_shards,
+                                  args.test_size, args.seed, min_samples,
+                                  ['--runner=' + args.runner] + args.beam)
+    report_totals(counted['train'], counted['test'],
+                  (counted['train_samples'] + counted['test_samples']) / hp.sample_rate,
+                  counted['skipped'], counted['clipped'], args.shard_dir)
+    report_shards(args)
+    return 1 if counted['skipped'] else 0
 
 
 def main():
@@ -346,12 +399,16 @@ def main():
     print('%d Hz, mel profile %s' % (hp.sample_rate, hp.mel_profile))
     min_samples = hp.mel.n_fft if args.min_seconds is None else max(
         hp.hop_length, int(args.min_seconds * hp.sample_rate))
+    if args.runner:
+        return preprocess_on_beam(args, hp, min_samples)
     try:
         summary = preprocess(args.wave_dir, args.mel_dir, args.data_dir, hp, args.test_size,
                              args.seed, args.num_workers, min_samples)
     except OSError as error:
         raise UserError('cannot write %s (%s)' % (error.filename or args.data_dir,
                                                   error.strerror or error))
+    if args.tfrecord_shards:
+        pack(summary, args, hp)
     report(summary, args)
     return 1 if summary.skipped else 0
 

@@ -19,7 +19,6 @@ import utils  # first: it quiets TensorFlow
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import dataset
 import files
 import glow
 import hosts
@@ -27,6 +26,8 @@ import impulse
 import ops
 import parallel
 import params
+import shards
+import sources
 import training
 from params import UserError
 
@@ -40,13 +41,8 @@ def main():
     devices = parallel.tower_devices(args.ngpu)
     config = parallel.session_config(args.ngpu)
     check_convolution(hp, devices, config)
-    train_set = dataset.index(files.read_list(args.filelist), args.wave_dir, args.lc_dir, hp)
-    clippable = dataset.long_enough(train_set, hp)
-    test_set = []
-    if args.test_filelist and together.is_chief:
-        test_set = dataset.index(files.read_list(args.test_filelist), args.wave_dir, args.lc_dir,
-                                 hp)[:hp.eval_utterances]
-    facts = dict(dataclasses.asdict(hp), data=clippable, hosts=together.addresses, **{
+    source = sources.of(args, hp, together)
+    facts = dict(dataclasses.asdict(hp), data=source.fact, hosts=together.addresses, **{
         '--' + name: getattr(args, name) for name in ('accumulate', 'precision', 'reversible', 'seed',
                                                       'max_steps')}, TensorFlow=tf.__version__)
     with contextlib.ExitStack() as held, tf.Graph().as_default() as graph:
@@ -60,15 +56,11 @@ def main():
         watch = held.enter_context(hosts.Watch(
             together, 'the same commands again continue from the last checkpoint'))
         tf.set_random_seed(args.seed)
-        start_step = tf.placeholder(tf.int64, [], 'start_step')
-        clips = dataset.training_clips(clippable, args.wave_dir, args.lc_dir, hp, args.seed,
-                                       start_step, args.accumulate, together)
-        heldout = dataset.whole_utterances(test_set, args.wave_dir, args.lc_dir, hp) \
-            if test_set else None
-        model = training.build(hp, clips, heldout, devices, compute, args.accumulate, together,
-                               hosts.words(facts))
+        heldout = source.heldout() if source.test_names else None
+        model = training.build(hp, source.clips, heldout, devices, compute, args.accumulate,
+                               together, hosts.words(facts), source.placed)
         checkpoints = utils.Checkpoints(run_dir, hp.keep_checkpoints)
-        print_summary(hp, train_set, clippable, test_set, devices, together)
+        print_summary(hp, source, devices, together)
         print_compute(compute, args.accumulate)
         with tf.Session(target, graph, config) as session:
             with watch.watched():
@@ -78,23 +70,29 @@ def main():
                 for directory in (run_dir, checkpoints.best_directory):
                     with files.atomic_open(os.path.join(directory, 'params.json')) as f:
                         f.write(params.to_json(hp))
-            session.run(model.clips.initializer, {start_step: first_step})
+            session.run(model.clips.initializer)
             graph.finalize()
-            names = [u.name for u in test_set]
-            return training.Training(session, model, hp, args, run_dir, checkpoints, names,
+            return training.Training(session, model, hp, args, run_dir, checkpoints, source,
                                      watch).run(first_step)
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
     path = files.local_path
-    parser.add_argument('--filelist', type=path, required=True,
+    parser.add_argument('--filelist', type=path,
                         help='utterance names to train on, one a line (train.scp)')
-    parser.add_argument('--wave_dir', type=path, required=True, help='where NAME.wav are')
-    parser.add_argument('--lc_dir', type=path, required=True,
-                        help='where NAME.mel are, the local condition')
+    parser.add_argument('--wave_dir', type=path, help='where NAME.wav are')
+    parser.add_argument('--lc_dir', type=path, help='where NAME.mel are, the local condition')
     parser.add_argument('--test_filelist', type=path,
                         help='held-out utterances (default: test.scp beside --filelist)')
+    parser.add_argument('--data', metavar='PATTERN',
+                        help='shards to train on instead of files (SHARDS/train-*), on any path that '
+                             'tf.io.gfile reads')
+    parser.add_argument('--test_data', metavar='PATTERN',
+                        help='held-out shards (default: test-* beside --data)')
+    parser.add_argument('--damaged_records', choices=('stop', 'skip'), default='stop',
+                        help='what to do about a record of a shard that is damaged '
+                             '(default: %(default)s)')
     parser.add_argument('--logdir_root', type=path, default='logdir',
                         help='where runs are kept (default: %(default)s)')
     parser.add_argument('--run_name', default='waveglow',
@@ -129,6 +127,14 @@ def parse_arguments():
     args = parser.parse_args()
     if min(args.ngpu, args.max_steps, args.accumulate) < 1:
         parser.error('--ngpu, --accumulate and --max_steps are 1 or more')
+    if args.data:
+        if args.filelist or args.wave_dir or args.lc_dir:
+            parser.error('--data goes without --filelist, --wave_dir and --lc_dir')
+        if args.test_data is None:
+            args.test_data = shards.test_beside(args.data)
+        return args
+    if not (args.filelist and args.wave_dir and args.lc_dir):
+        parser.error('--filelist, --wave_dir and --lc_dir are required, or --data')
     if args.test_filelist is None:
         beside = os.path.join(os.path.dirname(args.filelist), 'test.scp')
         same = os.path.abspath(beside) == os.path.abspath(args.filelist)
@@ -142,7 +148,6 @@ def hyperparameters(args, run_dir, together=hosts.ALONE):
 
     Raises UserError where a run, a checkpoint or the data does not go with what was asked for.
     """
-    data_dir = os.path.dirname(os.path.abspath(args.filelist))
     resumed = params.exists(run_dir) and utils.has_checkpoint(run_dir)
     if args.preset:
         hp = params.preset(args.preset)
@@ -150,8 +155,10 @@ def hyperparameters(args, run_dir, together=hosts.ALONE):
         hp = params.load(run_dir)
     elif args.restore_from:
         hp = params.load(os.path.dirname(utils.find_checkpoint(args.restore_from)))
-    elif params.exists(data_dir):
-        hp = params.load(data_dir)
+    elif args.data:
+        hp = shards.hyperparameters(args.data)
+    elif params.exists(data_dir(args)):
+        hp = params.load(data_dir(args))
     else:
         hp = params.preset(params.DEFAULT_PRESET)
     hp = params.override(hp, args.hparams)
@@ -174,12 +181,16 @@ def hyperparameters(args, run_dir, together=hosts.ALONE):
         source = os.path.dirname(utils.find_checkpoint(args.restore_from))
         params.require_same(hp, params.load(source), params.MODEL_FIELDS, 'the model in ' + source,
                             'leave --preset and --hparams of the model away to fine-tune it')
-    for directory in (data_dir, args.lc_dir):
+    for directory in () if args.data else (data_dir(args), args.lc_dir):
         if params.exists(directory):
             params.require_same(hp, params.load(directory), params.DATA_FIELDS,
                                 'the data in ' + directory,
                                 'preprocess the corpus with the same --preset and --hparams')
     return hp
+
+
+def data_dir(args):
+    return os.path.dirname(os.path.abspath(args.filelist))
 
 
 def check_convolution(hp, devices, config):
@@ -209,6 +220,8 @@ def initialize(session, model, checkpoints, args, run_dir, watch):
     The chief does, and the other hosts get what it has then.
     """
     session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
+    if watch.hosts.is_chief and utils.has_checkpoint(run_dir):
+        require_same_places(run_dir)
     path = watch.hosts.is_chief and checkpoints.restore(session)
     if watch.hosts.is_chief and not path and args.restore_from:
         source = utils.find_checkpoint(args.restore_from)
@@ -223,9 +236,20 @@ def initialize(session, model, checkpoints, args, run_dir, watch):
     return step
 
 
-def print_summary(hp, train_set, clippable, test_set, devices, together):
-    def hours(utterances):
-        return sum(u.frames for u in utterances) * hp.hop_length / hp.sample_rate / 3600
+def require_same_places(run_dir):
+    """Raises UserError if the run read files and this graph reads shards, or with other hosts."""
+    def hosts_of(shape):
+        return 'files' if shape is None else 'shards on %d hosts' % shape[0]
+    path = utils.find_checkpoint(run_dir)
+    with utils.readable(path):
+        stored = tf.train.load_checkpoint(path).get_variable_to_shape_map().get('places')
+    here = next((v.shape.as_list() for v in tf.global_variables() if v.op.name == 'places'), None)
+    if stored != here:
+        raise UserError('the run in %s reads %s, and this command reads %s; take another --run_name '
+                        'with --restore_from=%s' % (run_dir, hosts_of(stored), hosts_of(here), run_dir))
+
+
+def print_summary(hp, source, devices, together):
     parts = collections.Counter()  # the flows of one width count together
     for v in tf.trainable_variables():
         part = v.op.name.split('/')[1]
@@ -238,14 +262,8 @@ def print_summary(hp, train_set, clippable, test_set, devices, together):
     field = 1 + (hp.kernel_size - 1) * (2 ** hp.n_layers - 1)
     print('       a coupling network sees %d groups, %.0f ms'
           % (field, 1000 * field * hp.n_group / hp.sample_rate))
-    print('data: %d utterances, %.2f hours, at %d Hz, mel profile %s; held out: %d, %.2f hours'
-          % (len(train_set), hours(train_set), hp.sample_rate, hp.mel_profile, len(test_set),
-             hours(test_set)))
-    if len(clippable) < len(train_set):
-        print('      %d of them, %.2f hours, are shorter than a clip of %d samples and not used'
-              % (len(train_set) - len(clippable), hours(train_set) - hours(clippable),
-                 hp.clip_frames * hp.hop_length))
-    if not test_set and together.is_chief:
+    print('data: ' + source.summary)
+    if not source.test_names and together.is_chief:
         print('      nothing is held out: no measure of how well it generalizes, no best checkpoint')
     if together.count > 1:
         print('hosts: %d; this is %s' % (together.count, together.name(together.index)))

@@ -35,21 +35,23 @@ from params import UserError
 Model = collections.namedtuple('Model', 'clips parts step told_to_stop roll_call share heldout '
                                         'heldout_clip heldout_loss heldout_samples vocode best new_best '
                                         'new_best_set set_best')
-ROLL_CALL, GRADIENTS, VARIABLES = 1, 10 ** 6, 2 * 10 ** 6   # keys of collective operations
+ROLL_CALL, PLACES, GRADIENTS, VARIABLES = 1, 2, 10 ** 6, 2 * 10 ** 6   # keys of collective operations
 
 
 def build(hp, clips, heldout, devices, compute=glow.Compute(), accumulate=1, hosts=ALONE,
-          words=()):
+          words=(), placed=False):
     """The training graph. Averaged weights serve the held-out loss and vocoding.
 
     Args:
-      clips: a dataset of dataset.Clips of hp.batch_size / (accumulate * hosts.count) clips.
-      heldout: one of single utterances, or None.
+      clips: makes a dataset of dataset.Clips of hp.batch_size / (accumulate * hosts.count) clips,
+        from two tensors: the steps already done and, if it has places, the place of the last clip.
+      heldout: a dataset of single utterances, or None.
       devices: of the towers, as parallel.tower_devices names them.
       compute: how the training loss is computed; held-out losses are float32's.
       accumulate: parts that a step is computed in, one after the other.
       hosts: that compute a step together, each its share of it.
       words: whole numbers that say what this host computes, for the roll call.
+      placed: whether clips have places; the places of all hosts are stored with the weights then.
     """
     global_step = ops.variable('global_step', [], tf.zeros_initializer(), tf.int64,
                                trainable=False)
@@ -58,7 +60,9 @@ def build(hp, clips, heldout, devices, compute=glow.Compute(), accumulate=1, hos
     best_set = ops.variable('best_heldout_set', [], tf.zeros_initializer(), tf.int64,
                             trainable=False)
     new_best, new_best_set = tf.placeholder(tf.float32, []), tf.placeholder(tf.int64, [])
-    iterator, batch = iterate(clips)
+    places = ops.variable('places', [hosts.count, 3], tf.zeros_initializer(), tf.int64,
+                          trainable=False) if placed else None
+    iterator, batch = iterate(clips(global_step.read_value(), places[hosts.index] if placed else None))
     loss, gradients = parallel.loss_and_gradients(batch, hp, devices, compute)
     gradients, variables = zip(*gradients)
     with tf.device(devices[0]), tf.variable_scope('accumulated'):
@@ -73,6 +77,9 @@ def build(hp, clips, heldout, devices, compute=glow.Compute(), accumulate=1, hos
                                                       global_step)
     with tf.control_dependencies([train_op] + means):
         train_op = clear()
+    if placed:      # those of all hosts are kept, by the chief as by the others
+        train_op = tf.group(train_op, places.assign(
+            collective.rows(batch.place[-1], hosts, PLACES)))
     part = dict(name=batch.name, start_frame=batch.start_frame, op=add)
     step = dict(loss=loss, learning_rate=learning_rate, gradient_norm=gradient_norm,
                 name=batch.name, start_frame=batch.start_frame, stopped=stopped > 0, op=train_op)
@@ -114,15 +121,16 @@ class Training:
     Of several hosts, all run the steps and the chief alone does the rest.
     """
 
-    def __init__(self, session, model, hp, args, run_dir, checkpoints, test_names, watch):
-        """args: train.py's; test_names: the held-out utterances, in order; watch: a hosts.Watch."""
+    def __init__(self, session, model, hp, args, run_dir, checkpoints, source, watch):
+        """args: train.py's; source: a sources.Source; watch: a hosts.Watch."""
         self.session, self.model, self.hp, self.args = session, model, hp, args
         self.run_dir, self.checkpoints, self.watch = run_dir, checkpoints, watch
         self.is_chief, self.together = watch.hosts.is_chief, watch.hosts.count > 1
         self.saved_step, self.saved_time = None, time.time()
         self.stopped_by = None
         # losses of other utterances, or of other parts of them, are not to be compared
-        self.test_set = zlib.crc32(repr((test_names, hp.eval_seconds, hp.sigma)).encode())
+        self.source = source
+        self.test_set = zlib.crc32(repr((source.test_names, hp.eval_seconds, hp.sigma)).encode())
 
     def run(self, first_step):
         """Trains from `first_step` to --max_steps, or to a signal. Returns the exit status."""
@@ -233,6 +241,8 @@ class Training:
                             'a smaller batch_size or clip_samples; %s'
                             % (what, utils.explain(error), self.last_good()))
         except (tf.errors.OpError, OSError) as error:
+            if self.source.fault():
+                raise UserError('%s; %s' % (self.source.fault(), self.last_good()))
             raise UserError('%s failed (%s); see that files and disk are as they should be; %s'
                             % (what, utils.explain(error), self.last_good()))
 

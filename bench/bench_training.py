@@ -95,7 +95,7 @@ def measure(preset, hparams, precision, xla, reversible, repeats, profile):
     began = time.time()
     with tf.Graph().as_default() as graph:
         tf.set_random_seed(0)
-        model = training.build(hp, noise(hp), None, parallel.tower_devices(1), compute)
+        model = training.build(hp, lambda *start: noise(hp), None, parallel.tower_devices(1), compute)
         session = tf.Session(graph=graph, config=parallel.session_config())
         session.run(tf.global_variables_initializer())
         session.run(model.clips.initializer)

@@ -12,7 +12,8 @@ os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')  # the numbers below are a CPU
 LEFT_OUT = {pattern: package for pattern, package in (('*_pytorch.py', 'torch'),
                                                       ('*_onnx.py', 'tf2onnx'),
                                                       ('*_metrics.py', 'pesq'),
-                                                      ('*_evaluate.py', 'pesq'))
+                                                      ('*_evaluate.py', 'pesq'),
+                                                      ('*_beam.py', 'apache_beam'))
             if sys.version_info < (3, 10) and importlib.util.find_spec(package) is None}
 collect_ignore_glob = list(LEFT_OUT)
 

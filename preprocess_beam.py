@@ -1,0 +1,169 @@
+"""Preprocessing on Apache Beam: a folder of speech to shards, on as many machines as there are.
+
+What `preprocess_data.py --runner` runs. Each sound file goes through `features.compute`, as it does
+without Beam; an utterance's shard and its place there follow from its name (`shards.place`), and
+whether it is held out from the lots of all names (`corpus.lot`): the same corpus gives the same bytes.
+Folders may be on any path that tf.io.gfile reads and writes.
+"""
+import os
+import posixpath
+import tempfile
+
+import utils  # noqa: F401  first: it quiets TensorFlow
+import apache_beam as beam
+import tensorflow.compat.v1 as tf
+import threadpoolctl
+from apache_beam.metrics import Metrics, MetricsFilter
+from apache_beam.options.pipeline_options import PipelineOptions
+
+import audio
+import corpus
+import features
+import shards
+from params import UserError
+
+COUNTERS = 'train', 'test', 'skipped', 'clipped', 'train_samples', 'test_samples'
+NAMESPACE = 'preprocess_data'
+
+
+class Compute(beam.DoFn):
+    """(NAME, path under wave_dir) -> (NAME, bytes of a record, samples, whether it clips).
+
+    Of a file of no use, (path, reason) goes to the output 'skipped'.
+    """
+
+    def __init__(self, wave_dir, hp, min_samples):
+        self._wave_dir, self._hp, self._min_samples = wave_dir, hp, min_samples
+
+    def setup(self):
+        threadpoolctl.threadpool_limits(1)      # as in the workers of preprocess_data.py
+
+    def process(self, source):
+        name, relative = source
+        hp = self._hp
+        try:
+            with local_copy(posixpath.join(self._wave_dir, relative)) as path:
+                found = features.compute(path, hp.sample_rate, hp.mel, self._min_samples)
+        except (UserError, tf.errors.OpError) as error:
+            yield beam.pvalue.TaggedOutput('skipped', (relative, utils.explain(error)))
+            return
+        yield (name, shards.encode(name, found.audio, found.mel, hp), len(found.audio),
+               found.clipped > 0)
+
+
+class local_copy:
+    """A path of this machine for a file: its own, or that of a copy for as long as the block takes."""
+
+    def __init__(self, path):
+        self._path, self._folder = path, None
+
+    def __enter__(self):
+        if '://' not in self._path:
+            return self._path
+        self._folder = tempfile.TemporaryDirectory()
+        copy = os.path.join(self._folder.name, 'copy' + posixpath.splitext(self._path)[1])
+        tf.io.gfile.copy(self._path, copy)
+        return copy
+
+    def __exit__(self, *error):
+        if self._folder:
+            self._folder.cleanup()
+
+
+class Place(beam.DoFn):
+    """(NAME, bytes, samples, clips) -> (shard, (order in it, bytes)), counted."""
+
+    def __init__(self, directory, count):
+        self._directory, self._count = directory, count
+
+    def process(self, utterance, held_out):
+        name, record, samples, clips = utterance
+        part, count = (shards.TEST, 1) if name in held_out else (shards.TRAIN, self._count)
+        Metrics.counter(NAMESPACE, part).inc()
+        Metrics.counter(NAMESPACE, part + '_samples').inc(samples)
+        Metrics.counter(NAMESPACE, 'clipped').inc(int(clips))
+        i, order = shards.place(name, count)
+        yield shards.shard_path(self._directory, part, i, count), (order, record)
+
+
+def write_shard(shard):
+    path, found = shard
+    shards.write(path, [record for order, record in sorted(found) if record is not None])
+
+
+def write_skipped(path, skipped):
+    Metrics.counter(NAMESPACE, 'skipped').inc(len(skipped))
+    with tf.io.gfile.GFile(path, 'w') as f:
+        f.write(corpus.skipped_table(skipped))
+
+
+def held_out(lots, count, test_size):
+    """The names held out of `count`, from the least lots of them."""
+    if test_size is None or not count:
+        test_size = corpus.test_size_of(count, None)
+    return frozenset(name for _, name in sorted(lots)[:test_size])
+
+
+def run(wave_dir, shard_dir, hp, count, test_size, seed, min_samples, options):
+    """Writes `count` shards of all the speech in wave_dir, test shard and skipped.tsv beside.
+
+    Args:
+      options: of Beam, as its command line has them.
+
+    Returns: {counter: number} of COUNTERS. Raises UserError if there is nothing to train on.
+    """
+    sources, unnamed = find_audio(wave_dir)
+    if not sources:
+        raise UserError('%s holds no sound files' % wave_dir)
+    corpus.test_size_of(len(sources), test_size)    # a wrong one is told before the work
+    with shards.writable(shard_dir):
+        shards.clear(shard_dir)
+    # workers of this machine, processes of their own, find our modules there
+    here = os.path.dirname(os.path.abspath(__file__))
+    os.environ['PYTHONPATH'] = os.pathsep.join(
+        filter(None, [here, os.environ.get('PYTHONPATH')]))
+    most = corpus.MOST_HELD_OUT if test_size is None else max(1, test_size)
+    empty = [(shards.shard_path(shard_dir, shards.TRAIN, i, count), (b'', None))
+             for i in range(count)]
+    pipeline = beam.Pipeline(options=PipelineOptions(options))
+    done = (pipeline | 'sources' >> beam.Create(sorted(sources.items()))
+            | 'spread' >> beam.Reshuffle()
+            | 'compute' >> beam.ParDo(Compute(wave_dir, hp, min_samples)).with_outputs(
+                'skipped', main='done'))
+    names = done.done | 'names' >> beam.Map(lambda utterance: utterance[0])
+    lots = (names | 'lots' >> beam.Map(lambda name: (corpus.lot(name, seed), name))
+            | 'least' >> beam.combiners.Top.Smallest(most))
+    chosen = lots | 'held out' >> beam.Map(
+        held_out, beam.pvalue.AsSingleton(names | beam.combiners.Count.Globally()), test_size)
+    placed = done.done | 'place' >> beam.ParDo(Place(shard_dir, count),
+                                               beam.pvalue.AsSingleton(chosen))
+    ((placed, pipeline | 'empty' >> beam.Create(empty)) | beam.Flatten()
+     | beam.GroupByKey() | 'write' >> beam.Map(write_shard))
+    (pipeline | 'unnamed' >> beam.Create(unnamed), done.skipped) | 'all skipped' >> beam.Flatten() \
+        | beam.combiners.ToList() | 'table' >> beam.Map(
+            lambda skipped: write_skipped(posixpath.join(shard_dir, 'skipped.tsv'), skipped))
+    result = pipeline.run()
+    result.wait_until_finish()
+    counters = dict.fromkeys(COUNTERS, 0)
+    for counter in result.metrics().query(
+            MetricsFilter().with_namespace(NAMESPACE))['counters']:
+        counters[counter.key.metric.name] = counter.committed or counter.attempted
+    if not counters['train']:
+        raise UserError('none of the %d sound files in %s can be used; %s tells why'
+                        % (len(sources) + len(unnamed), wave_dir,
+                           posixpath.join(shard_dir, 'skipped.tsv')))
+    with shards.writable(shard_dir):
+        shards.finish(shard_dir, hp)
+    return counters
+
+
+def find_audio(wave_dir):
+    """corpus.find_audio, of a folder on any path that tf.io.gfile lists."""
+    if os.path.isdir(wave_dir):
+        return corpus.find_audio(wave_dir)
+    with shards.readable(wave_dir):
+        paths = [posixpath.join(folder, name)[len(wave_dir.rstrip('/')) + 1:]
+                 for folder, _, names in tf.io.gfile.walk(wave_dir) for name in names]
+    return corpus.named(path for path in paths
+                        if os.path.splitext(path)[1].lower() in audio.AUDIO_EXTENSIONS
+                        and not any(part.startswith('.') for part in path.split('/')))

@@ -1,0 +1,171 @@
+"""The input pipeline over shards: each host reads its share of them, and goes on where it stopped.
+
+An epoch is every shard once, in an order of its own, dealt out to the hosts. A host reads OPEN shards
+side by side, cuts each utterance into clips from a random frame on, and draws from SHUFFLED of them.
+A clip's place, (epoch, which OPEN shards, which of their clips), is stored with the weights: from
+there a training goes on with the clips that it would have had, after reading those shards again.
+"""
+import hashlib
+import sys
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import dataset
+import shards
+from hosts import ALONE
+from params import UserError
+
+OPEN = 8            # shards read side by side
+SHUFFLED = 256      # clips that the next is drawn from
+
+
+class Reader:
+    """The clips of one host.
+
+    Args:
+      paths: of all shards, the same on every host.
+      hp: HParams.
+      seed: of order and clips.
+      hosts: whose share of the shards this host reads.
+      skip: what to do about a damaged record: tell and pass over it, or end (`fault`).
+
+    Raises UserError if there are fewer shards than hosts.
+    """
+
+    def __init__(self, paths, hp, seed=0, hosts=ALONE, skip=False):
+        if len(paths) < hosts.count:
+            raise UserError('%d shards cannot be dealt out to %d hosts; preprocess with '
+                            '--tfrecord_shards=%d or more' % (len(paths), hosts.count, hosts.count))
+        self.paths, self.hp, self.seed, self.hosts, self.skip = paths, hp, seed, hosts, skip
+        self.fault = None       # why `clips` ended, a sentence
+        self._told = set()
+
+    def clips(self, start=(0, 0, 0)):
+        """Yields (audio [samples], mel, name, start frame, place of the next clip), from place
+        `start` on, without end: float32 audio in -1..1."""
+        epoch, group, taken = (int(i) for i in start)
+        while True:
+            own = sorted(self.paths, key=lambda path: self._digest(epoch, path))
+            own = own[self.hosts.index::self.hosts.count]
+            found = group > 0 or taken > 0
+            while group * OPEN < len(own):
+                for n, clip in enumerate(self._drawn(own[group * OPEN:][:OPEN], (epoch, group))):
+                    if n >= taken:
+                        yield clip + (np.array([epoch, group, n + 1]),)
+                        found = True
+                if self.fault:
+                    return
+                group, taken = group + 1, 0
+            if not found:
+                self.fault = ('none of the %d shards from %s on has a whole record as long as a clip '
+                              'of clip_samples=%d' % (len(own), own[0], self.hp.clip_samples))
+                return
+            epoch, group = epoch + 1, 0
+
+    def _digest(self, *what):
+        return hashlib.sha256(repr((self.seed,) + what).encode()).digest()
+
+    def _drawn(self, paths, group):
+        """The clips of `paths`, each exchanged with one of SHUFFLED before it."""
+        rng = np.random.RandomState(np.frombuffer(
+            self._digest(group, self.hosts.index), np.uint32))
+        waiting = []
+        for record in self._records(paths):
+            for clip in self._cut(record, rng):
+                if len(waiting) < SHUFFLED:
+                    waiting.append(clip)
+                    continue
+                i = rng.randint(SHUFFLED)
+                waiting[i], clip = clip, waiting[i]
+                yield clip
+        if not self.fault:
+            for i in rng.permutation(len(waiting)):
+                yield waiting[i]
+
+    def _records(self, paths):
+        """The records of `paths`, one of each in turn; ends at a fault that is not to be skipped."""
+        streams = [shards.records(path, self.hp) for path in paths]
+        while streams:
+            for stream in list(streams):
+                try:
+                    record = next(stream, None)
+                except UserError as error:
+                    self.fault = str(error)
+                    return
+                if record is None:
+                    streams.remove(stream)
+                elif isinstance(record, shards.Fault):
+                    if not self.skip:
+                        self.fault = ('%s; restore the shard, or pass over what is damaged with '
+                                      '--damaged_records=skip' % (record,))
+                        return
+                    self._tell(record)
+                else:
+                    yield record
+
+    def _tell(self, fault):
+        if fault[:2] not in self._told:     # once, not in every epoch
+            print('skipped %s' % (fault,), file=sys.stderr, flush=True)
+            self._told.add(fault[:2])
+
+    def _cut(self, record, rng):
+        """The whole clips of a record, side by side from a random frame on."""
+        length, hop = self.hp.clip_frames, self.hp.hop_length
+        frames = min(len(record.audio) // hop, len(record.mel))
+        if frames < length:
+            return
+        first = rng.randint(frames % length + 1)
+        for frame in range(first, frames - length + 1, length):
+            audio = record.audio[frame * hop:(frame + length) * hop].astype(np.float32) / 32768
+            yield audio, record.mel[frame:frame + length].copy(), record.name.encode(), frame
+
+
+def training_clips(reader, start=(0, 0, 0), parts=1):
+    """A tf.data.Dataset of dataset.Clips from place `start` (int64 [3]) on.
+
+    As dataset.training_clips, and place [batch, 3]: where the reader stands after each clip. It
+    ends, which is a fault, when reader.fault says so.
+    """
+    hp, hosts = reader.hp, reader.hosts
+    samples = hp.clip_frames * hp.hop_length
+    clips = tf.data.Dataset.from_generator(
+        reader.clips, (tf.float32, tf.float32, tf.string, tf.int32, tf.int64),
+        ([samples], [hp.clip_frames, hp.n_mels], [], [], [3]),
+        args=(tf.cast(start, tf.int64),))
+
+    def clip(audio, mel, name, start_frame, place):
+        noise = ()
+        if hp.stft_weight:
+            epoch, group, n = tf.unstack(place)
+            serial = ((epoch * 2 ** 20 + group) * 2 ** 24 + n) * hosts.count + hosts.index
+            noise = dataset.noise(serial, reader.seed, hp)
+        return dataset.Clips(audio, mel, name, start_frame, noise, place)
+
+    batch = hp.batch_size // (parts * hosts.count)
+    return clips.map(clip, num_parallel_calls=2).batch(batch, drop_remainder=True).prefetch(4)
+
+
+def first_utterances(paths, hp):
+    """[dataset.Clips] of the first hp.eval_utterances records of shards, of each the first
+    hp.eval_seconds. Raises UserError for damage."""
+    most = max(1, int(hp.eval_seconds * hp.sample_rate) // hp.hop_length)
+    found = []
+    for record in (record for path in paths for record in shards.records(path, hp)):
+        if isinstance(record, shards.Fault):
+            raise UserError('%s; restore the shard, or give another --test_data' % (record,))
+        frames = min(len(record.audio) // hp.hop_length, len(record.mel), most)
+        if frames:
+            audio = record.audio[:frames * hp.hop_length].astype(np.float32) / 32768
+            found.append(dataset.Clips(audio, record.mel[:frames], record.name.encode(), 0))
+        if len(found) == hp.eval_utterances:
+            break
+    return found
+
+
+def whole_utterances(clips, hp):
+    """A tf.data.Dataset of `clips`, as dataset.whole_utterances makes them: batches of 1."""
+    utterances = tf.data.Dataset.from_generator(
+        lambda: (clip[:4] for clip in clips), (tf.float32, tf.float32, tf.string, tf.int32),
+        ([None], [None, hp.n_mels], [], []))
+    return utterances.map(lambda *clip: dataset.Clips(*clip)).batch(1).prefetch(1)

@@ -1,0 +1,260 @@
+"""Shards: aligned speech and mels in TFRecord files, on any path that tf.io.gfile reads.
+
+A record is a tf.train.Example of one utterance: name; audio, int16 little-endian samples; mel,
+float32 little-endian [frames, n_mels]; data, the parameters.DATA_FIELDS as JSON. Which shard an
+utterance is in, and where, follows from its name alone, so that the same corpus gives the same bytes
+however it was packed.
+"""
+import contextlib
+import hashlib
+import json
+import multiprocessing.pool
+import posixpath
+import struct
+from typing import NamedTuple
+
+import utils  # first: it quiets TensorFlow
+import google_crc32c
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import params
+from params import UserError
+
+TRAIN, TEST = 'train', 'test'
+
+
+class Record(NamedTuple):
+    """audio: int16 [samples]; mel: float32 [frames, n_mels]."""
+    name: str
+    audio: np.ndarray
+    mel: np.ndarray
+
+
+class Fault(NamedTuple):
+    """What is wrong with the record that begins at byte `offset` of file `path`."""
+    path: str
+    offset: int
+    reason: str
+
+    def __str__(self):
+        return '%s, record at byte %d: %s' % self
+
+
+# --- Writing --------------------------------------------------------------------------------------
+
+def place(name, count):
+    """(shard, order in it) of the utterance `name` among `count` shards: as good as shuffled."""
+    digest = hashlib.sha256(name.encode('utf-8')).digest()
+    return int.from_bytes(digest[:8], 'little') % count, digest[8:]
+
+
+def shard_path(directory, part, i, count):
+    return posixpath.join(directory, '%s-%05d-of-%05d.tfrecord' % (part, i, count))
+
+
+def encode(name, audio, mel, hp):
+    """The bytes of a record; the same for the same arguments."""
+    def feature(value):
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+    return tf.train.Example(features=tf.train.Features(feature={
+        'name': feature(name.encode('utf-8')),
+        'audio': feature(np.asarray(audio, '<i2').tobytes()),
+        'mel': feature(np.asarray(mel, '<f4').tobytes()),
+        'data': feature(_data(hp))})).SerializeToString(deterministic=True)
+
+
+def _data(hp):
+    return json.dumps({field: getattr(hp, field) for field in params.DATA_FIELDS}).encode()
+
+
+def layout(directory, names, part, count):
+    """{path of a shard: [the names in it, in order]} of all `count` shards of a part."""
+    found = {shard_path(directory, part, i, count): [] for i in range(count)}
+    for name in names:
+        found[shard_path(directory, part, place(name, count)[0], count)].append(name)
+    return {path: sorted(names, key=lambda name: place(name, count)[1])
+            for path, names in found.items()}
+
+
+def pack(directory, hp, train, test, count, read, num_workers):
+    """Writes all shards of a corpus, `count` of them to train on, and their params.json.
+
+    Args:
+      train, test: utterance names; test makes one shard, if any.
+      read: gives (int16 [samples], float32 [frames, n_mels]) for a name.
+      num_workers: shards written at a time.
+
+    Raises UserError if it cannot write.
+    """
+    def write_shard(shard):
+        path, names = shard
+        write(path, (encode(name, *read(name), hp) for name in names))
+
+    parts = [layout(directory, train, TRAIN, count)]
+    if test:
+        parts.append(layout(directory, test, TEST, 1))
+    with writable(directory), multiprocessing.pool.ThreadPool(num_workers) as pool:
+        clear(directory)
+        for _ in pool.imap_unordered(write_shard, [item for part in parts for item in part.items()]):
+            pass
+        finish(directory, hp)
+
+
+def finish(directory, hp):
+    """Writes params.json, by which complete shards are known."""
+    with tf.io.gfile.GFile(posixpath.join(directory, 'params.json'), 'w') as f:
+        f.write(params.to_json(hp))
+
+
+def write(path, records):
+    """Writes the bytes of records to the shard `path`, which appears when it is complete."""
+    temporary = posixpath.join(posixpath.dirname(path), '.tmp-' + posixpath.basename(path))
+    with tf.io.TFRecordWriter(temporary) as writer:
+        for record in records:
+            writer.write(record)
+    tf.io.gfile.rename(temporary, path, overwrite=True)
+
+
+def clear(directory):
+    """Makes `directory`, without the shards and parameters of an earlier run."""
+    tf.io.gfile.makedirs(directory)
+    for name in tf.io.gfile.listdir(directory):
+        part, _, rest = name.replace('.tmp-', '').partition('-')
+        if name == 'params.json' or part in (TRAIN, TEST) and rest.endswith('.tfrecord'):
+            tf.io.gfile.remove(posixpath.join(directory, name))
+
+
+# --- Reading --------------------------------------------------------------------------------------
+
+def matching(pattern):
+    """The shards that a pattern ('gs://bucket/corpus/train-*') means, sorted; UserError if none."""
+    with readable(pattern):
+        paths = sorted(tf.io.gfile.glob(pattern))
+    if not paths:
+        raise UserError('no shard matches %s; preprocess_data.py --tfrecord_shards writes them'
+                        % pattern)
+    return paths
+
+
+def size(path):
+    """The bytes of a shard."""
+    with readable(path):
+        return tf.io.gfile.stat(path).length
+
+
+def hyperparameters(pattern):
+    """The HParams that preprocess_data.py wrote beside the shards that `pattern` means."""
+    path = posixpath.join(posixpath.dirname(pattern), 'params.json')
+    with readable(path), tf.io.gfile.GFile(path) as f:
+        return params.from_json(f.read(), path)
+
+
+def test_beside(pattern):
+    """The pattern of the held-out shards beside those of `pattern`, or None if there are none."""
+    beside = posixpath.join(posixpath.dirname(pattern), TEST + '-*.tfrecord')
+    with readable(pattern):
+        return beside if beside != pattern and tf.io.gfile.glob(beside) else None
+
+
+@contextlib.contextmanager
+def readable(path, what='read'):
+    """Turns what tf.io.gfile raises into a UserError."""
+    try:
+        yield
+    except (tf.errors.OpError, OSError) as error:
+        raise UserError('cannot %s %s (%s)' % (what, path, utils.explain(error)))
+
+
+def writable(path):
+    return readable(path, 'write')
+
+
+def records(path, hp):
+    """Yields a Record, or a Fault, for each record of the shard `path`, to its end.
+
+    Raises UserError for records of other parameters than `hp`.
+    """
+    for offset, payload in payloads(path):
+        yield payload if isinstance(payload, Fault) else decode(payload, hp, path, offset)
+
+
+def payloads(path):
+    """Yields (offset, bytes or a Fault) of the shard `path`.
+
+    A record is its length (uint64), its masked CRC-32C, as many bytes and their masked CRC-32C,
+    little-endian. After a length that is wrong the next one that is right is searched for.
+    """
+    try:
+        with tf.io.gfile.GFile(path, 'rb') as f:
+            size, offset = f.size(), 0
+            while offset < size:
+                f.seek(offset)
+                head = f.read(12)
+                length = _length(head, size - offset)
+                if length is None:
+                    yield offset, Fault(path, offset, 'cut short' if len(head) < 12 or _length(
+                        head, None) is not None else 'its length does not match its checksum')
+                    offset = _next(f, offset + 1, size)
+                    continue
+                payload, end = f.read(length), f.read(4)
+                if end != _masked(payload):
+                    yield offset, Fault(path, offset, 'its content does not match its checksum')
+                    f.seek(offset + 16 + length)
+                    after = f.read(12)
+                    if after and _length(after, None) is None:  # bytes were lost or put in
+                        offset = _next(f, offset + 12, size)
+                        continue
+                else:
+                    yield offset, payload
+                offset += 16 + length
+    except (tf.errors.OpError, OSError) as error:
+        yield 0, Fault(path, 0, 'the file cannot be read (%s)' % utils.explain(error))
+
+
+def _length(head, left):
+    """The length that a record's first 12 bytes announce, if it is true and fits in `left` bytes."""
+    if len(head) < 12 or head[8:] != _masked(head[:8]):
+        return None
+    length, = struct.unpack('<Q', head[:8])
+    return length if left is None or 16 + length <= left else None
+
+
+def _masked(content):
+    crc = google_crc32c.value(content)
+    return struct.pack('<I', ((crc >> 15 | crc << 17) + 0xa282ead8) & 0xffffffff)
+
+
+def _next(f, offset, size):
+    """The offset of the next record from `offset` on, or `size`."""
+    while offset < size:
+        f.seek(offset)
+        block = f.read(1 << 20)
+        for i in range(len(block) - 11):
+            if _length(block[i:i + 12], size - offset - i) is not None:
+                return offset + i
+        if offset + len(block) >= size:
+            break
+        offset += len(block) - 11
+    return size
+
+
+def decode(payload, hp, path, offset):
+    """The Record in a payload, or a Fault. Raises UserError if it was made with other parameters."""
+    try:
+        features = tf.train.Example.FromString(payload).features.feature
+        name, audio, mel, data = (features[key].bytes_list.value[0]
+                                  for key in ('name', 'audio', 'mel', 'data'))
+        name, data = name.decode('utf-8'), json.loads(data.decode('utf-8'))
+    except Exception as error:  # whatever protobuf raises, which differs with its version
+        return Fault(path, offset, 'not an utterance of preprocess_data.py (%s)'
+                     % (str(error) or type(error).__name__))
+    if data != json.loads(_data(hp).decode()):
+        raise UserError('%s holds data of %s, and this model is for %s; preprocess with the same '
+                        '--preset and --hparams' % (path, data, _data(hp).decode()))
+    if len(audio) % 2 or len(mel) % (4 * hp.n_mels):
+        return Fault(path, offset, '%s does not hold whole samples and frames' % name)
+    mel = np.frombuffer(mel, '<f4').reshape(-1, hp.n_mels)
+    if not np.isfinite(mel).all():
+        return Fault(path, offset, 'the mel of %s is not finite' % name)
+    return Record(name, np.frombuffer(audio, '<i2'), mel)
