@@ -129,12 +129,17 @@ def clear(directory):
 
 def matching(pattern):
     """The shards that a pattern ('gs://bucket/corpus/train-*') means, sorted; UserError if none."""
-    with readable(pattern):
-        paths = sorted(tf.io.gfile.glob(pattern))
+    paths = _glob(pattern)
     if not paths:
         raise UserError('no shard matches %s; preprocess_data.py --tfrecord_shards writes them'
                         % pattern)
     return paths
+
+
+def _glob(pattern):
+    with readable(pattern), contextlib.suppress(tf.errors.NotFoundError):   # of 1.15, for a folder
+        return sorted(tf.io.gfile.glob(pattern))
+    return []
 
 
 def size(path):
@@ -153,8 +158,7 @@ def hyperparameters(pattern):
 def test_beside(pattern):
     """The pattern of the held-out shards beside those of `pattern`, or None if there are none."""
     beside = posixpath.join(posixpath.dirname(pattern), TEST + '-*.tfrecord')
-    with readable(pattern):
-        return beside if beside != pattern and tf.io.gfile.glob(beside) else None
+    return beside if beside != pattern and _glob(beside) else None
 
 
 @contextlib.contextmanager

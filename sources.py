@@ -1,5 +1,6 @@
 """What a training reads: files by their lists, or shards, as train.py's arguments say."""
 import collections
+import multiprocessing.pool
 import os
 
 import dataset
@@ -52,12 +53,13 @@ def _of_files(args, hp, hosts):
 def _of_shards(args, hp, hosts):
     paths = shards.matching(args.data)
     reader = shard_clips.Reader(paths, hp, args.seed, hosts, args.damaged_records == 'skip')
-    fact = [(os.path.basename(path), shards.size(path)) for path in paths]
+    with multiprocessing.pool.ThreadPool(64) as pool:   # waits for storage, not for processors
+        fact = list(zip(map(os.path.basename, paths), pool.map(shards.size, paths)))
     test_set = []
     if args.test_data and hosts.is_chief:
         test_set = shard_clips.first_utterances(shards.matching(args.test_data), hp)
-    summary = '%d shards, %.2f GB, at %d Hz, mel profile %s; held out: %d utterances' % (
-        len(paths), sum(size for _, size in fact) / 1e9, hp.sample_rate, hp.mel_profile,
+    summary = '%d shards, %.0f MB, at %d Hz, mel profile %s; held out: %d utterances' % (
+        len(paths), sum(size for _, size in fact) / 1e6, hp.sample_rate, hp.mel_profile,
         len(test_set))
     return Source(summary, fact,
                   lambda _, place: shard_clips.training_clips(reader, place, args.accumulate),

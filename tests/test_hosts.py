@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from conftest import ROOT
-from speech import prepare, script
+from speech import MODEL, WAVS, prepare, script
 from test_train import assert_same_bits, weights
 
 import dataset
@@ -22,12 +22,22 @@ import params
 from hosts import ALONE, Hosts
 from params import UserError
 
-KILLS = int(os.environ.get('KILLS', 3))     # of processes in training, the chief's among them
+KILLS = int(os.environ.get('KILLS', 2))     # of processes in training, the chief's among them
 
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     return prepare(tmp_path_factory.mktemp('corpus'))
+
+
+@pytest.fixture(scope='module')
+def sharded(tmp_path_factory):
+    """The same as four shards."""
+    directory = tmp_path_factory.mktemp('shards')
+    assert script('preprocess_data.py', '--wave_dir=' + WAVS, '--mel_dir=%s' % (directory / 'mels'),
+                  '--data_dir=%s' % directory, '--preset=small', '--hparams=' + MODEL,
+                  '--test_size=2', '--tfrecord_shards=4').returncode == 0
+    return ['--data=%s' % (directory / 'shards' / 'train-*.tfrecord')]
 
 
 def free_addresses(count):
@@ -85,16 +95,19 @@ def test_two_hosts_of_two_towers_train_as_one_tower_does(data, tmp_path):
     assert moved > 0.01
 
 
-def test_killed_hosts_continue_to_the_same_bits(data, tmp_path):
+@pytest.mark.parametrize('kind', ['data', 'sharded'])
+def test_killed_hosts_continue_to_the_same_bits(kind, tmp_path, request):
     """kill -9 of either host at random moments: the other ends, says so; then as if never cut."""
-    more = ['--max_steps=300', '--accumulate=2',
-            '--hparams=batch_size=4,save_every=20,eval_every=50,gen_test_wave_every=1000']
+    data = request.getfixturevalue(kind)
+    steps = 80 * (KILLS + 1)
+    more = ['--max_steps=%d' % steps, '--accumulate=2',
+            '--hparams=batch_size=4,save_every=5,eval_every=40,gen_test_wave_every=1000']
     whole = weights(train_together(data, tmp_path / 'whole', *more))
     rng, run, cut = random.Random(3), tmp_path / 'cut' / 'host_0' / 'run', 0
     for kill in range(KILLS + 1):
         addresses = free_addresses(2)
         pair = [start(data, tmp_path / 'cut', i, addresses, *more) for i in range(2)]
-        victim, step = kill % 2, cut + rng.randint(20, max(21, (300 - cut) // (KILLS + 1 - kill)))
+        victim, step = kill % 2, cut + rng.randint(5, 40)
         while kill < KILLS and newest(run) < step and pair[victim].poll() is None:
             time.sleep(0.01)
         if kill < KILLS:
@@ -108,7 +121,7 @@ def test_killed_hosts_continue_to_the_same_bits(data, tmp_path):
             name = 'worker 1' if victim else 'the chief, worker 0'
             assert '%s (%s) is gone' % (name, addresses[victim]) in out
             cut = newest(run)
-            assert 0 < cut < 300
+            assert 0 < cut < steps
     ended = finish(pair)
     assert [status for status, _ in ended] == [0, 0], ended
     assert all('continuing' in out for _, out in ended)
