@@ -116,15 +116,23 @@ def read_manifest(data_dir):
     """{NAME: record} of earlier runs; empty if there was none."""
     try:
         with open(os.path.join(data_dir, MANIFEST), encoding='utf-8') as f:
-            records = json.load(f)
-        return {name: dict(record) for name, record in records.items()}
+            records = {name: dict(record) for name, record in json.load(f).items()}
     except (OSError, ValueError, AttributeError, TypeError):
         return {}
+    alike = {}      # parameters of many records, held once
+    for record in records.values():
+        record['data'] = alike.setdefault(repr(record.get('data')), record.get('data'))
+    return records
 
 
 def write_manifest(data_dir, records):
-    """Writes {NAME: record} where `read_manifest` finds it."""
-    write_text(os.path.join(data_dir, MANIFEST), json.dumps(records))
+    """Writes {NAME: record}, as JSON, where `read_manifest` finds it; a record in memory at a time."""
+    with atomic_open(os.path.join(data_dir, MANIFEST)) as f:
+        before = '{'
+        for name, record in records.items():
+            f.write('%s%s: %s' % (before, json.dumps(name), json.dumps(record)))
+            before = ',\n'
+        f.write('}' if records else '{}')
 
 
 def remove_temporaries(folder, recurse=True):

@@ -59,6 +59,14 @@ class Job(NamedTuple):
     min_samples: int
 
 
+class Done(NamedTuple):
+    """What a manifest keeps of an utterance that was computed."""
+    samples: int
+    clipped: int
+    mel: list               # stamps of the files
+    wav: Optional[list]
+
+
 class Summary(NamedTuple):
     train: list             # utterance names
     test: list
@@ -73,8 +81,8 @@ class Summary(NamedTuple):
 def compute(job):
     """Writes the mel, and the wav if asked for, of one utterance.
 
-    Returns ('done', record for the manifest), ('skipped', reason) for a sound of no use, or
-    ('failed', reason) if it cannot write.
+    Returns ('done', Done), ('skipped', reason) for a sound of no use, or ('failed', reason) if it
+    cannot write.
     """
     try:
         pcm, clipped, mel = features.compute(job.source, job.sample_rate, job.profile,
@@ -88,8 +96,8 @@ def compute(job):
     except OSError as error:
         return 'failed', 'cannot write %s (%s)' % (error.filename or job.mel,
                                                    error.strerror or error)
-    return 'done', {'samples': len(pcm), 'clipped': clipped if job.wav else 0,
-                    'mel': stamp(job.mel), 'wav': stamp(job.wav) if job.wav else None}
+    return 'done', Done(len(pcm), clipped if job.wav else 0, stamp(job.mel),
+                        stamp(job.wav) if job.wav else None)
 
 
 def start_worker(parent):
@@ -178,9 +186,12 @@ def plan(sources, old, wave_dir, mel_dir, wavs, hp, min_samples):
 
 
 def compute_all(jobs, begun, kept, old, data_dir, num_workers):
-    """Runs the jobs; returns ({NAME: record} of the usable, {NAME: reason} of the others)."""
+    """Runs the jobs; returns ({NAME: record} of the usable, {NAME: reason} of the others).
+
+    Completes the records of `begun`, and takes them from there.
+    """
     records, unusable = dict(kept), {}
-    saved = time.monotonic()
+    save_at = time.monotonic() + 10
     bar = tqdm.tqdm(total=len(jobs), unit='file', disable=not jobs)
     try:
         with contextlib.closing(run_jobs(jobs, num_workers)) as results, bar:
@@ -191,12 +202,14 @@ def compute_all(jobs, begun, kept, old, data_dir, num_workers):
                 if outcome == 'skipped':
                     unusable[job.name] = result
                 else:
-                    records[job.name] = dict(begun[job.name], **result)
-                if time.monotonic() - saved > 10:
-                    corpus.write_manifest(data_dir, dict(old, **records))
-                    saved = time.monotonic()
+                    records[job.name] = begun.pop(job.name)
+                    records[job.name].update(result._asdict())
+                began = time.monotonic()
+                if began > save_at:     # a large corpus takes long to save, and is saved less often
+                    corpus.write_manifest(data_dir, collections.ChainMap(records, old))
+                    save_at = time.monotonic() + max(10, 20 * (time.monotonic() - began))
     finally:        # a run that is stopped is not in vain; one that is killed has the last save
-        corpus.write_manifest(data_dir, dict(old, **records))
+        corpus.write_manifest(data_dir, collections.ChainMap(records, old))
     return records, unusable
 
 

@@ -325,8 +325,8 @@ def test_workers_can_be_spawned(tmp_path):
                               params.MEL_PROFILES['seed'], 2048)
     (_, (outcome, record)), = preprocess_data.run_jobs([job], 1,
                                                        multiprocessing.get_context('spawn'))
-    assert outcome == 'done' and record['samples'] == len(audio.read_wav(job.wav, 22050))
-    assert record['mel'] == corpus.stamp(job.mel)
+    assert outcome == 'done' and record.samples == len(audio.read_wav(job.wav, 22050))
+    assert record.mel == corpus.stamp(job.mel)
 
 
 KILLS = '''
