@@ -10,11 +10,14 @@ import parallel
 WEIGHTS, WORDS = 1, 2       # groups: the hosts' first towers, and their CPUs
 
 
-def total(tensor, hosts, key, group=WEIGHTS):
-    """The sum of `tensor` over all hosts, on the device it is asked for; the same bits on each."""
+def reduce(tensor, hosts, key, final_op, group):
+    """The sum ('Id') or mean ('Div') of `tensor` over all hosts; the same bits on each.
+
+    In two rings side by side: one adds while the other sends.
+    """
     return tf.raw_ops.CollectiveReduce(
         input=tensor, group_size=hosts.count, group_key=group, instance_key=key, merge_op='Add',
-        final_op='Id', subdiv_offsets=[0])
+        final_op=final_op, subdiv_offsets=[0, 0])
 
 
 def rows(row, hosts, key):
@@ -23,7 +26,7 @@ def rows(row, hosts, key):
         return row[None]
     with tf.device('/cpu:0'):
         mine = tf.one_hot(hosts.index, hosts.count, dtype=tf.int64)
-        return total(mine[:, None] * row[None, :], hosts, key, WORDS)
+        return reduce(mine[:, None] * row[None, :], hosts, key, 'Id', WORDS)
 
 
 def mean(tensors, hosts, key):
@@ -39,7 +42,7 @@ def mean(tensors, hosts, key):
     for n, pack in reversed(list(enumerate(packs))):
         packed = parallel.join([tensors[i] for i in pack])
         with tf.control_dependencies(before):   # one order on all hosts
-            reduced = total(packed, hosts, key + n) / hosts.count
+            reduced = reduce(packed, hosts, key + n, 'Div', WEIGHTS)
         before = [reduced]
         for i, part in zip(pack, parallel.cut(reduced, [tensors[i].shape for i in pack])):
             means[i] = part

@@ -6,7 +6,8 @@ For each size, a synthetic corpus (stretches of the bundled speech, ten seconds 
 goes through `preprocess_data.py --tfrecord_shards` and then, once, through the input pipeline that
 `train.py --data` reads it with; then it is deleted. The memory of both, children included, is sampled
 and drawn over time in docs/scaling/memory.png. compute_times_real_time is the script's own account of
-mels alone; preprocess_times_real_time counts all, its start and the packing too. Writes bench/corpus.json beside the table. Linux.
+mels alone; preprocess_times_real_time counts all, its start and the packing too. Writes
+bench/corpus.json beside the table. Linux.
 """
 import argparse
 import json
@@ -139,9 +140,10 @@ def read(pattern):
     batches = clips = 0
     with tf.Graph().as_default(), tf.Session() as session:
         batch = tf.data.make_one_shot_iterator(shard_clips.training_clips(reader)).get_next()
+        fetches = batch.place[-1, 0], batch.name
         began = time.monotonic()
         while True:
-            epoch, name = session.run([batch.place[-1, 0], batch.name])
+            epoch, name = session.run(fetches)
             if epoch:
                 break
             batches, clips = batches + 1, clips + len(name)
