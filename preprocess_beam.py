@@ -26,6 +26,18 @@ COUNTERS = 'train', 'test', 'skipped', 'clipped', 'train_samples', 'test_samples
 NAMESPACE = 'preprocess_data'
 
 
+def find(wave_dir):
+    """(NAME, path under wave_dir) of the sound files; to 'unnamed' the (path, reason) of the others.
+
+    Listed by a worker: of millions of files the names alone are more than a pipeline's description
+    may hold.
+    """
+    sources, unnamed = find_audio(wave_dir)
+    yield from sources.items()
+    for found in unnamed:
+        yield beam.pvalue.TaggedOutput('unnamed', found)
+
+
 class Compute(beam.DoFn):
     """(NAME, path under wave_dir) -> (NAME, bytes of a record, samples, whether it clips).
 
@@ -126,8 +138,9 @@ def run(wave_dir, shard_dir, hp, count, test_size, seed, min_samples, options):
     empty = [(shards.shard_path(shard_dir, shards.TRAIN, i, count), (b'', None))
              for i in range(count)]
     pipeline = beam.Pipeline(options=PipelineOptions(options))
-    done = (pipeline | 'sources' >> beam.Create(sorted(sources.items()))
-            | 'spread' >> beam.Reshuffle()
+    listed = pipeline | 'folder' >> beam.Create([wave_dir]) | 'find' >> beam.FlatMap(find).with_outputs(
+        'unnamed', main='sources')
+    done = (listed.sources | 'spread' >> beam.Reshuffle()
             | 'compute' >> beam.ParDo(Compute(wave_dir, hp, min_samples)).with_outputs(
                 'skipped', main='done'))
     names = done.done | 'names' >> beam.Map(lambda utterance: utterance[0])
@@ -139,7 +152,7 @@ def run(wave_dir, shard_dir, hp, count, test_size, seed, min_samples, options):
                                                beam.pvalue.AsSingleton(chosen))
     ((placed, pipeline | 'empty' >> beam.Create(empty)) | beam.Flatten()
      | beam.GroupByKey() | 'write' >> beam.Map(write_shard))
-    (pipeline | 'unnamed' >> beam.Create(unnamed), done.skipped) | 'all skipped' >> beam.Flatten() \
+    (listed.unnamed, done.skipped) | 'all skipped' >> beam.Flatten() \
         | beam.combiners.ToList() | 'table' >> beam.Map(
             lambda skipped: write_skipped(posixpath.join(shard_dir, 'skipped.tsv'), skipped))
     result = pipeline.run()
