@@ -138,8 +138,8 @@ def run(wave_dir, shard_dir, hp, count, test_size, seed, min_samples, options):
     empty = [(shards.shard_path(shard_dir, shards.TRAIN, i, count), (b'', None))
              for i in range(count)]
     pipeline = beam.Pipeline(options=PipelineOptions(options))
-    listed = pipeline | 'folder' >> beam.Create([wave_dir]) | 'find' >> beam.FlatMap(find).with_outputs(
-        'unnamed', main='sources')
+    listed = (pipeline | 'folder' >> beam.Create([wave_dir])
+              | 'find' >> beam.FlatMap(find).with_outputs('unnamed', main='sources'))
     done = (listed.sources | 'spread' >> beam.Reshuffle()
             | 'compute' >> beam.ParDo(Compute(wave_dir, hp, min_samples)).with_outputs(
                 'skipped', main='done'))
