@@ -11,9 +11,10 @@ WEIGHTS, WORDS = 1, 2       # groups: the hosts' first towers, and their CPUs
 
 
 def reduce(tensor, hosts, key, final_op, group):
-    """The sum ('Id') or mean ('Div') of `tensor` over all hosts; the same bits on each.
+    """The sum (final_op 'Id') or mean ('Div') of `tensor` over all hosts: its shape, the same bits on each.
 
-    In two rings side by side: one adds while the other sends.
+    In two rings side by side: one adds while the other sends. `key` is this operation's own in
+    `group`, the same on all hosts.
     """
     return tf.raw_ops.CollectiveReduce(
         input=tensor, group_size=hosts.count, group_key=group, instance_key=key, merge_op='Add',

@@ -329,6 +329,16 @@ def test_workers_can_be_spawned(tmp_path):
     assert record.mel == corpus.stamp(job.mel)
 
 
+def test_a_manifest_is_what_was_written(tmp_path):
+    """Any names, and the parameters of many records held once."""
+    for records in ({}, {name: {'data': {'hop_length': 256}, 'mel': [1, n]}
+                         for n, name in enumerate(('a', 'b/c', 'with "quotes"', 'h\u00e9'))}):
+        corpus.write_manifest(str(tmp_path), records)
+        found = corpus.read_manifest(str(tmp_path))
+        assert found == records and list(found) == list(records)
+    assert found['a']['data'] is found['b/c']['data']
+
+
 KILLS = '''
 import os, signal, sys, time
 import audio, params, preprocess_data
