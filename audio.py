@@ -15,8 +15,9 @@ import soundfile
 import soxr
 
 import torchfile
+from errors import UserError
 from files import atomic_open
-from params import MEL_PROFILES, MelProfile, UserError
+from params import MEL_PROFILES, MelProfile
 
 # What a file name may end in to be taken for audio. Those that libsndfile cannot read are here so
 # that a corpus of them is told why it is of no use.
@@ -156,7 +157,7 @@ def _missing_bytes(path):
 @functools.lru_cache(maxsize=16)
 def mel_basis(sample_rate, profile: MelProfile):
     """float32 [1 + n_fft // 2, n_mels]: magnitudes @ basis = mel magnitudes. Read-only."""
-    import librosa      # here, because importing it takes longer than most scripts need it for
+    import librosa  # here, because importing it takes longer than most scripts need it for
     basis = librosa.filters.mel(sr=sample_rate, n_fft=profile.n_fft, n_mels=profile.n_mels,
                                 fmin=profile.fmin, fmax=profile.fmax or sample_rate / 2)
     basis = np.ascontiguousarray(basis.T, dtype=np.float32)

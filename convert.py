@@ -12,15 +12,16 @@ import argparse
 import os
 import shlex
 
-import utils  # first: it quiets TensorFlow
 import numpy as np
 
+import command_line
 import convert_nvidia
 import convert_seed
 import files
 import params
+import utils
 import vocoder
-from params import UserError
+from errors import UserError
 
 
 def main():
@@ -35,7 +36,7 @@ def main():
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
-    path = files.local_path
+    path = command_line.local_path
     directions = parser.add_subparsers(dest='direction', metavar='nvidia|seed|export_nvidia')
     for name, checkpoint, text in (
             ('nvidia', 'FILE.pt', "from NVIDIA's PyTorch checkpoints"),
@@ -113,4 +114,4 @@ def export_nvidia(run, path):
 
 
 if __name__ == '__main__':
-    files.run_script(main)
+    command_line.run_script(main)

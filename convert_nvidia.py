@@ -13,7 +13,7 @@ import numpy as np
 import nvidia_state
 import params
 import torchfile
-from params import UserError
+from errors import UserError
 
 # What NVIDIA's code has as constants: the transposed convolution that upsamples the mel.
 UPSAMPLE_WIDTH, UPSAMPLE_STRIDE = 1024, 256

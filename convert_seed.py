@@ -10,12 +10,12 @@ What its model does otherwise than glow.py, besides the names:
 """
 import re
 
-import utils  # first: it quiets TensorFlow
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 import params
-from params import UserError
+import utils
+from errors import UserError
 
 SCOPE = 'Waveglow/'
 LSTM = 'lc_blstm_embedding/layer_%d/bidirectional_rnn/%s/lstm_cell/'

@@ -12,8 +12,8 @@ import re
 import shutil
 
 from audio import AUDIO_EXTENSIONS
+from errors import UserError
 from files import atomic_open
-from params import UserError
 
 MANIFEST = '.preprocessed.json'     # in data_dir: what was made of which version of which file
 MOST_HELD_OUT = 20                  # utterances, unless more are asked for

@@ -11,8 +11,8 @@ import wave
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from errors import UserError
 from hosts import ALONE
-from params import UserError
 
 # frames: whole frames that both the wav and the mel have.
 Utterance = collections.namedtuple('Utterance', 'name frames')

@@ -15,22 +15,23 @@ import os
 import sys
 import time
 
-import utils  # first: it quiets TensorFlow
 import numpy as np
 import tensorflow.compat.v1 as tf
 import tqdm
 
 import audio
+import command_line
 import dataset
 import files
 import glow
 import ops
 import parallel
 import params
+import utils
 import vocoder
 from correction import MelCorrection
 from denoiser import Denoiser
-from params import UserError
+from errors import UserError
 
 try:
     import metrics
@@ -85,7 +86,7 @@ def vocoders(model, hp, args):
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
-    path, samples = files.local_path, os.path.join(os.path.dirname(os.path.abspath(__file__)),
+    path, samples = command_line.local_path, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                                    'samples')
     parser.add_argument('--filelist', type=path, default=os.path.join(samples, 'heldout.scp'),
                         help='names of utterances, one a line (default: the bundled ones)')
@@ -99,7 +100,7 @@ def parse_arguments():
                         help='where the page, the JSON and the wavs go (default: %(default)s)')
     parser.add_argument('--sigma', type=float,
                         help="standard deviation of the noise (default: the model's gen_sigma)")
-    parser.add_argument('--seed', type=files.seed, default=0, help='of the noise')
+    parser.add_argument('--seed', type=command_line.seed, default=0, help='of the noise')
     parser.add_argument('--denoiser_strength', type=float, default=0.01,
                         help='of the denoised row (default: %(default)s)')
     parser.add_argument('--mel_correction', type=int, default=16, metavar='ROUNDS',
@@ -216,4 +217,4 @@ def table(systems, summary):
 
 
 if __name__ == '__main__':
-    files.run_script(main)
+    command_line.run_script(main)

@@ -30,9 +30,10 @@ import argparse
 import os
 import shlex
 
-import utils  # first: it quiets TensorFlow
 import tensorflow.compat.v1 as tf
 
+import command_line
+import errors
 import files
 import glow
 import ops
@@ -40,7 +41,7 @@ import parallel
 import params
 import streaming
 import vocoder
-from params import UserError
+from errors import UserError
 
 OPSET = 17                   # of ONNX
 MAX_GRAPH_BYTES = 2 ** 31    # that a message of protobuf, and so a graph or an ONNX file, may have
@@ -57,7 +58,7 @@ def main():
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
-    path = files.local_path
+    path = command_line.local_path
     parser.add_argument('run', type=path, metavar='RUN_OR_CHECKPOINT',
                         help='a run of train.py, its best/, or one of its checkpoints')
     parser.add_argument('out', type=path, metavar='OUT_DIR|FILE.onnx',
@@ -160,7 +161,7 @@ def write_saved_model(hp, weights, folder):
                 strip_default_attrs=True)  # an older TensorFlow may not know all
             builder.save()
         except tf.errors.OpError as error:
-            raise OSError(None, utils.explain(error))
+            raise OSError(None, errors.explain(error))
     with files.atomic_open(os.path.join(folder, 'assets.extra', 'params.json')) as f:
         f.write(params.to_json(hp))
 
@@ -235,4 +236,4 @@ def print_written(path, what, hp):
 
 
 if __name__ == '__main__':
-    files.run_script(main)
+    command_line.run_script(main)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 import numpy as np
 
 import audio
-from params import UserError
+from errors import UserError
 
 SILENCE = 1e-3          # audio that varies by less (full scale is 1) is silent: 33 steps of PCM16
 

@@ -15,10 +15,10 @@ import threading
 import time
 from typing import NamedTuple, Tuple
 
-import utils  # first: it quiets TensorFlow
 import tensorflow.compat.v1 as tf
 
-from params import UserError
+import errors
+from errors import UserError
 
 JOB = 'worker'
 WAIT_MINUTES = 10       # for all hosts to be there, and for an earlier process to leave the port
@@ -148,7 +148,7 @@ def serve(hosts, config):
     try:
         server = tf.train.Server({JOB: list(hosts.addresses)}, JOB, hosts.index, config=config)
     except tf.errors.OpError as error:
-        raise UserError('cannot serve %s (%s)' % (hosts.name(hosts.index), utils.explain(error)))
+        raise UserError('cannot serve %s (%s)' % (hosts.name(hosts.index), errors.explain(error)))
     for i in range(hosts.count):
         _wait_for(hosts, i, deadline)
     return server

@@ -14,17 +14,18 @@ import sys
 import time
 from typing import NamedTuple
 
-import utils  # first: it quiets TensorFlow
 import numpy as np
 import tqdm
 
 import audio
+import command_line
 import files
 import glow
 import params
+import utils
 from correction import MelCorrection
 from denoiser import Denoiser
-from params import UserError
+from errors import UserError
 from vocoder import Vocoder
 
 
@@ -58,7 +59,7 @@ def main():
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
-    path = files.local_path
+    path = command_line.local_path
     parser.add_argument('--lc', type=path, nargs='+', required=True, metavar='PATH',
                         help='.mel, .npy or .pt mels, folders of them, or sound files')
     parser.add_argument('--restore_from', type=path, default=utils.BUNDLED_MODEL,
@@ -69,7 +70,7 @@ def parse_arguments():
                         help='where the wavs go (default: %(default)s)')
     parser.add_argument('--sigma', type=float,
                         help="standard deviation of the noise (default: the model's gen_sigma)")
-    parser.add_argument('--seed', type=files.seed, default=0,
+    parser.add_argument('--seed', type=command_line.seed, default=0,
                         help='of the noise; the same seed gives the same samples')
     parser.add_argument('--denoiser_strength', type=float, default=0.0, metavar='S',
                         help="subtract the model's own noise S times, 0.01 to 0.1 (default: 0)")
@@ -232,4 +233,4 @@ def writable(path, flag):
 
 
 if __name__ == '__main__':
-    files.run_script(main)
+    command_line.run_script(main)

@@ -7,7 +7,7 @@ import numpy as np
 
 import params
 import torchfile
-from params import UserError
+from errors import UserError
 
 UPSAMPLE = 'upsample.weight'  # a key that every model has
 MAX_DEPTH = 4                 # of what lies around a model in a checkpoint

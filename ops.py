@@ -9,7 +9,7 @@ import zlib
 
 import tensorflow.compat.v1 as tf
 
-from params import UserError
+from errors import UserError
 
 
 def variable(name, shape, initializer, dtype=tf.float32, trainable=True):

@@ -5,7 +5,7 @@ import tensorflow.compat.v1 as tf
 
 import glow
 import objective
-from params import UserError
+from errors import UserError
 
 PACK = 2 ** 22  # elements of gradients added at a time: 16 MB, while later ones are computed
 XLA = {

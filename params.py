@@ -10,9 +10,7 @@ import json
 import os
 from typing import NamedTuple, Optional
 
-
-class UserError(Exception):
-    """Bad input, told in one sentence: what is wrong, where, and what to do about it."""
+from errors import UserError
 
 
 class MelProfile(NamedTuple):

@@ -9,7 +9,6 @@ import os
 import posixpath
 import tempfile
 
-import utils  # noqa: F401  first: it quiets TensorFlow
 import apache_beam as beam
 import tensorflow.compat.v1 as tf
 import threadpoolctl
@@ -18,9 +17,10 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 import audio
 import corpus
+import errors
 import features
 import shards
-from params import UserError
+from errors import UserError
 
 COUNTERS = 'train', 'test', 'skipped', 'clipped', 'train_samples', 'test_samples'
 NAMESPACE = 'preprocess_data'
@@ -57,7 +57,7 @@ class Compute(beam.DoFn):
             with local_copy(posixpath.join(self._wave_dir, relative)) as path:
                 found = features.compute(path, hp.sample_rate, hp.mel, self._min_samples)
         except (UserError, tf.errors.OpError) as error:
-            yield beam.pvalue.TaggedOutput('skipped', (relative, utils.explain(error)))
+            yield beam.pvalue.TaggedOutput('skipped', (relative, errors.explain(error)))
             return
         yield (name, shards.encode(name, found.audio, found.mel, hp), len(found.audio),
                found.clipped > 0)

@@ -41,9 +41,9 @@ import audio
 import corpus
 import features
 import params
+from command_line import local_path, run_script
 from corpus import printable, stamp, write_text
-from files import local_path, run_script
-from params import UserError
+from errors import UserError
 
 VERSION = 1             # of what `compute` writes; another one redoes everything
 
@@ -292,7 +292,7 @@ def preprocess(wave_dir, mel_dir, data_dir, hp, test_size=None, seed=0, num_work
 
 def pack(summary, args, hp):
     """Writes the shards of a preprocessed corpus."""
-    import shards       # TensorFlow, which nothing else here needs
+    import shards  # TensorFlow, which nothing else here needs
 
     def read(name):
         wave = audio.read_wav(os.path.join(summary.wave_dir, name + '.wav'), hp.sample_rate)

@@ -13,8 +13,8 @@ import tensorflow.compat.v1 as tf
 
 import dataset
 import shards
+from errors import UserError
 from hosts import ALONE
-from params import UserError
 
 OPEN = 8            # shards read side by side
 SHUFFLED = 256      # clips that the next is drawn from

@@ -13,13 +13,13 @@ import posixpath
 import struct
 from typing import NamedTuple
 
-import utils  # first: it quiets TensorFlow
 import google_crc32c
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+import errors
 import params
-from params import UserError
+from errors import UserError
 
 TRAIN, TEST = 'train', 'test'
 
@@ -167,7 +167,7 @@ def readable(path, what='read'):
     try:
         yield
     except (tf.errors.OpError, OSError) as error:
-        raise UserError('cannot %s %s (%s)' % (what, path, utils.explain(error)))
+        raise UserError('cannot %s %s (%s)' % (what, path, errors.explain(error)))
 
 
 def writable(path):
@@ -213,7 +213,7 @@ def payloads(path):
                     yield offset, payload
                 offset += 16 + length
     except (tf.errors.OpError, OSError) as error:
-        yield 0, Fault(path, 0, 'the file cannot be read (%s)' % utils.explain(error))
+        yield 0, Fault(path, 0, 'the file cannot be read (%s)' % errors.explain(error))
 
 
 def _length(head, left):

@@ -12,9 +12,20 @@ import pickle
 import struct
 import zipfile
 
-from params import UserError
-from torchpickle import (ATTACK, SOURCE, TOO_MUCH, Bounded, Module, Record, Refusal, Tensor,
-                         Unpickler, checked_key, short)
+from errors import UserError
+from torchpickle import (
+    ATTACK,
+    SOURCE,
+    TOO_MUCH,
+    Bounded,
+    Module,
+    Record,
+    Refusal,
+    Tensor,
+    Unpickler,
+    checked_key,
+    short,
+)
 
 MAX_PICKLE = 32 << 20       # bytes
 MAX_DIRECTORY = 4 << 20     # bytes of a zip's directory: some 40 000 entries

@@ -8,7 +8,7 @@ import pickle
 
 import numpy as np
 
-from params import UserError
+from errors import UserError
 
 MAX_STEPS = 1 << 20         # reads of a pickle, each of which makes 250 bytes of objects at most
 MAX_COUNT = 1 << 48         # of whatever the file counts

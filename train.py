@@ -15,10 +15,10 @@ import contextlib
 import dataclasses
 import os
 
-import utils  # first: it quiets TensorFlow
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+import command_line
 import files
 import glow
 import hosts
@@ -29,7 +29,8 @@ import params
 import shards
 import sources
 import training
-from params import UserError
+import utils
+from errors import UserError
 
 
 def main():
@@ -78,7 +79,7 @@ def main():
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
-    path = files.local_path
+    path = command_line.local_path
     parser.add_argument('--filelist', type=path,
                         help='utterance names to train on, one a line (train.scp)')
     parser.add_argument('--wave_dir', type=path, help='where NAME.wav are')
@@ -106,7 +107,7 @@ def parse_arguments():
                         help='what XLA compiles: '
                              + '; '.join('%s: %s' % what for what in parallel.XLA.items())
                              + ' (default: what is fastest on this device)')
-    parser.add_argument('--reversible', nargs='?', type=files.flag, const=True, default=False,
+    parser.add_argument('--reversible', nargs='?', type=command_line.flag, const=True, default=False,
                         help='train in the memory of one flow, for a third more work')
     parser.add_argument('--accumulate', type=int, default=1, metavar='N',
                         help='compute each step in N parts, in turn, in the memory of one')
@@ -120,9 +121,9 @@ def parse_arguments():
     params.add_arguments(parser)
     parser.add_argument('--max_steps', type=int, default=1000000,
                         help='stop after this many steps in all (default: %(default)s)')
-    parser.add_argument('--seed', type=files.seed, default=0,
+    parser.add_argument('--seed', type=command_line.seed, default=0,
                         help='of initial weights and of the choice of clips')
-    parser.add_argument('--store_metadata', nargs='?', type=files.flag, const=True, default=False,
+    parser.add_argument('--store_metadata', nargs='?', type=command_line.flag, const=True, default=False,
                         help='store traces for TensorBoard and chrome://tracing')
     args = parser.parse_args()
     if min(args.ngpu, args.max_steps, args.accumulate) < 1:
@@ -279,4 +280,4 @@ def print_compute(compute, accumulate):
 
 
 if __name__ == '__main__':
-    files.run_script(main)
+    command_line.run_script(main)

@@ -15,6 +15,7 @@ from tensorflow.python.client import timeline
 import audio
 import collective
 import dataset
+import errors
 import files
 import glow
 import objective
@@ -23,9 +24,8 @@ import optimizer
 import parallel
 import utils
 import vocoder
+from errors import UserError
 from hosts import ALONE
-from params import UserError
-
 
 # clips, heldout: iterators; parts: fetches of each part of a training step but the last; step: of
 # the last, which ends it; told_to_stop: whether this host is, for `step` to tell all; roll_call: the
@@ -239,12 +239,12 @@ class Training:
         except tf.errors.ResourceExhaustedError as error:
             raise UserError('%s ran out of memory (%s); take --reversible, --accumulate, or '
                             'a smaller batch_size or clip_samples; %s'
-                            % (what, utils.explain(error), self.last_good()))
+                            % (what, errors.explain(error), self.last_good()))
         except (tf.errors.OpError, OSError) as error:
             if self.source.fault():
                 raise UserError('%s; %s' % (self.source.fault(), self.last_good()))
             raise UserError('%s failed (%s); see that files and disk are as they should be; %s'
-                            % (what, utils.explain(error), self.last_good()))
+                            % (what, errors.explain(error), self.last_good()))
 
     def after_step(self, step, result, rate):
         hp, last = self.hp, step == self.args.max_steps
@@ -267,7 +267,7 @@ class Training:
             self.save(step)
             raise UserError('the held-out utterances cannot be evaluated (%s); preprocess again, or '
                             'give another --test_filelist; %s'
-                            % (utils.explain(error), self.last_good()))
+                            % (errors.explain(error), self.last_good()))
         if step % hp.save_every == 0 or time.time() - self.saved_time > 60 * hp.save_minutes:
             self.save(step)
 

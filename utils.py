@@ -39,7 +39,8 @@ import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
 
 import audio  # noqa: E402
-from params import UserError  # noqa: E402
+import errors  # noqa: E402
+from errors import UserError  # noqa: E402
 
 tf.logging.set_verbosity(tf.logging.ERROR)
 
@@ -77,7 +78,7 @@ class Checkpoints:
             try:
                 self._saver.restore(session, path)
             except (tf.errors.OpError, ValueError) as error:
-                print('cannot read %s (%s); trying the one before' % (path, explain(error)))
+                print('cannot read %s (%s); trying the one before' % (path, errors.explain(error)))
                 continue
             self._saver.recover_last_checkpoints(paths[:paths.index(path) + 1])
             self._best_saver.recover_last_checkpoints(_complete_checkpoints(self.best_directory))
@@ -171,7 +172,7 @@ def readable(what):
     try:
         yield
     except (tf.errors.OpError, ValueError, IndexError) as error:  # IndexError: it was cut short
-        raise UserError('%s cannot be read (%s); take another checkpoint' % (what, explain(error)))
+        raise UserError('%s cannot be read (%s); take another checkpoint' % (what, errors.explain(error)))
 
 
 def save_weights(directory, weights):
@@ -188,7 +189,7 @@ def save_weights(directory, weights):
         try:
             session.run(save, dict(zip(values, (weights[name] for name in names))))
         except tf.errors.OpError as error:
-            raise OSError(None, explain(error))
+            raise OSError(None, errors.explain(error))
     tf.train.update_checkpoint_state(directory, 'model.ckpt-0')
 
 
@@ -208,17 +209,6 @@ def _complete_checkpoints(directory):
                                  os.listdir(directory)))
         paths = complete(match.group(1) for match in sorted(found, key=lambda m: int(m.group(2))))
     return paths
-
-
-def explain(error):
-    """The line of a TensorFlow error, or of an OSError, that tells what happened."""
-    if isinstance(error, OSError):
-        return '%s: %s' % (error.filename, error.strerror) if error.filename else str(error)
-    lines = [line.strip() for line in str(getattr(error, 'message', error)).splitlines()]
-    boilerplate = ('Graph execution error', 'Detected at', 'File "', 'Restoring from checkpoint',
-                   'Original stack', '<stack', '[[', 'Hint', 'Errors may', 'Input Source')
-    telling = [line for line in lines if line and not line.startswith(boilerplate)]
-    return (telling or lines or [''])[0][:300]
 
 
 @contextlib.contextmanager

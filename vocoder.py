@@ -6,11 +6,11 @@ import tensorflow.compat.v1 as tf
 
 import glow
 import ops
-import params
 import parallel
+import params
 import streaming
 import utils
-from params import UserError
+from errors import UserError
 
 # Groups worked on at a time: what two cores' caches like (measured with presets seed and small),
 # and what keeps a GPU busy.

@@ -22,15 +22,14 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT, os.path.join(ROOT, 'bench')]
-import utils  # noqa: E402,F401  first: it quiets TensorFlow
 import numpy as np  # noqa: E402
 import tensorflow.compat.v1 as tf  # noqa: E402
+from table import write_table  # noqa: E402
 
 import audio  # noqa: E402
-import files  # noqa: E402
+import files
 import shard_clips  # noqa: E402
 import shards  # noqa: E402
-from table import write_table  # noqa: E402
 
 COLUMNS = ('hours', 'files', 'compute_times_real_time', 'preprocess_times_real_time',
            'preprocess_mb', 'read_times_real_time', 'read_mb')

@@ -21,9 +21,9 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT, os.path.join(ROOT, 'bench')]
 import numpy as np  # noqa: E402
-
-import params  # noqa: E402
 from table import write_table  # noqa: E402
+
+import params
 
 COLUMNS = ('preset', 'hosts', 'batch_size', 'step_seconds', 'audio_seconds_a_second', 'speedup',
            'bytes_ratio')

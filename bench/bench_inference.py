@@ -18,14 +18,13 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT, os.path.join(ROOT, 'bench')]
-import utils  # noqa: E402  first: it quiets TensorFlow
 import numpy as np  # noqa: E402
 import tensorflow.compat.v1 as tf  # noqa: E402
+from table import peak_mb, write_table  # noqa: E402
 
 import glow  # noqa: E402
 import parallel  # noqa: E402
-import params  # noqa: E402
-from table import peak_mb, write_table  # noqa: E402
+import params
 from vocoder import Vocoder  # noqa: E402
 
 COLUMNS = ('preset', 'precision', 'chunk_frames', 'seconds', 'real_time_factor',

@@ -20,7 +20,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT, os.path.join(ROOT, 'bench')]
 import numpy as np  # noqa: E402
 
-import files  # noqa: E402
+import files
 
 SIDES = 'here', 'nvidia'
 
@@ -71,15 +71,17 @@ def serve(args):
 
 def ours(hp, mel, _):
     from bench_inference import random_weights
+
     from vocoder import Vocoder
     vocoder = Vocoder(hp, random_weights(hp))
     return lambda: vocoder.vocode(mel)
 
 
 def theirs(hp, mel, code):
-    from bench_inference import random_weights
-    import convert_nvidia
     import torch
+    from bench_inference import random_weights
+
+    import convert_nvidia
     state, config = convert_nvidia.export(hp, random_weights(hp))
     torch.cuda.FloatTensor = torch.FloatTensor  # the code asks for it by name
     spec = importlib.util.spec_from_file_location('nvidia_glow', code)

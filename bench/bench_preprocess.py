@@ -24,9 +24,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT, os.path.join(ROOT, 'bench')]
 import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
+from table import write_table  # noqa: E402
 
 import corpus  # noqa: E402
-from table import write_table  # noqa: E402
 
 COLUMNS = ('preset', 'num_workers', 'minutes', 'files', 'times_real_time', 'whole_times_real_time',
            'peak_mb')

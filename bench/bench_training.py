@@ -24,18 +24,17 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT, os.path.join(ROOT, 'bench')]
-import utils  # noqa: E402  first: it quiets TensorFlow
 import numpy as np  # noqa: E402
 import tensorflow.compat.v1 as tf  # noqa: E402
-
-import dataset  # noqa: E402
-import files  # noqa: E402
-import glow  # noqa: E402
-import parallel  # noqa: E402
-import params  # noqa: E402
-import training  # noqa: E402
 from bench_inference import Product, flops  # noqa: E402
 from table import forget_peak, peak_mb, write_table  # noqa: E402
+
+import command_line
+import dataset  # noqa: E402
+import glow  # noqa: E402
+import parallel  # noqa: E402
+import params
+import training  # noqa: E402
 
 COLUMNS = ('preset', 'hparams', 'precision', 'xla', 'reversible', 'step_seconds',
            'audio_seconds_a_second', 'limit_ratio', 'limit_gflops', 'first_step_seconds',
@@ -61,7 +60,7 @@ def parse_arguments():
                         default=['float32', 'bfloat16'])
     parser.add_argument('--xla', nargs='+', choices=['default'] + list(parallel.XLA),
                         default=['default'])
-    parser.add_argument('--reversible', nargs='+', type=files.flag, default=[False])
+    parser.add_argument('--reversible', nargs='+', type=command_line.flag, default=[False])
     parser.add_argument('--repeats', type=int, default=7)
     parser.add_argument('--json', default=os.path.join(ROOT, 'bench', 'training.json'))
     parser.add_argument('--profile', action='store_true', help='kinds of operations, by their time')

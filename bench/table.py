@@ -6,7 +6,7 @@ import resource
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-import files  # noqa: E402
+import files
 
 
 def write_table(columns, rows, path):

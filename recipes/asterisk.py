@@ -20,9 +20,9 @@ import numpy as np
 import tqdm
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
-import audio                                        # noqa: E402
-from files import local_path, run_script            # noqa: E402
-from params import UserError                        # noqa: E402
+import audio  # noqa: E402
+from command_line import local_path, run_script
+from errors import UserError
 
 LANGUAGES = ('en', 'es', 'fr', 'it', 'ru')
 SAMPLE_RATE = 16000     # Hz, of G.722
@@ -101,7 +101,7 @@ def main():
     parser.add_argument('--deb', help='the package, if it is at hand; downloaded otherwise')
     args = parser.parse_args()
     try:
-        import av   # noqa: F401
+        import av  # noqa: F401
     except ImportError:
         raise UserError('decoding G.722 takes PyAV; run pip install av')
     out_dir = local_path(args.out_dir)

@@ -16,11 +16,12 @@ import sys
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir)
 sys.path.insert(0, ROOT)
-import utils                                        # noqa: E402  first: it quiets TensorFlow
-import files                                        # noqa: E402
-import params                                       # noqa: E402
-import vocoder                                      # noqa: E402
-from params import UserError                        # noqa: E402
+import command_line
+import files
+import params
+import utils
+import vocoder  # noqa: E402
+from errors import UserError
 
 VOICES = collections.OrderedDict([('en', 'en_US_f_Allison'), ('es', 'es_MX_f_Allison')])
 HELDOUT = os.path.join(ROOT, 'samples', 'heldout.scp')
@@ -46,7 +47,7 @@ STAGES = (
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--out_dir', type=files.local_path, required=True,
+    parser.add_argument('--out_dir', type=command_line.local_path, required=True,
                         help='folder for all that it writes')
     parser.add_argument('--precision', choices=('float32', 'bfloat16'), default='bfloat16',
                         help='of train.py (default: %(default)s)')
@@ -123,4 +124,4 @@ def bundle(run, directory):
 
 
 if __name__ == '__main__':
-    files.run_script(main)
+    command_line.run_script(main)

@@ -6,7 +6,6 @@ Written from the published definition. Channels first, as there: audio [samples]
 import collections
 
 import numpy as np
-
 import ptfiles
 
 HOP, WIDTH, MELS = 256, 1024, 80

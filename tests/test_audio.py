@@ -11,7 +11,8 @@ import soundfile
 
 import audio
 import params
-from params import MEL_PROFILES, UserError
+from errors import UserError
+from params import MEL_PROFILES
 
 WAVS = os.path.join(os.path.dirname(__file__), os.pardir, 'samples', 'wavs')
 SPEECH = os.path.join(WAVS, 'pbx-invalidpark.wav')

@@ -11,7 +11,7 @@ from graphs import CONDITIONS, TINY, randomize, session, speechlike
 import glow
 import ops
 import parallel
-from params import UserError
+from errors import UserError
 
 sys.path.append(os.path.join(ROOT, 'bench'))
 

@@ -5,6 +5,8 @@ import subprocess
 import sys
 
 import numpy as np
+import nvidia_reference as reference
+import ptfiles
 import pytest
 import soundfile
 import tensorflow.compat.v1 as tf
@@ -14,13 +16,11 @@ from speech import prepare, script
 import convert
 import convert_nvidia
 import inference
-import nvidia_reference as reference
 import params
-import ptfiles
 import train
 import utils
 import vocoder
-from params import UserError
+from errors import UserError
 from vocoder import noise
 
 SMALL = dict(units=8, layers=3, n_flows=4, n_group=8, every=2)

@@ -2,16 +2,16 @@
 import collections
 
 import numpy as np
+import nvidia_reference as reference
+import ptfiles
 import pytest
 import tensorflow.compat.v1 as tf
 from graphs import TINY, assigned, randomize, session, speechlike
 
 import convert_nvidia
 import glow
-import nvidia_reference as reference
 import params
-import ptfiles
-from params import UserError
+from errors import UserError
 
 # (arguments of reference.state, of reference.forward and infer)
 SIZES = {

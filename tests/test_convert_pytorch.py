@@ -2,10 +2,10 @@
 import sys
 
 import numpy as np
+import nvidia_reference as reference
 import torch
 
 import convert
-import nvidia_reference as reference
 
 
 def test_there_and_back_as_a_file(monkeypatch, tmp_path, capsys):

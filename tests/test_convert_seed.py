@@ -12,7 +12,7 @@ import convert_seed
 import glow
 import params
 import utils
-from params import UserError
+from errors import UserError
 
 VARIANTS = {
     'repeat': dict(encoder='none'),

@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 import audio
 import dataset
 import params
-from params import UserError
+from errors import UserError
 
 HP = params.preset('small').replace(clip_samples=512, batch_size=3)  # clips of 2 frames
 

@@ -6,7 +6,6 @@ import os
 import pathlib
 import re
 
-import evaluate
 import numpy as np
 import PIL.Image
 import pytest
@@ -17,6 +16,7 @@ from conftest import ROOT
 from speech import WAVS, script
 
 import audio
+import evaluate
 import glow
 import metrics
 import ops

@@ -13,7 +13,7 @@ import export
 import files
 import params
 import utils
-from params import UserError
+from errors import UserError
 from vocoder import Vocoder, noise
 
 FRAMES = 21

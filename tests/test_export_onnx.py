@@ -7,7 +7,7 @@ from test_export import FRAMES, mel_of, write_run
 
 import export
 import params
-from params import UserError
+from errors import UserError
 from vocoder import Vocoder, noise
 
 

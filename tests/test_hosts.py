@@ -19,8 +19,8 @@ import dataset
 import files
 import hosts
 import params
+from errors import UserError
 from hosts import ALONE, Hosts
-from params import UserError
 
 KILLS = int(os.environ.get('KILLS', 2))     # of processes in training, the chief's among them
 

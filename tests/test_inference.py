@@ -16,7 +16,7 @@ import train
 import utils
 from correction import MelCorrection
 from denoiser import Denoiser
-from params import UserError
+from errors import UserError
 from vocoder import Vocoder, noise, pad
 
 

@@ -6,7 +6,7 @@ from graphs import TINY, randomize, speechlike
 
 import dataset
 import parallel
-from params import UserError
+from errors import UserError
 
 
 def gradients_of(towers, hp=TINY):

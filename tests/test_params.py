@@ -5,7 +5,8 @@ import json
 import pytest
 
 import params
-from params import HParams, UserError
+from errors import UserError
+from params import HParams
 
 
 def test_presets_are_the_published_ones():

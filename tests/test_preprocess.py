@@ -16,11 +16,12 @@ import pytest
 import soundfile
 
 import audio
+import command_line
 import corpus
 import files
 import params
 import preprocess_data
-from params import UserError
+from errors import UserError
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), os.pardir))
 WAVS = sorted(glob.glob(os.path.join(ROOT, 'samples', 'wavs', '*.wav')))
@@ -56,7 +57,7 @@ class Corpus:
         self.capsys.readouterr()
         before = signal.getsignal(signal.SIGPIPE)   # which a script sets, but a test must not
         with pytest.raises(SystemExit) as status:
-            files.run_script(preprocess_data.main)
+            command_line.run_script(preprocess_data.main)
         signal.signal(signal.SIGPIPE, before)
         return (status.value.code,) + tuple(self.capsys.readouterr())
 

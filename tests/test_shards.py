@@ -17,8 +17,8 @@ import params
 import shard_clips
 import shards
 import train
+from errors import UserError
 from hosts import Hosts
-from params import UserError
 
 HP = params.preset('small').replace(clip_samples=2048)
 FRAMES = 20, 9, 31, 8, 16, 7        # of the records of `content`; a clip has 8

@@ -12,7 +12,7 @@ import objective
 import parallel
 import params
 import spectral
-from params import UserError
+from errors import UserError
 
 RNG = np.random.RandomState(0)
 SOUND = speechlike(RNG, 2, 6000)

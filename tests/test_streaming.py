@@ -10,7 +10,7 @@ from graphs import CONDITIONS, TINY, random_weights
 import glow
 import params
 import vocoder as vocoder_module
-from params import UserError
+from errors import UserError
 from vocoder import Vocoder
 
 

@@ -16,13 +16,13 @@ import zipfile
 import zlib
 
 import numpy as np
+import ptfiles
 import pytest
 from conftest import ROOT
-
-import ptfiles
-import torchfile
-from params import UserError
 from ptfiles import Call, Name, Tensor
+
+import torchfile
+from errors import UserError
 
 SAVERS = {'zip': ptfiles.save_zip, 'legacy': ptfiles.save_legacy}
 containers = pytest.mark.parametrize('save', list(SAVERS.values()), ids=list(SAVERS))

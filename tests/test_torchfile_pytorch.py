@@ -6,12 +6,12 @@ import types
 import warnings
 
 import numpy as np
+import ptfiles
 import pytest
 import torch
 
-import ptfiles
 import torchfile
-from params import UserError
+from errors import UserError
 
 # torch.nn.utils.weight_norm is deprecated, and what NVIDIA's checkpoints were made with.
 pytestmark = pytest.mark.filterwarnings('ignore:.*weight_norm:FutureWarning')

@@ -22,7 +22,7 @@ import params
 import train
 import training
 import utils
-from params import UserError
+from errors import UserError
 
 TRAIN = os.path.join(ROOT, 'train.py')
 

@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT
 from speech import WAVS, prepare, script
 
+import errors
 import files
 import params
 import utils
@@ -34,7 +35,7 @@ def test_heldout_speech_and_its_doubles_are_kept_apart(tmp_path):
     assert params.load(str(tmp_path / 'lists')) == params.preset('small')
 
     (tmp_path / 'train.scp').write_text('one\n')
-    with pytest.raises(params.UserError, match='0 of the 20 held-out'):
+    with pytest.raises(errors.UserError, match='0 of the 20 held-out'):
         voice.split(str(tmp_path))
 
 

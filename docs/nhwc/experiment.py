@@ -23,18 +23,18 @@ import time
 from unittest import mock
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..'))
-import utils  # noqa: E402  first: it quiets TensorFlow
 import numpy as np  # noqa: E402
 import tensorflow.compat.v1 as tf  # noqa: E402
 import tqdm  # noqa: E402
 
 import audio  # noqa: E402
+import command_line
 import dataset  # noqa: E402
-import files  # noqa: E402
+import files
 import glow  # noqa: E402
 import ops  # noqa: E402
 import parallel  # noqa: E402
-import params  # noqa: E402
+import params
 import training  # noqa: E402
 import vocoder  # noqa: E402
 
@@ -139,7 +139,7 @@ def draw(results, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
     for name in ('filelist', 'wave_dir', 'lc_dir', 'out_dir'):
-        parser.add_argument('--' + name, type=files.local_path, required=True)
+        parser.add_argument('--' + name, type=command_line.local_path, required=True)
     parser.add_argument('--steps', type=int, default=500)
     parser.add_argument('--eval_every', type=int, default=50)
     parser.add_argument('--hparams', default='', help='changes to HP, as train.py takes them')
@@ -163,4 +163,4 @@ def main():
 
 
 if __name__ == '__main__':
-    files.run_script(main)
+    command_line.run_script(main)
