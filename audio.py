@@ -14,9 +14,9 @@ import scipy.signal
 import soundfile
 import soxr
 
-import torchfile
 from errors import UserError
 from files import atomic_open
+from interop import torchfile
 from params import MEL_PROFILES, MelProfile
 
 # What a file name may end in to be taken for audio. Those that libsndfile cannot read are here so

@@ -15,13 +15,12 @@ import shlex
 import numpy as np
 
 import command_line
-import convert_nvidia
-import convert_seed
 import files
 import params
 import utils
 import vocoder
 from errors import UserError
+from interop import nvidia, weixsong
 
 
 def main():
@@ -29,7 +28,7 @@ def main():
     if args.direction == 'export_nvidia':
         export_nvidia(args.run, args.file)
     else:
-        reader = convert_nvidia.read if args.direction == 'nvidia' else convert_seed.read
+        reader = nvidia.read if args.direction == 'nvidia' else weixsong.read
         bring(reader, args.checkpoint, args.out_dir, args.hparams)
     return 0
 
@@ -87,7 +86,7 @@ def export_nvidia(run, path):
     """Writes the model in `run`, with its averaged weights, as a state dict to the new `path`."""
     if not os.path.basename(path) or os.path.exists(path):
         raise UserError('%s is a folder, or there already; give a new file' % path)
-    convert_nvidia.require_expressible(
+    nvidia.require_expressible(
         params.load(os.path.dirname(utils.find_checkpoint(run))))
     try:
         import torch
@@ -96,7 +95,7 @@ def export_nvidia(run, path):
                         'requirements-convert.txt')
     hp, weights = vocoder.read(run)
     vocoder.require_fit(hp, weights, run)
-    state, config = convert_nvidia.export(hp, weights)
+    state, config = nvidia.export(hp, weights)
     state = {key: torch.from_numpy(value) for key, value in state.items()}
     try:
         with files.atomic_open(path, 'wb') as f:

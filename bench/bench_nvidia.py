@@ -81,8 +81,8 @@ def theirs(hp, mel, code):
     import torch
     from bench_inference import random_weights
 
-    import convert_nvidia
-    state, config = convert_nvidia.export(hp, random_weights(hp))
+    from interop import nvidia
+    state, config = nvidia.export(hp, random_weights(hp))
     torch.cuda.FloatTensor = torch.FloatTensor  # the code asks for it by name
     spec = importlib.util.spec_from_file_location('nvidia_glow', code)
     module = importlib.util.module_from_spec(spec)

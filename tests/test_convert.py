@@ -14,13 +14,13 @@ from conftest import ROOT
 from speech import prepare, script
 
 import convert
-import convert_nvidia
 import inference
 import params
 import train
 import utils
 import vocoder
 from errors import UserError
+from interop import nvidia
 from vocoder import noise
 
 SMALL = dict(units=8, layers=3, n_flows=4, n_group=8, every=2)
@@ -70,7 +70,7 @@ def test_a_converted_model_is_fine_tuned(monkeypatch, tmp_path, checkpoint):
         '--hparams', 'lr=1e-6,batch_size=1,clip_samples=2048,eval_utterances=1,eval_seconds=1')
     tuned = tf.train.load_checkpoint(str(tmp_path / 'tuned'))
     moved = 0
-    for name, value in convert_nvidia.read(str(checkpoint))[1].items():
+    for name, value in nvidia.read(str(checkpoint))[1].items():
         difference = np.abs(tuned.get_tensor(name) - value).max()
         assert difference < 1e-5, name
         moved += difference > 0

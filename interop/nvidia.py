@@ -10,10 +10,9 @@ from typing import Callable, NamedTuple
 
 import numpy as np
 
-import nvidia_state
 import params
-import torchfile
 from errors import UserError
+from interop import nvidia_state, torchfile
 
 # What NVIDIA's code has as constants: the transposed convolution that upsamples the mel.
 UPSAMPLE_WIDTH, UPSAMPLE_STRIDE = 1024, 256

@@ -21,8 +21,8 @@ import pytest
 from conftest import ROOT
 from ptfiles import Call, Name, Tensor
 
-import torchfile
 from errors import UserError
+from interop import torchfile
 
 SAVERS = {'zip': ptfiles.save_zip, 'legacy': ptfiles.save_legacy}
 containers = pytest.mark.parametrize('save', list(SAVERS.values()), ids=list(SAVERS))

@@ -4,15 +4,15 @@ import shutil
 
 import numpy as np
 import pytest
-import seed_reference
 import tensorflow.compat.v1 as tf
+import weixsong_reference
 from graphs import assigned, session, speechlike
 
-import convert_seed
 import glow
 import params
 import utils
 from errors import UserError
+from interop import weixsong
 
 VARIANTS = {
     'repeat': dict(encoder='none'),
@@ -62,12 +62,12 @@ def run_ours(hp, converted, audio, mel, z, gradients):
 
 def assert_same_model(weights, tmp_path, gradients=False, **sizes):
     """Converts the seed's `weights` and compares both models. Returns (hp, converted weights)."""
-    hp, converted = convert_seed.read(save(tmp_path, weights))
+    hp, converted = weixsong.read(save(tmp_path, weights))
     assert {value.dtype for value in converted.values()} == {np.dtype(np.float32)}
     audio, mel, z = inputs(np.random.RandomState(1), hp.n_group, **sizes)
     found_z, found_audio, found_loss, slopes = run_ours(hp, converted, audio, mel, z, gradients)
-    expected_z, expected_loss = seed_reference.forward(weights, audio, mel, sigma=0.707)
-    expected_audio = seed_reference.infer(weights, z, mel)
+    expected_z, expected_loss = weixsong_reference.forward(weights, audio, mel, sigma=0.707)
+    expected_audio = weixsong_reference.infer(weights, z, mel)
     assert np.abs(expected_z.reshape(audio.shape) - audio).max() > 0.5  # there is a model
     assert np.abs(found_z - expected_z).max() < 1e-4
     assert np.abs(found_audio - expected_audio).max() < 1e-4 * np.abs(expected_audio).max()
@@ -81,20 +81,20 @@ def assert_same_model(weights, tmp_path, gradients=False, **sizes):
 @pytest.mark.parametrize('variant', ['conv', 'blstm_two_transposed'])
 def test_reference_undoes_itself(variant):
     rng = np.random.RandomState(0)
-    weights = seed_reference.weights(rng, **VARIANTS[variant])
+    weights = weixsong_reference.weights(rng, **VARIANTS[variant])
     audio, mel, _ = inputs(rng, 8)
-    z = seed_reference.forward(weights, audio, mel)[0]
-    np.testing.assert_allclose(seed_reference.infer(weights, z, mel), audio, atol=1e-9)
+    z = weixsong_reference.forward(weights, audio, mel)[0]
+    np.testing.assert_allclose(weixsong_reference.infer(weights, z, mel), audio, atol=1e-9)
 
 
 def test_reference_ignores_what_the_seed_does_not_use():
     rng = np.random.RandomState(0)
-    weights = seed_reference.weights(rng, n_flows=1, n_layers=2)
+    weights = weixsong_reference.weights(rng, n_flows=1, n_layers=2)
     audio, mel, _ = inputs(rng, 8)
-    z = seed_reference.forward(weights, audio, mel)[0]
+    z = weixsong_reference.forward(weights, audio, mel)[0]
     unused = ('b_g_f', 'dilation_2/w_res', 'dilation_2/g_res', 'dilation_2/b_res')
     for name, value in weights.items():
-        other = seed_reference.forward(dict(weights, **{name: 1.5 * value + 0.1}), audio, mel)[0]
+        other = weixsong_reference.forward(dict(weights, **{name: 1.5 * value + 0.1}), audio, mel)[0]
         assert np.any(other != z) != name.endswith(unused), name
 
 
@@ -108,9 +108,9 @@ def test_reference_convolves_as_tensorflow_does(width, stride):
             tf.nn.conv1d(tf.constant(x), tf.constant(filters), stride=1, padding='SAME'),
             tf.nn.conv1d_transpose(tf.constant(x), tf.constant(filters.transpose([0, 2, 1])),
                                    [2, 5 * stride, 4], strides=stride, padding='SAME')])
-    np.testing.assert_allclose(seed_reference.convolve(x, filters), same, atol=1e-12)
+    np.testing.assert_allclose(weixsong_reference.convolve(x, filters), same, atol=1e-12)
     np.testing.assert_allclose(
-        seed_reference.convolve_transposed(x, filters.transpose([0, 2, 1]), stride), transposed,
+        weixsong_reference.convolve_transposed(x, filters.transpose([0, 2, 1]), stride), transposed,
         atol=1e-12)
 
 
@@ -119,7 +119,7 @@ def test_reference_convolves_as_tensorflow_does(width, stride):
 @pytest.mark.parametrize('variant', sorted(VARIANTS))
 def test_converted_model_is_the_same_model(variant, tmp_path):
     """The same z, audio and loss, in exactly the variables of the hyperparameters that are read."""
-    weights = seed_reference.weights(np.random.RandomState(0), **VARIANTS[variant])
+    weights = weixsong_reference.weights(np.random.RandomState(0), **VARIANTS[variant])
     hp = assert_same_model(weights, tmp_path)[0]
     if variant == 'odd_sizes':
         assert hp == params.preset('seed').replace(
@@ -134,7 +134,7 @@ def test_converted_model_is_the_same_model(variant, tmp_path):
 
 
 def test_published_width(tmp_path):
-    weights = seed_reference.weights(
+    weights = weixsong_reference.weights(
         np.random.RandomState(0), encoder='conv', n_flows=2, n_early_every=1, n_layers=8,
         residual_channels=256, skip_channels=256, encoder_channels=128)
     hp = assert_same_model(weights, tmp_path, batch=1, frames=2)[0]
@@ -143,14 +143,14 @@ def test_published_width(tmp_path):
 
 def test_training_continues(tmp_path):
     """The loss has a gradient for every variable."""
-    weights = seed_reference.weights(np.random.RandomState(0), **VARIANTS['blstm_two_transposed'])
+    weights = weixsong_reference.weights(np.random.RandomState(0), **VARIANTS['blstm_two_transposed'])
     assert_same_model(weights, tmp_path, gradients=True)
 
 
 def test_filters_of_length_zero(tmp_path):
     """Legal in the seed, whose norm has an epsilon; here they would be 0 / 0."""
     rng = np.random.RandomState(0)
-    weights = seed_reference.weights(rng, encoder='conv')
+    weights = weixsong_reference.weights(rng, encoder='conv')
     layer = 'Waveglow/glow_%d/wavenet/dilation_%d/'
     weights['Waveglow/glow_1/wavenet/w_s'][:, :, 2] = 0
     weights[layer % (0, 1) + 'w_g_f'][:, :, 3] = 0
@@ -185,9 +185,9 @@ def test_paths_that_mean_a_checkpoint(tmp_path):
     assert path.endswith('model.ckpt-10000') and variables[0].op.name.endswith('/inv1x1conv/W')
     expected = weights['Waveglow/glow_0/inv1x1conv/W']
     for given in (path, path + '.index', path + '.data-00000-of-00001', str(tmp_path)):
-        found = convert_seed.read(given)[1]['waveglow/flow_0/W']
+        found = weixsong.read(given)[1]['waveglow/flow_0/W']
         np.testing.assert_allclose(found, expected + 2, atol=1e-6)
-    found = convert_seed.read(str(tmp_path / 'model.ckpt-4000'))[1]['waveglow/flow_0/W']
+    found = weixsong.read(str(tmp_path / 'model.ckpt-4000'))[1]['waveglow/flow_0/W']
     np.testing.assert_array_equal(found, expected)
 
 
@@ -195,24 +195,24 @@ def test_gate_biases_are_told_of(tmp_path, capsys):
     weights = small(n_flows=2)
     gate_biases = [name for name in weights if name.endswith('b_g_f')]
     assert len(gate_biases) == 4
-    converted = convert_seed.read(save(tmp_path, weights))[1]
+    converted = weixsong.read(save(tmp_path, weights))[1]
     out = capsys.readouterr().out
     assert 'b_g_f' in out and 'ignored' in out and out.count('\n') == 1
     for name, value in converted.items():
         assert not name.endswith('dilated/bias') or not value.any()
     weights[gate_biases[0]][0] = np.nan
-    convert_seed.read(save(tmp_path, weights))
+    weixsong.read(save(tmp_path, weights))
     assert 'b_g_f' in capsys.readouterr().out
     for name in gate_biases:
         weights[name][...] = 0
-    convert_seed.read(save(tmp_path, weights))
+    weixsong.read(save(tmp_path, weights))
     assert capsys.readouterr().out == ''
 
 
 # --- Refusals -------------------------------------------------------------------------------------
 
 def small(**sizes):
-    return seed_reference.weights(np.random.RandomState(0), n_layers=2, **sizes)
+    return weixsong_reference.weights(np.random.RandomState(0), n_layers=2, **sizes)
 
 
 def without(part):
@@ -288,7 +288,7 @@ def test_what_is_refused(what, tmp_path):
 
 def assert_refused(path, words):
     with pytest.raises(UserError) as refusal:
-        convert_seed.read(path)
+        weixsong.read(path)
     message = str(refusal.value)
     assert words in message and path in message and '\n' not in message, message
 

@@ -6,8 +6,8 @@ removed; condition and res-skip layers fused or, in older files, not.
 import numpy as np
 
 import params
-import torchfile
 from errors import UserError
+from interop import torchfile
 
 UPSAMPLE = 'upsample.weight'  # a key that every model has
 MAX_DEPTH = 4                 # of what lies around a model in a checkpoint

@@ -13,7 +13,7 @@ import struct
 import zipfile
 
 from errors import UserError
-from torchpickle import (
+from interop.torchpickle import (
     ATTACK,
     SOURCE,
     TOO_MUCH,

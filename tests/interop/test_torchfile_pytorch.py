@@ -10,8 +10,8 @@ import ptfiles
 import pytest
 import torch
 
-import torchfile
 from errors import UserError
+from interop import torchfile
 
 # torch.nn.utils.weight_norm is deprecated, and what NVIDIA's checkpoints were made with.
 pytestmark = pytest.mark.filterwarnings('ignore:.*weight_norm:FutureWarning')
