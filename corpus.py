@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 
-from audio import AUDIO_EXTENSIONS
+from datasets.audio_files import AUDIO_EXTENSIONS
 from errors import UserError
 from files import atomic_open
 

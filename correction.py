@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-import audio
+from datasets import mel_transform
 
 MOST_GAIN = 10.0        # of a band in a round, up or down
 BLOCK_FRAMES = 2000     # corrected at a time, which bounds memory
@@ -24,7 +24,7 @@ class MelCorrection:
 
     def __init__(self, hp, rounds):
         self._profile, self._rounds = hp.mel, rounds
-        basis = audio.mel_basis(hp.sample_rate, hp.mel)            # [bins, n_mels]
+        basis = mel_transform.mel_basis(hp.sample_rate, hp.mel)            # [bins, n_mels]
         # bins that no band has keep their magnitude
         self._spread = (basis / np.maximum(basis.sum(axis=1, keepdims=True), 1e-12)).T
         waves = np.exp(-2j * np.pi * np.arange(len(basis)) / hp.mel.n_fft)
@@ -37,7 +37,7 @@ class MelCorrection:
         hop = self._profile.hop_length
         # a sample depends on those less than a window away, in every round
         edge = math.ceil(self._rounds * self._profile.win_length / hop)
-        wanted = np.pad(audio.mel_magnitudes(mel, self._profile), ((0, 1), (0, 0)), mode='edge')
+        wanted = np.pad(mel_transform.mel_magnitudes(mel, self._profile), ((0, 1), (0, 0)), mode='edge')
         blocks = []
         for start in range(0, len(mel), BLOCK_FRAMES):
             first, end = max(0, start - edge), min(len(mel), start + BLOCK_FRAMES + edge)

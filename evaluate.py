@@ -19,7 +19,6 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 import tqdm
 
-import audio
 import command_line
 import dataset
 import files
@@ -30,8 +29,10 @@ import params
 import utils
 import vocoder
 from correction import MelCorrection
+from datasets import audio_files, mel_files, mel_transform
 from denoiser import Denoiser
 from errors import UserError
+from synthesis.griffin_lim import griffin_lim
 
 try:
     import metrics
@@ -70,7 +71,7 @@ def vocoders(model, hp, args):
     correct = MelCorrection(hp, args.mel_correction)
 
     def griffin_lim(mel):
-        return audio.griffin_lim(mel, hp.sample_rate, hp.mel, args.griffin_lim_iterations)
+        return griffin_lim(mel, hp.sample_rate, hp.mel, args.griffin_lim_iterations)
 
     def waveglow(mel):
         return model.vocode(mel, args.sigma, args.seed)
@@ -123,9 +124,9 @@ def read_utterances(args, hp):
     """[(name, sound [frames * hop_length], mel [frames, n_mels])] of what is to be measured."""
     utterances = []
     for name in files.read_list(args.filelist):
-        sound = audio.read_wav(dataset.wav_path(args.wave_dir, name), hp.sample_rate)
-        mel = (audio.mel_spectrogram(sound, hp.sample_rate, hp.mel) if args.lc_dir is None
-               else audio.read_mel(dataset.mel_path(args.lc_dir, name), hp.n_mels))
+        sound = audio_files.read_wav(dataset.wav_path(args.wave_dir, name), hp.sample_rate)
+        mel = (mel_transform.mel_spectrogram(sound, hp.sample_rate, hp.mel) if args.lc_dir is None
+               else mel_files.read_mel(dataset.mel_path(args.lc_dir, name), hp.n_mels))
         frames = min(len(sound) // hp.hop_length, len(mel))
         if not frames:
             raise UserError('%s is shorter than a mel frame; take it off %s' % (name, args.filelist))
@@ -146,7 +147,7 @@ def measure(systems, original, mel, hp):
         if not np.isfinite(sound).all():
             raise UserError('%s gives samples that are not finite; take another checkpoint' % system)
         # what is heard is 16 bits
-        values = metrics.compare(audio.to_pcm16(sound)[0] / np.float32(32768), original, hp)
+        values = metrics.compare(audio_files.to_pcm16(sound)[0] / np.float32(32768), original, hp)
         if vocode is not None:
             values['rtf'] = spent * hp.sample_rate / len(sound)
         found[system] = sound, values
@@ -192,7 +193,7 @@ def report(found, hp, args):
         for name, sounds in found:
             for system in systems[1:]:
                 folder = system.replace(', ', '-').lower()
-                audio.write_wav(os.path.join(args.out_dir, folder, name + '.wav'),
+                audio_files.write_wav(os.path.join(args.out_dir, folder, name + '.wav'),
                                 sounds[system][0], hp.sample_rate)
         for name, text in (('evaluation.json', json.dumps(result, indent=1, sort_keys=True) + '\n'),
                            ('index.html', rendered)):

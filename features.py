@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-import audio
+from datasets import audio_files, mel_transform
 from errors import UserError
 
 SILENCE = 1e-3          # audio that varies by less (full scale is 1) is silent: 33 steps of PCM16
@@ -19,7 +19,7 @@ class Features(NamedTuple):
 def compute(path, sample_rate, profile, min_samples):
     """The Features of the sound file `path`; UserError, saying why, for one of no use."""
     try:
-        wave = audio.read_wav(path, sample_rate)
+        wave = audio_files.read_wav(path, sample_rate)
     except UserError as error:
         raise UserError(str(error)[len(path) + 2:])
     if len(wave) < min_samples:
@@ -28,8 +28,8 @@ def compute(path, sample_rate, profile, min_samples):
     if np.ptp(wave) < SILENCE:
         raise UserError('silent')
     try:
-        pcm, clipped = audio.to_pcm16(wave)
+        pcm, clipped = audio_files.to_pcm16(wave)
         heard = pcm / np.float32(32768)     # what training hears
-        return Features(pcm, clipped, audio.mel_spectrogram(heard, sample_rate, profile))
+        return Features(pcm, clipped, mel_transform.mel_spectrogram(heard, sample_rate, profile))
     except MemoryError:
         raise UserError('too long for the memory there is; cut it')

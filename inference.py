@@ -17,13 +17,13 @@ from typing import NamedTuple
 import numpy as np
 import tqdm
 
-import audio
 import command_line
 import files
 import glow
 import params
 import utils
 from correction import MelCorrection
+from datasets import audio_files, mel_files, mel_transform
 from denoiser import Denoiser
 from errors import UserError
 from vocoder import Vocoder
@@ -105,11 +105,11 @@ def find_sources(paths):
         if os.path.isdir(path):
             found = [os.path.join(folder, name) for folder, _, names in sorted(os.walk(path))
                      for name in sorted(names) if not name.startswith('.')]
-            kept = ([f for f in found if f.lower().endswith(audio.MEL_SUFFIXES)]
-                    or [f for f in found if f.lower().endswith(tuple(audio.AUDIO_EXTENSIONS))])
+            kept = ([f for f in found if f.lower().endswith(mel_files.MEL_SUFFIXES)]
+                    or [f for f in found if f.lower().endswith(tuple(audio_files.AUDIO_EXTENSIONS))])
             if not kept:
                 raise UserError('there are no mels (%s) and no sound files in %s'
-                                % (', '.join(audio.MEL_SUFFIXES), path))
+                                % (', '.join(mel_files.MEL_SUFFIXES), path))
             sources += [Source(f, output_name(os.path.relpath(f, path)), path) for f in kept]
         else:
             sources.append(Source(path, output_name(os.path.basename(path)),
@@ -127,7 +127,7 @@ def output_name(path):
     """`path` without its suffix; of NVIDIA's NAME.wav.pt without both."""
     name, suffix = os.path.splitext(path)
     stem, inner = os.path.splitext(name)
-    return stem if suffix == '.pt' and inner.lower() in audio.AUDIO_EXTENSIONS else name
+    return stem if suffix == '.pt' and inner.lower() in audio_files.AUDIO_EXTENSIONS else name
 
 
 def refuse_overwriting(sources, out_dir):
@@ -146,14 +146,14 @@ def wav_path(out_dir, source):
 def read_source(source, hp):
     """The mel [frames, n_mels] of an input; UserError if it cannot be one of `hp`'s profile."""
     path = source.path
-    if not path.lower().endswith(audio.MEL_SUFFIXES):
-        return audio.mel_spectrogram(audio.read_wav(path, hp.sample_rate), hp.sample_rate, hp.mel)
-    mel = audio.read_mel(path, hp.n_mels)
+    if not path.lower().endswith(mel_files.MEL_SUFFIXES):
+        return mel_transform.mel_spectrogram(audio_files.read_wav(path, hp.sample_rate), hp.sample_rate, hp.mel)
+    mel = mel_files.read_mel(path, hp.n_mels)
     made_with = nearest_params(path, source.root)
     if made_with:
         params.require_same(hp, made_with, params.DATA_FIELDS, path,
                             'take a model trained on such mels, or compute the mels anew')
-    audio.check_mel_range(mel, hp.mel_profile, path)
+    mel_files.check_mel_range(mel, hp.mel_profile, path)
     return mel
 
 
@@ -202,9 +202,9 @@ def vocode_all(vocoder, mels, args):
                     continue
                 path = wav_path(args.out_dir, source)
                 with writable(path, '--out_dir'):
-                    clipped += audio.write_wav(path, sound, hp.sample_rate)
+                    clipped += audio_files.write_wav(path, sound, hp.sample_rate)
                 if args.plot and source in plotted:
-                    again = audio.mel_spectrogram(sound, hp.sample_rate, hp.mel)
+                    again = mel_transform.mel_spectrogram(sound, hp.sample_rate, hp.mel)
                     rows[source] = [(source.name, mels[source]),
                                     (source.name + ', vocoded', again[:len(mels[source])])]
             bar.update(len(batch))

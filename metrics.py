@@ -15,7 +15,7 @@ import scipy.signal
 import scipy.stats
 import soxr
 
-import audio
+from datasets import mel_transform
 
 PESQ_RATE = 16000           # Hz, of wideband PESQ
 CEPSTRA = 24                # cepstral coefficients compared, from the first on
@@ -75,8 +75,8 @@ def stoi(ours, original, sample_rate):
 
 def log_mel(sound, hp):
     """ln of the mel magnitudes of hp.mel, [frames, n_mels], whatever the profile's own scale."""
-    mel = audio.mel_spectrogram(sound, hp.sample_rate, hp.mel)
-    return np.log(np.maximum(audio.mel_magnitudes(mel, hp.mel), audio.FLOOR))
+    mel = mel_transform.mel_spectrogram(sound, hp.sample_rate, hp.mel)
+    return np.log(np.maximum(mel_transform.mel_magnitudes(mel, hp.mel), mel_transform.FLOOR))
 
 
 def log_mel_l1(ours, original, hp):

@@ -8,8 +8,8 @@ import numpy as np
 import PIL.Image
 import soundfile
 
-import audio
 import metrics
+from datasets import audio_files
 
 DYNAMIC_RANGE = 80      # dB from the loudest of the original to black
 
@@ -95,7 +95,7 @@ def _base64(data):
 
 def _flac(sound, sample_rate):
     data = io.BytesIO()
-    soundfile.write(data, audio.to_pcm16(sound)[0], sample_rate, 'PCM_16', format='FLAC')
+    soundfile.write(data, audio_files.to_pcm16(sound)[0], sample_rate, 'PCM_16', format='FLAC')
     return data.getvalue()
 
 

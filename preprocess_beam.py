@@ -15,11 +15,11 @@ import threadpoolctl
 from apache_beam.metrics import Metrics, MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 
-import audio
 import corpus
 import errors
 import features
 import shards
+from datasets import audio_files
 from errors import UserError
 
 COUNTERS = 'train', 'test', 'skipped', 'clipped', 'train_samples', 'test_samples'
@@ -178,5 +178,5 @@ def find_audio(wave_dir):
         paths = [posixpath.join(folder, name)[len(wave_dir.rstrip('/')) + 1:]
                  for folder, _, names in tf.io.gfile.walk(wave_dir) for name in names]
     return corpus.named(path for path in paths
-                        if os.path.splitext(path)[1].lower() in audio.AUDIO_EXTENSIONS
+                        if os.path.splitext(path)[1].lower() in audio_files.AUDIO_EXTENSIONS
                         and not any(part.startswith('.') for part in path.split('/')))

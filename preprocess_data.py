@@ -37,12 +37,12 @@ import numpy as np
 import threadpoolctl
 import tqdm
 
-import audio
 import corpus
 import features
 import params
 from command_line import local_path, run_script
 from corpus import printable, stamp, write_text
+from datasets import audio_files, mel_files, mel_transform
 from errors import UserError
 
 VERSION = 1             # of what `compute` writes; another one redoes everything
@@ -91,8 +91,8 @@ def compute(job):
         return 'skipped', str(error)
     try:
         if job.wav:
-            audio.write_wav(job.wav, pcm / np.float32(32768), job.sample_rate)
-        audio.save_mel(job.mel, mel)
+            audio_files.write_wav(job.wav, pcm / np.float32(32768), job.sample_rate)
+        mel_files.save_mel(job.mel, mel)
     except OSError as error:
         return 'failed', 'cannot write %s (%s)' % (error.filename or job.mel,
                                                    error.strerror or error)
@@ -170,7 +170,7 @@ def plan(sources, old, wave_dir, mel_dir, wavs, hp, min_samples):
         source = os.path.join(wave_dir, relative)
         mel = os.path.join(mel_dir, name + '.mel')
         wav = os.path.join(wavs, name + '.wav')
-        plain = relative.endswith('.wav') and audio.is_plain_wav(source, hp.sample_rate)
+        plain = relative.endswith('.wav') and audio_files.is_plain_wav(source, hp.sample_rate)
         record = {'source': relative, 'stamp': stamp(source), 'data': data, 'plain': plain}
         before = old.get(name, {})
         if (all(before.get(key) == value for key, value in record.items())
@@ -253,7 +253,7 @@ def preprocess(wave_dir, mel_dir, data_dir, hp, test_size=None, seed=0, num_work
         corpus.split(sources, test_size, seed)      # a wrong test_size is told before the work
     elif not skipped:
         raise UserError('%s holds no sound files (%s)'
-                        % (wave_dir, ' '.join(sorted(audio.AUDIO_EXTENSIONS))))
+                        % (wave_dir, ' '.join(sorted(audio_files.AUDIO_EXTENSIONS))))
     for folder in (mel_dir, data_dir):
         os.makedirs(folder, exist_ok=True)
     wavs = corpus.converted_dir(data_dir, wave_dir, hp.sample_rate)
@@ -263,7 +263,7 @@ def preprocess(wave_dir, mel_dir, data_dir, hp, test_size=None, seed=0, num_work
     if any(job.wav for job in jobs):
         write_text(os.path.join(wavs, corpus.MARKER), corpus.MARKER_TEXT)
     if jobs:
-        audio.mel_basis(hp.sample_rate, hp.mel)     # forked workers inherit it
+        mel_transform.mel_basis(hp.sample_rate, hp.mel)     # forked workers inherit it
     began = time.monotonic()
     records, unusable = compute_all(jobs, begun, kept, old, data_dir, num_workers)
     took = time.monotonic() - began
@@ -295,9 +295,9 @@ def pack(summary, args, hp):
     import shards  # TensorFlow, which nothing else here needs
 
     def read(name):
-        wave = audio.read_wav(os.path.join(summary.wave_dir, name + '.wav'), hp.sample_rate)
-        return (audio.to_pcm16(wave)[0],
-                audio.read_mel(os.path.join(args.mel_dir, name + '.mel'), hp.n_mels))
+        wave = audio_files.read_wav(os.path.join(summary.wave_dir, name + '.wav'), hp.sample_rate)
+        return (audio_files.to_pcm16(wave)[0],
+                mel_files.read_mel(os.path.join(args.mel_dir, name + '.mel'), hp.n_mels))
     shards.pack(args.shard_dir, hp, summary.train, summary.test, args.tfrecord_shards, read,
                 args.num_workers)
 

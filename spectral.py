@@ -8,8 +8,8 @@ import numpy as np
 import scipy.signal
 import tensorflow.compat.v1 as tf
 
-import audio
 import params
+from datasets import mel_transform
 
 POWER_FLOOR = 1e-9                  # added to |X|^2: keeps logarithms and roots smooth
 
@@ -55,7 +55,7 @@ def mel(x, hp):
     profile = hp.mel
     if profile.preemphasis:
         x -= profile.preemphasis * tf.pad(x[:, :-1], [[0, 0], [1, 0]])
-    basis = audio.mel_basis(hp.sample_rate, profile)
+    basis = mel_transform.mel_basis(hp.sample_rate, profile)
     return tf.einsum('bfk,km->bfm',
                      magnitudes(x, profile.win_length, profile.hop_length, profile.n_fft),
                      tf.constant(basis, x.dtype))

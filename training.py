@@ -12,7 +12,6 @@ import tensorflow.compat.v1 as tf
 import tqdm
 from tensorflow.python.client import timeline
 
-import audio
 import collective
 import dataset
 import errors
@@ -24,6 +23,7 @@ import optimizer
 import parallel
 import utils
 import vocoder
+from datasets import mel_transform
 from errors import UserError
 from hosts import ALONE
 
@@ -322,7 +322,7 @@ class Training:
             if not np.isfinite(sound).all():
                 tqdm.tqdm.write('step %d: %s vocodes to samples that are not finite' % (step, name))
                 continue
-            mel = audio.mel_spectrogram(sound, hp.sample_rate, hp.mel)
+            mel = mel_transform.mel_spectrogram(sound, hp.sample_rate, hp.mel)
             self.events.speech('original/' + name, clip.audio[0], hp.sample_rate, step)
             self.events.speech('vocoded/' + name, sound, hp.sample_rate, step)
             self.events.image('spectrogram/' + name, utils.spectrogram_png(

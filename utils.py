@@ -38,8 +38,8 @@ with _quiet_stderr():
 import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
 
-import audio  # noqa: E402
 import errors  # noqa: E402
+from datasets import audio_files
 from errors import UserError  # noqa: E402
 
 tf.logging.set_verbosity(tf.logging.ERROR)
@@ -245,7 +245,7 @@ class Events:
     def speech(self, tag, samples, sample_rate, step):
         """samples: [n] float in -1..1."""
         wav = io.BytesIO()
-        soundfile.write(wav, audio.to_pcm16(samples)[0], sample_rate, 'PCM_16', format='WAV')
+        soundfile.write(wav, audio_files.to_pcm16(samples)[0], sample_rate, 'PCM_16', format='WAV')
         sound = tf.Summary.Audio(sample_rate=sample_rate, num_channels=1,
                                  length_frames=len(samples), content_type='audio/wav',
                                  encoded_audio_string=wav.getvalue())

@@ -26,10 +26,10 @@ import numpy as np  # noqa: E402
 import tensorflow.compat.v1 as tf  # noqa: E402
 from table import write_table  # noqa: E402
 
-import audio  # noqa: E402
 import files
 import shard_clips  # noqa: E402
 import shards  # noqa: E402
+from datasets import audio_files
 
 COLUMNS = ('hours', 'files', 'compute_times_real_time', 'preprocess_times_real_time',
            'preprocess_mb', 'read_times_real_time', 'read_mb')
@@ -86,12 +86,12 @@ def synthesize(folder, count):
     """Writes `count` wavs of SECONDS seconds."""
     os.makedirs(folder)
     wavs = os.path.join(ROOT, 'samples', 'wavs')
-    speech = np.concatenate([audio.read_wav(os.path.join(wavs, name), RATE)
+    speech = np.concatenate([audio_files.read_wav(os.path.join(wavs, name), RATE)
                              for name in sorted(os.listdir(wavs))])
     rng = np.random.RandomState(0)
     for i in range(count):
         start = rng.randint(len(speech) - SECONDS * RATE)
-        audio.write_wav(os.path.join(folder, '%07d.wav' % i),
+        audio_files.write_wav(os.path.join(folder, '%07d.wav' % i),
                         rng.uniform(0.2, 0.9) * speech[start:start + SECONDS * RATE], RATE)
 
 

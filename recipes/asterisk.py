@@ -20,8 +20,8 @@ import numpy as np
 import tqdm
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
-import audio  # noqa: E402
 from command_line import local_path, run_script
+from datasets import audio_files
 from errors import UserError
 
 LANGUAGES = ('en', 'es', 'fr', 'it', 'ru')
@@ -88,7 +88,7 @@ def convert(sounds, out_dir):
     samples = 0
     for path in tqdm.tqdm(paths, unit='file'):
         prompt = decode_g722(os.path.join(sounds, path))
-        audio.write_wav(os.path.join(out_dir, path[:-len('.g722')] + '.wav'), prompt, SAMPLE_RATE)
+        audio_files.write_wav(os.path.join(out_dir, path[:-len('.g722')] + '.wav'), prompt, SAMPLE_RATE)
         samples += len(prompt)
     return len(paths), samples / SAMPLE_RATE
 

@@ -5,25 +5,25 @@ import numpy as np
 import pytest
 from speech import WAVS
 
-import audio
 import correction
 import params
 from correction import MelCorrection
+from datasets import audio_files, mel_transform
 
 PROFILES = 'seed', 'tacotron2'
 
 
 def speech(mel_profile):
     hp = params.preset('small').replace(mel_profile=mel_profile)
-    sound = audio.read_wav(os.path.join(WAVS, 'conf-invalid.wav'), hp.sample_rate)
-    mel = audio.mel_spectrogram(sound, hp.sample_rate, hp.mel)
+    sound = audio_files.read_wav(os.path.join(WAVS, 'conf-invalid.wav'), hp.sample_rate)
+    mel = mel_transform.mel_spectrogram(sound, hp.sample_rate, hp.mel)
     frames = min(len(mel), len(sound) // hp.hop_length)
     return hp, sound[:frames * hp.hop_length], mel[:frames]
 
 
 def distance(sound, mel, hp):
-    found, wanted = (np.log(np.maximum(audio.mel_magnitudes(m, hp.mel), audio.FLOOR)) for m in (
-        audio.mel_spectrogram(sound, hp.sample_rate, hp.mel)[:len(mel)], mel))
+    found, wanted = (np.log(np.maximum(mel_transform.mel_magnitudes(m, hp.mel), mel_transform.FLOOR)) for m in (
+        mel_transform.mel_spectrogram(sound, hp.sample_rate, hp.mel)[:len(mel)], mel))
     return np.mean(np.abs(found - wanted))
 
 
@@ -49,7 +49,7 @@ def test_pitch_and_phase_stay_those_of_the_audio():
     hp = params.preset('small')
     t = np.arange(100 * hp.hop_length) / hp.sample_rate
     tone = 0.1 * np.sin(2 * np.pi * 1010 * t).astype(np.float32)
-    mel = audio.mel_spectrogram(2 * tone, hp.sample_rate, hp.mel)[:100]
+    mel = mel_transform.mel_spectrogram(2 * tone, hp.sample_rate, hp.mel)[:100]
     inner = slice(3000, -3000)
     found = MelCorrection(hp, 4)(tone, mel)
     np.testing.assert_allclose(found[inner], 2 * tone[inner], atol=4e-3)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import audio
 import dataset
 import params
+from datasets import mel_files
 from errors import UserError
 
 HP = params.preset('small').replace(clip_samples=512, batch_size=3)  # clips of 2 frames
@@ -24,7 +24,7 @@ def write(directory, name, samples, mel_frames=None, rate=16000, width=2, channe
         f.setframerate(rate)
         f.writeframes(np.arange(samples * channels).astype('<i%d' % width).tobytes())
     frames = 1 + samples // 256 if mel_frames is None else mel_frames
-    audio.save_mel(os.path.join(directory, name + '.mel'),
+    mel_files.save_mel(os.path.join(directory, name + '.mel'),
                    np.repeat(np.arange(frames, dtype=np.float32)[:, None], 80, axis=1))
 
 

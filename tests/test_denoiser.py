@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from speech import WAVS
 
-import audio
 import denoiser
 import params
+from datasets import audio_files
 from denoiser import Denoiser
 
 HP = params.preset('small')
 RNG = np.random.RandomState(0)
-SPEECH = audio.read_wav(os.path.join(WAVS, 'conf-invalid.wav'), HP.sample_rate)
+SPEECH = audio_files.read_wav(os.path.join(WAVS, 'conf-invalid.wav'), HP.sample_rate)
 
 
 def tone(n):

@@ -15,13 +15,13 @@ import tensorflow.compat.v1 as tf
 from conftest import ROOT
 from speech import WAVS, script
 
-import audio
 import evaluate
 import glow
 import metrics
 import ops
 import utils
 import vocoder
+from datasets import audio_files, mel_transform
 
 SAMPLES = os.path.join(ROOT, 'samples')
 NAMES = 'tt-weasels', 'conf-waitforleader'
@@ -82,12 +82,12 @@ def test_wavs_are_what_is_measured(evaluation):
     found = json.loads(read(folder, 'evaluation.json'))['utterances']
     hp = vocoder.read(utils.BUNDLED_MODEL)[0]
     for name in NAMES:
-        original = audio.read_wav(os.path.join(WAVS, name + '.wav'), hp.sample_rate)
+        original = audio_files.read_wav(os.path.join(WAVS, name + '.wav'), hp.sample_rate)
         for system, values in found[name].items():
             if system == evaluate.ORIGINAL:
                 continue
             path = folder / system.replace(', ', '-').lower() / (name + '.wav')
-            sound = audio.read_wav(str(path), hp.sample_rate)
+            sound = audio_files.read_wav(str(path), hp.sample_rate)
             assert metrics.stoi(sound, original[:len(sound)], hp.sample_rate) == pytest.approx(
                 values['stoi'], abs=1e-4)
 
@@ -114,8 +114,8 @@ def test_the_page_holds_all_that_it_shows(evaluation):
 def test_bits_are_those_of_the_density():
     """Against the change of variables itself: the whole Jacobian of z, and scipy's normal."""
     hp, weights = vocoder.read(utils.BUNDLED_MODEL)
-    sound = audio.read_wav(os.path.join(WAVS, 'tt-weasels.wav'), hp.sample_rate)[8000:8000 + 256]
-    mel = audio.mel_spectrogram(sound, hp.sample_rate, hp.mel)[:1]
+    sound = audio_files.read_wav(os.path.join(WAVS, 'tt-weasels.wav'), hp.sample_rate)[8000:8000 + 256]
+    mel = mel_transform.mel_spectrogram(sound, hp.sample_rate, hp.mel)[:1]
     with tf.Graph().as_default(), ops.frozen(weights):
         audio_in = tf.placeholder(tf.float32, [1, None])
         z = tf.reshape(glow.encode(audio_in, tf.constant(mel[None]), hp), [-1])

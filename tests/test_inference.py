@@ -9,12 +9,12 @@ import pytest
 import soundfile
 from speech import WAVS, prepare, script
 
-import audio
 import inference
 import params
 import train
 import utils
 from correction import MelCorrection
+from datasets import audio_files, mel_files, mel_transform
 from denoiser import Denoiser
 from errors import UserError
 from vocoder import Vocoder, noise, pad
@@ -101,7 +101,7 @@ def test_copy_synthesis_of_a_wav_equals_vocoding_its_mel(monkeypatch, trained, t
 
 def test_npy_either_way_round(monkeypatch, trained, tmp_path):
     mels, model = trained
-    mel = audio.read_mel(str(mels / (names_of(mels)[0] + '.mel')), 80)
+    mel = mel_files.read_mel(str(mels / (names_of(mels)[0] + '.mel')), 80)
     np.save(str(tmp_path / 'rows.npy'), mel)
     np.save(str(tmp_path / 'columns.npy'), mel.T)
     run(monkeypatch, '--lc', tmp_path, '--restore_from', model, '--out_dir', tmp_path / 'out')
@@ -112,7 +112,7 @@ def test_npy_either_way_round(monkeypatch, trained, tmp_path):
 def test_mels_of_nvidia(monkeypatch, trained, tmp_path, capsys):
     mels, model = trained
     name = names_of(mels)[0]
-    mel = audio.read_mel(str(mels / (name + '.mel')), 80)
+    mel = mel_files.read_mel(str(mels / (name + '.mel')), 80)
     (tmp_path / 'in').mkdir()
     ptfiles.save_zip(tmp_path / 'in' / 'mel.pt', mel.T)
     ptfiles.save_zip(tmp_path / 'in' / 'checkpoint.pt', {'state_dict': {'w': mel}})
@@ -128,7 +128,7 @@ def test_mels_of_nvidia(monkeypatch, trained, tmp_path, capsys):
 
 def test_one_bad_input_does_not_stop_the_others(monkeypatch, trained, tmp_path, capsys):
     mels, model = trained
-    mel = audio.read_mel(str(mels / (names_of(mels)[0] + '.mel')), 80)
+    mel = mel_files.read_mel(str(mels / (names_of(mels)[0] + '.mel')), 80)
     np.save(str(tmp_path / 'good.npy'), mel)
     np.save(str(tmp_path / 'ambiguous.npy'), mel[:1].repeat(80, axis=0))
     np.save(str(tmp_path / 'seed_profile.npy'), np.random.RandomState(0).rand(30, 80))
@@ -225,7 +225,7 @@ def test_pad_repeats_the_last_frame():
 
 def test_two_vocoders_in_one_process(trained, vocoder):
     other = Vocoder.load(str(trained[1] / 'best'))
-    mel = audio.read_mel(str(trained[0] / (names_of(trained[0])[0] + '.mel')), 80)
+    mel = mel_files.read_mel(str(trained[0] / (names_of(trained[0])[0] + '.mel')), 80)
     np.testing.assert_allclose(vocoder.vocode(mel, seed=1), other.vocode(mel, seed=1), atol=1e-5)
     assert not np.allclose(vocoder.vocode(mel, sigma=0.9), vocoder.vocode(mel, sigma=0.1))
 
@@ -236,7 +236,7 @@ def test_the_bundled_voice_denoised_and_corrected(monkeypatch, tmp_path):
     assert run(monkeypatch, '--lc', wav, '--out_dir', tmp_path, '--seed=3',
                '--denoiser_strength=0.02', '--mel_correction=2') == 0
     voice = Vocoder.load(utils.BUNDLED_MODEL)
-    mel = audio.mel_spectrogram(audio.read_wav(wav, 16000), 16000, voice.hp.mel)
+    mel = mel_transform.mel_spectrogram(audio_files.read_wav(wav, 16000), 16000, voice.hp.mel)
     sound = Denoiser.of(voice, 0.02)(voice.vocode(mel, seed=3))
     corrected = MelCorrection(voice.hp, 2)(sound, mel)
     found, rate = soundfile.read(str(tmp_path / 'tt-weasels.wav'), dtype='float32')

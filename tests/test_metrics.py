@@ -7,13 +7,13 @@ import scipy.signal
 import scipy.stats
 from speech import WAVS
 
-import audio
 import metrics
 import params
+from datasets import audio_files
 
 HP = params.preset('small')
 RATE = HP.sample_rate
-SPEECH = audio.read_wav(os.path.join(WAVS, 'conf-invalid.wav'), RATE)
+SPEECH = audio_files.read_wav(os.path.join(WAVS, 'conf-invalid.wav'), RATE)
 NOISE = 0.1 * np.random.RandomState(0).randn(20 * RATE).astype(np.float32)
 
 

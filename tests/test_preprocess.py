@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import soundfile
 
-import audio
 import command_line
 import corpus
 import files
 import params
 import preprocess_data
+from datasets import audio_files, mel_files, mel_transform
 from errors import UserError
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), os.pardir))
@@ -73,11 +73,11 @@ class Corpus:
         """Every listed utterance is what training needs, and a mel of what training hears."""
         for name in self.names():
             path = os.path.join(wave_dir, name + '.wav')
-            assert audio.is_plain_wav(path, rate), path
-            wave = audio.read_wav(path, rate)
-            mel = audio.read_mel(os.path.join(self.mels, name + '.mel'), 80)
+            assert audio_files.is_plain_wav(path, rate), path
+            wave = audio_files.read_wav(path, rate)
+            mel = mel_files.read_mel(os.path.join(self.mels, name + '.mel'), 80)
             assert len(mel) >= len(wave) // 256
-            np.testing.assert_allclose(mel, audio.mel_spectrogram(
+            np.testing.assert_allclose(mel, mel_transform.mel_spectrogram(
                 wave, rate, params.MEL_PROFILES[profile]), atol=1e-5)
 
 
@@ -151,9 +151,9 @@ def test_a_corpus_with_everything_in_it(made):
     for folder in (made.mels, made.data):
         assert params.load(folder) == params.preset('small')
     # The files hold the sounds: the first is its source bit for bit, a converted one near it.
-    np.testing.assert_array_equal(audio.read_wav(os.path.join(converted, 'plain.wav'), 16000),
+    np.testing.assert_array_equal(audio_files.read_wav(os.path.join(converted, 'plain.wav'), 16000),
                                   speech(0))
-    wave = audio.read_wav(os.path.join(converted, 'wide.wav'), 16000)
+    wave = audio_files.read_wav(os.path.join(converted, 'wide.wav'), 16000)
     assert np.abs(wave - speech(4)).max() < 1.1 / 32768
 
 
@@ -326,7 +326,7 @@ def test_workers_can_be_spawned(tmp_path):
                               params.MEL_PROFILES['seed'], 2048)
     (_, (outcome, record)), = preprocess_data.run_jobs([job], 1,
                                                        multiprocessing.get_context('spawn'))
-    assert outcome == 'done' and record.samples == len(audio.read_wav(job.wav, 22050))
+    assert outcome == 'done' and record.samples == len(audio_files.read_wav(job.wav, 22050))
     assert record.mel == corpus.stamp(job.mel)
 
 

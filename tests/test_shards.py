@@ -11,12 +11,12 @@ import tensorflow.compat.v1 as tf
 from speech import MODEL, WAVS, script
 from test_train import assert_same_bits, weights
 
-import audio
 import files
 import params
 import shard_clips
 import shards
 import train
+from datasets import audio_files, mel_files
 from errors import UserError
 from hosts import Hosts
 
@@ -156,10 +156,10 @@ def test_shards_hold_the_corpus(corpus):
         records = [r for path in found for r in shards.records(path, hp)]
         assert sorted(r.name for r in records) == files.read_list(str(directory / filelist))
         for r in records:
-            wave = audio.read_wav(os.path.join(WAVS, r.name + '.wav'), hp.sample_rate)
+            wave = audio_files.read_wav(os.path.join(WAVS, r.name + '.wav'), hp.sample_rate)
             np.testing.assert_array_equal(r.audio / np.float32(32768), wave)
             np.testing.assert_array_equal(
-                r.mel, audio.read_mel(str(directory / 'mels' / (r.name + '.mel')), hp.n_mels))
+                r.mel, mel_files.read_mel(str(directory / 'mels' / (r.name + '.mel')), hp.n_mels))
 
 
 def test_the_same_corpus_gives_the_same_bytes(corpus, tmp_path):

@@ -5,13 +5,13 @@ import pytest
 import tensorflow.compat.v1 as tf
 from graphs import TINY, randomize, session, speechlike
 
-import audio
 import dataset
 import glow
 import objective
 import parallel
 import params
 import spectral
+from datasets import mel_transform
 from errors import UserError
 
 RNG = np.random.RandomState(0)
@@ -38,7 +38,7 @@ def test_mels_are_those_of_preprocessing(preset):
     hp, sound = params.preset(preset), SOUND[0].astype(np.float32)
     with tf.Graph().as_default():
         found = run(spectral.mel(tf.constant(sound[None]), hp))[0]
-    reference = audio.mel_magnitudes(audio.mel_spectrogram(sound, hp.sample_rate, hp.mel), hp.mel)
+    reference = mel_transform.mel_magnitudes(mel_transform.mel_spectrogram(sound, hp.sample_rate, hp.mel), hp.mel)
     # without edges: of n_fft / 2 samples with preprocessing, of the window here
     first = (hp.mel.win_length // 2) // hp.hop_length
     reference = reference[first:first + len(found)]

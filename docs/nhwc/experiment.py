@@ -27,7 +27,6 @@ import numpy as np  # noqa: E402
 import tensorflow.compat.v1 as tf  # noqa: E402
 import tqdm  # noqa: E402
 
-import audio  # noqa: E402
 import command_line
 import dataset  # noqa: E402
 import files
@@ -37,6 +36,7 @@ import parallel  # noqa: E402
 import params
 import training  # noqa: E402
 import vocoder  # noqa: E402
+from datasets import mel_transform
 
 # The seed's proportions, groups of 8 and as many layers, at a size that trains in minutes.
 HP = params.preset('small').replace(n_flows=6, n_group=8, n_early_every=2, n_layers=8,
@@ -109,7 +109,7 @@ def distance(session, vocode, clip, hp):
     vocoded = session.run(sound, {z: vocoder.noise(frames, hp, hp.gen_sigma, 0)[None],
                                   mel: clip.mel})[0]
     vocoded = np.clip(np.nan_to_num(vocoded), -1, 1)  # a broken model may overflow
-    return np.abs(audio.mel_spectrogram(vocoded, hp.sample_rate, hp.mel)[:frames]
+    return np.abs(mel_transform.mel_spectrogram(vocoded, hp.sample_rate, hp.mel)[:frames]
                   - clip.mel[0]).mean()
 
 

@@ -9,10 +9,11 @@ import ptfiles
 import pytest
 import soundfile
 
-import audio
 import params
+from datasets import audio_files, mel_files, mel_transform
 from errors import UserError
 from params import MEL_PROFILES
+from synthesis.griffin_lim import griffin_lim
 
 WAVS = os.path.join(os.path.dirname(__file__), os.pardir, 'samples', 'wavs')
 SPEECH = os.path.join(WAVS, 'pbx-invalidpark.wav')
@@ -81,8 +82,8 @@ def defined_mel(wave, rate, profile):
 @pytest.mark.parametrize('rate', [16000, 22050])
 def test_mel_is_the_definition(name, rate):
     profile = MEL_PROFILES[name]
-    wave = audio.read_wav(SPEECH, rate)[:3 * rate + 77]
-    mel = audio.mel_spectrogram(wave, rate, profile)
+    wave = audio_files.read_wav(SPEECH, rate)[:3 * rate + 77]
+    mel = mel_transform.mel_spectrogram(wave, rate, profile)
     assert mel.shape == (1 + len(wave) // profile.hop_length, 80) and mel.dtype == np.float32
     np.testing.assert_allclose(mel, defined_mel(wave, rate, profile), rtol=0, atol=1e-4)
     assert mel.std() > 0.1      # speech, not a constant
@@ -93,7 +94,7 @@ def test_mel_is_the_definition(name, rate):
 def test_mel_of_short_audio_is_that_of_audio_and_silence(name, samples):
     profile = MEL_PROFILES[name]
     wave = speech()[8000:8000 + samples]
-    mel = audio.mel_spectrogram(wave, 16000, profile)
+    mel = mel_transform.mel_spectrogram(wave, 16000, profile)
     assert mel.shape == (1 + samples // 256, 80) and np.isfinite(mel).all()
     filled = np.pad(wave, (0, max(0, profile.n_fft // 2 + 1 - samples)), mode='constant')
     np.testing.assert_allclose(mel, defined_mel(filled, 16000, profile)[:len(mel)], atol=1e-4)
@@ -102,7 +103,7 @@ def test_mel_of_short_audio_is_that_of_audio_and_silence(name, samples):
 def test_mel_leaves_its_input_alone():
     wave = speech(1)
     before = wave.copy()
-    audio.mel_spectrogram(wave, 16000, MEL_PROFILES['seed'])
+    mel_transform.mel_spectrogram(wave, 16000, MEL_PROFILES['seed'])
     np.testing.assert_array_equal(wave, before)
 
 
@@ -115,7 +116,7 @@ def test_resampling_keeps_frequency_and_level(tmp_path, rate, suffix, subtype):
     path = str(tmp_path / ('tone.' + suffix))
     stereo = np.stack([tone(1000, rate), 0.5 * tone(1000, rate)], axis=1)
     soundfile.write(path, stereo, rate, subtype=subtype)
-    wave = audio.read_wav(path, 16000)
+    wave = audio_files.read_wav(path, 16000)
     assert wave.dtype == np.float32 and wave.shape == (16000,)
     middle = wave[4000:12000]                       # whole periods, so one bin of the transform
     spectrum = np.abs(np.fft.rfft(middle)) * 2 / len(middle)
@@ -127,19 +128,19 @@ def test_resampling_keeps_frequency_and_level(tmp_path, rate, suffix, subtype):
 def test_resampling_does_not_alias(tmp_path):
     path = str(tmp_path / 'high.wav')
     soundfile.write(path, tone(15000, 44100), 44100)
-    assert np.abs(audio.read_wav(path, 16000)[1000:-1000]).max() < 1e-3
+    assert np.abs(audio_files.read_wav(path, 16000)[1000:-1000]).max() < 1e-3
 
 
 def test_pcm16_round_trip_is_within_half_a_step(tmp_path):
     path = str(tmp_path / 'a' / 'b.wav')
     wave = np.random.RandomState(0).uniform(-1, 32767 / 32768, 10000).astype(np.float32)
-    assert audio.write_wav(path, wave, 16000) == 0
+    assert audio_files.write_wav(path, wave, 16000) == 0
     info = soundfile.info(path)
     assert (info.samplerate, info.channels, info.subtype) == (16000, 1, 'PCM_16')
-    assert np.abs(audio.read_wav(path, 16000) - wave).max() <= 0.5 / 32768 + 1e-7
+    assert np.abs(audio_files.read_wav(path, 16000) - wave).max() <= 0.5 / 32768 + 1e-7
     assert os.listdir(str(tmp_path / 'a')) == ['b.wav']
     again = str(tmp_path / 'again.wav')             # and what was PCM16 stays the same bits
-    audio.write_wav(again, audio.read_wav(path, 16000), 16000)
+    audio_files.write_wav(again, audio_files.read_wav(path, 16000), 16000)
     np.testing.assert_array_equal(soundfile.read(path, dtype='int16')[0],
                                   soundfile.read(again, dtype='int16')[0])
 
@@ -147,7 +148,7 @@ def test_pcm16_round_trip_is_within_half_a_step(tmp_path):
 def test_writing_clips_and_counts(tmp_path):
     path = str(tmp_path / 'loud.wav')
     wave = np.array([0, 1.5, -1.5, 1.0, -1.0, 0.99999, 40.0])
-    assert audio.write_wav(path, wave, 16000) == 3
+    assert audio_files.write_wav(path, wave, 16000) == 3
     pcm = soundfile.read(path, dtype='int16')[0]
     assert pcm.tolist() == [0, 32767, -32768, 32767, -32768, 32767, 32767]
 
@@ -158,11 +159,11 @@ def test_neither_reads_nor_writes_nan(tmp_path, bad):
     wave = np.zeros(2000, np.float32)
     wave[1000] = bad
     with pytest.raises(UserError, match='NaN'):
-        audio.write_wav(path, wave, 16000)
+        audio_files.write_wav(path, wave, 16000)
     assert os.listdir(str(tmp_path)) == []
     soundfile.write(path, wave, 16000, subtype='FLOAT')
     with pytest.raises(UserError, match='NaN or infinite'):
-        audio.read_wav(path, 22050)
+        audio_files.read_wav(path, 22050)
 
 
 def test_reading_refuses_in_one_sentence(tmp_path):
@@ -172,7 +173,7 @@ def test_reading_refuses_in_one_sentence(tmp_path):
             with open(path, 'wb') as f:
                 f.write(content)
         with pytest.raises(UserError) as error:
-            audio.read_wav(path, 16000)
+            audio_files.read_wav(path, 16000)
         assert str(error.value).startswith(path + ': ') and reason in str(error.value)
         assert '\n' not in str(error.value)
 
@@ -204,7 +205,7 @@ def test_plain_wav_is_what_a_strict_reader_takes(tmp_path):
         path = str(tmp_path / 'x.wav')
         with open(path, 'wb') as f:
             f.write(b'RIFF' + struct.pack('<I', len(body)) + body)
-        return audio.is_plain_wav(path, rate)
+        return audio_files.is_plain_wav(path, rate)
 
     def form(tag=1, channels=1, rate=16000, bits=16, extra=b''):
         width = channels * bits // 8
@@ -213,8 +214,8 @@ def test_plain_wav_is_what_a_strict_reader_takes(tmp_path):
 
     data, note = chunk(b'data', b'\0' * 200), chunk(b'LIST', b'INFO')
     assert judged(form(), data) and judged(form(), note, data) and judged(form(), data, note)
-    assert audio.is_plain_wav(SPEECH, 16000)
-    assert not audio.is_plain_wav(SPEECH, 22050)
+    assert audio_files.is_plain_wav(SPEECH, 16000)
+    assert not audio_files.is_plain_wav(SPEECH, 22050)
     for wrong in ([form(channels=2), data], [form(bits=8), data], [form(rate=8000), data],
                   [form(tag=3, bits=32), data], [form(tag=0xfffe, extra=b'\0' * 24), data],
                   [note, form(), data], [form(), chunk(b'LIST', b'INFOx') + b'\0', data],
@@ -226,29 +227,29 @@ def test_plain_wav_is_what_a_strict_reader_takes(tmp_path):
 # --- Mel files and Griffin-Lim.
 
 def test_mel_files_hold_frames_by_bands(tmp_path):
-    mel = audio.mel_spectrogram(speech(), 16000, MEL_PROFILES['seed'])
+    mel = mel_transform.mel_spectrogram(speech(), 16000, MEL_PROFILES['seed'])
     path = str(tmp_path / 'x.mel')
-    audio.save_mel(path, mel)
+    mel_files.save_mel(path, mel)
     with open(path, 'rb') as f:
         assert f.read() == mel.astype('<f4').tobytes()
     for name, array in (('a', mel), ('b', mel.T), ('c', mel[None]), ('d', mel.T[None]),
                         ('e', mel.astype('>f8')), ('f', np.asfortranarray(mel))):
         np.save(str(tmp_path / name), array)
     for name in ['x.mel'] + [c + '.npy' for c in 'abcdef']:
-        read = audio.read_mel(str(tmp_path / name), 80)
+        read = mel_files.read_mel(str(tmp_path / name), 80)
         assert read.dtype == np.float32 and read.flags.c_contiguous
         np.testing.assert_array_equal(read, mel)
 
 
 @pytest.mark.parametrize('save', [ptfiles.save_zip, ptfiles.save_legacy])
 def test_mels_of_nvidia_are_tensors_of_bands_by_frames(tmp_path, save):
-    mel = audio.mel_spectrogram(speech(), 16000, MEL_PROFILES['tacotron2'])
+    mel = mel_transform.mel_spectrogram(speech(), 16000, MEL_PROFILES['tacotron2'])
     path = str(tmp_path / 'x.pt')
     for array, meant in ((mel.T, mel), (mel.T[None], mel), (mel, mel), (mel[None], mel),
                          (mel.T.astype('f8'), mel), (mel[:80], mel[:80].T),
                          (mel.T.astype('f2'), mel.astype('f2'))):
         save(path, array)
-        read = audio.read_mel(path, 80)
+        read = mel_files.read_mel(path, 80)
         assert read.dtype == np.float32 and read.flags.c_contiguous
         np.testing.assert_array_equal(read, meant)
 
@@ -264,7 +265,7 @@ def test_reading_a_mel_refuses(tmp_path):
             with open(path, 'wb') as f:
                 f.write(content)
         with pytest.raises(UserError) as error:
-            audio.read_mel(path, 80)
+            mel_files.read_mel(path, 80)
         assert str(error.value).startswith(path + ': ') and reason in str(error.value)
 
     refused('missing.mel', 'no such file')
@@ -298,13 +299,13 @@ def test_reading_a_mel_refuses(tmp_path):
 @pytest.mark.parametrize('name, bound', [('tacotron2', 0.23), ('seed', 0.019)])
 def test_griffin_lim_inverts_the_mel(name, bound):
     profile = MEL_PROFILES[name]
-    mel = audio.mel_spectrogram(speech(2.5), 16000, profile)
-    wave = audio.griffin_lim(mel, 16000, profile, n_iter=30)
+    mel = mel_transform.mel_spectrogram(speech(2.5), 16000, profile)
+    wave = griffin_lim(mel, 16000, profile, n_iter=30)
     assert wave.shape == (len(mel) * 256,) and wave.dtype == np.float32
-    again = audio.mel_spectrogram(wave, 16000, profile)[:len(mel)]
+    again = mel_transform.mel_spectrogram(wave, 16000, profile)[:len(mel)]
     assert np.abs(again - mel)[2:-2].mean() < bound     # 0.20 and 0.0165 measured
-    once = audio.griffin_lim(mel, 16000, profile, n_iter=1)
-    worse = audio.mel_spectrogram(once, 16000, profile)[:len(mel)]
+    once = griffin_lim(mel, 16000, profile, n_iter=1)
+    worse = mel_transform.mel_spectrogram(once, 16000, profile)[:len(mel)]
     assert np.abs(worse - mel)[2:-2].mean() > bound     # without iterating
     assert np.sqrt(np.mean(wave ** 2)) == pytest.approx(np.sqrt(np.mean(speech(2.5) ** 2)),
                                                         rel=0.15)
@@ -312,33 +313,33 @@ def test_griffin_lim_inverts_the_mel(name, bound):
 
 def test_griffin_lim_repeats_itself():
     profile = MEL_PROFILES['tacotron2']
-    mel = audio.mel_spectrogram(speech(1), 16000, profile)
-    first = audio.griffin_lim(mel, 16000, profile, n_iter=3, seed=5)
-    np.testing.assert_array_equal(first, audio.griffin_lim(mel, 16000, profile, 3, 5))
-    assert np.abs(first - audio.griffin_lim(mel, 16000, profile, 3, 6)).max() > 1e-3
+    mel = mel_transform.mel_spectrogram(speech(1), 16000, profile)
+    first = griffin_lim(mel, 16000, profile, n_iter=3, seed=5)
+    np.testing.assert_array_equal(first, griffin_lim(mel, 16000, profile, 3, 5))
+    assert np.abs(first - griffin_lim(mel, 16000, profile, 3, 6)).max() > 1e-3
 
 
 @pytest.mark.parametrize('name', PROFILES)
 def test_griffin_lim_of_a_frame_or_two(name):
-    mel = audio.mel_spectrogram(speech(1), 16000, MEL_PROFILES[name])
+    mel = mel_transform.mel_spectrogram(speech(1), 16000, MEL_PROFILES[name])
     for n in (1, 2, 7):
-        wave = audio.griffin_lim(mel[20:20 + n], 16000, MEL_PROFILES[name], n_iter=2)
+        wave = griffin_lim(mel[20:20 + n], 16000, MEL_PROFILES[name], n_iter=2)
         assert wave.shape == (n * 256,) and np.isfinite(wave).all()
 
 
 def test_a_mel_of_the_other_profile_is_told():
     for path in glob.glob(os.path.join(WAVS, '*.wav')):
-        wave = audio.read_wav(path, 16000)
+        wave = audio_files.read_wav(path, 16000)
         for name, other in (('seed', 'tacotron2'), ('tacotron2', 'seed')):
-            mel = audio.mel_spectrogram(wave, 16000, MEL_PROFILES[name])
-            audio.check_mel_range(mel, name, path)
+            mel = mel_transform.mel_spectrogram(wave, 16000, MEL_PROFILES[name])
+            mel_files.check_mel_range(mel, name, path)
             with pytest.raises(UserError) as error:
-                audio.check_mel_range(mel, other, 'x.mel')
+                mel_files.check_mel_range(mel, other, 'x.mel')
             for word in ('x.mel', 'seed', 'tacotron2'):
                 assert word in str(error.value)
     for name in MEL_PROFILES:
         with pytest.raises(UserError, match='no profile known'):
-            audio.check_mel_range(np.linspace(-80, 0, 800), name, 'decibels.mel')
+            mel_files.check_mel_range(np.linspace(-80, 0, 800), name, 'decibels.mel')
 
 
 def test_bundled_speech_is_what_its_page_says():

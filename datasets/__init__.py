@@ -1,0 +1,1 @@
+"""Sound files, mel spectrograms, corpora, and the two input pipelines."""
