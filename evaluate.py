@@ -28,11 +28,11 @@ import parallel
 import params
 import utils
 import vocoder
-from correction import MelCorrection
 from datasets import audio_files, mel_files, mel_transform
-from denoiser import Denoiser
 from errors import UserError
+from synthesis.denoiser import Denoiser
 from synthesis.griffin_lim import griffin_lim
+from synthesis.mel_correction import MelCorrection
 
 try:
     import metrics

@@ -22,10 +22,10 @@ import files
 import glow
 import params
 import utils
-from correction import MelCorrection
 from datasets import audio_files, mel_files, mel_transform
-from denoiser import Denoiser
 from errors import UserError
+from synthesis.denoiser import Denoiser
+from synthesis.mel_correction import MelCorrection
 from vocoder import Vocoder
 
 

@@ -13,10 +13,10 @@ import inference
 import params
 import train
 import utils
-from correction import MelCorrection
 from datasets import audio_files, mel_files, mel_transform
-from denoiser import Denoiser
 from errors import UserError
+from synthesis.denoiser import Denoiser
+from synthesis.mel_correction import MelCorrection
 from vocoder import Vocoder, noise, pad
 
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from speech import WAVS
 
-import denoiser
 import params
 from datasets import audio_files
-from denoiser import Denoiser
+from synthesis import denoiser
+from synthesis.denoiser import Denoiser
 
 HP = params.preset('small')
 RNG = np.random.RandomState(0)

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from speech import WAVS
 
-import correction
 import params
-from correction import MelCorrection
 from datasets import audio_files, mel_transform
+from synthesis import mel_correction
+from synthesis.mel_correction import MelCorrection
 
 PROFILES = 'seed', 'tacotron2'
 
@@ -67,5 +67,5 @@ def test_blocks_give_what_the_whole_gives(monkeypatch):
     hp, sound, mel = speech('tacotron2')
     noise = 0.1 * np.random.RandomState(1).randn(len(sound)).astype(np.float32)
     whole = MelCorrection(hp, 3)(noise, mel)
-    monkeypatch.setattr(correction, 'BLOCK_FRAMES', 37)
+    monkeypatch.setattr(mel_correction, 'BLOCK_FRAMES', 37)
     np.testing.assert_allclose(MelCorrection(hp, 3)(noise, mel), whole, atol=1e-5)
