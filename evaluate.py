@@ -20,7 +20,6 @@ import tensorflow.compat.v1 as tf
 import tqdm
 
 import command_line
-import dataset
 import files
 import glow
 import ops
@@ -28,7 +27,7 @@ import parallel
 import params
 import utils
 import vocoder
-from datasets import audio_files, mel_files, mel_transform
+from datasets import audio_files, clip_files, mel_files, mel_transform
 from errors import UserError
 from synthesis.denoiser import Denoiser
 from synthesis.griffin_lim import griffin_lim
@@ -124,9 +123,9 @@ def read_utterances(args, hp):
     """[(name, sound [frames * hop_length], mel [frames, n_mels])] of what is to be measured."""
     utterances = []
     for name in files.read_list(args.filelist):
-        sound = audio_files.read_wav(dataset.wav_path(args.wave_dir, name), hp.sample_rate)
+        sound = audio_files.read_wav(clip_files.wav_path(args.wave_dir, name), hp.sample_rate)
         mel = (mel_transform.mel_spectrogram(sound, hp.sample_rate, hp.mel) if args.lc_dir is None
-               else mel_files.read_mel(dataset.mel_path(args.lc_dir, name), hp.n_mels))
+               else mel_files.read_mel(clip_files.mel_path(args.lc_dir, name), hp.n_mels))
         frames = min(len(sound) // hp.hop_length, len(mel))
         if not frames:
             raise UserError('%s is shorter than a mel frame; take it off %s' % (name, args.filelist))

@@ -26,10 +26,9 @@ import impulse
 import ops
 import parallel
 import params
-import shards
-import sources
 import training
 import utils
+from datasets import shards, sources
 from errors import UserError
 
 

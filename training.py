@@ -13,7 +13,6 @@ import tqdm
 from tensorflow.python.client import timeline
 
 import collective
-import dataset
 import errors
 import files
 import glow
@@ -23,7 +22,7 @@ import optimizer
 import parallel
 import utils
 import vocoder
-from datasets import mel_transform
+from datasets import clip_files, mel_transform
 from errors import UserError
 from hosts import ALONE
 
@@ -112,7 +111,7 @@ def iterate(clips):
     """(iterator, its next dataset.Clips) of a dataset, on the CPU, where datasets live."""
     with tf.device('/cpu:0'):
         iterator = tf.data.make_initializable_iterator(clips)
-        return iterator, dataset.Clips(*iterator.get_next())
+        return iterator, clip_files.Clips(*iterator.get_next())
 
 
 class Training:

@@ -27,9 +27,7 @@ import tensorflow.compat.v1 as tf  # noqa: E402
 from table import write_table  # noqa: E402
 
 import files
-import shard_clips  # noqa: E402
-import shards  # noqa: E402
-from datasets import audio_files
+from datasets import audio_files, clip_shards, shards
 
 COLUMNS = ('hours', 'files', 'compute_times_real_time', 'preprocess_times_real_time',
            'preprocess_mb', 'read_times_real_time', 'read_mb')
@@ -135,10 +133,10 @@ def memory_mb(pid):
 def read(pattern):
     """(seconds of audio in an epoch of clips, seconds that reading it took)."""
     hp = shards.hyperparameters(pattern)
-    reader = shard_clips.Reader(shards.matching(pattern), hp)
+    reader = clip_shards.Reader(shards.matching(pattern), hp)
     batches = clips = 0
     with tf.Graph().as_default(), tf.Session() as session:
-        batch = tf.data.make_one_shot_iterator(shard_clips.training_clips(reader)).get_next()
+        batch = tf.data.make_one_shot_iterator(clip_shards.training_clips(reader)).get_next()
         fetches = batch.place[-1, 0], batch.name
         began = time.monotonic()
         while True:

@@ -26,7 +26,7 @@ import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
 from table import write_table  # noqa: E402
 
-import corpus  # noqa: E402
+from datasets import corpus
 
 COLUMNS = ('preset', 'num_workers', 'minutes', 'files', 'times_real_time', 'whole_times_real_time',
            'peak_mb')

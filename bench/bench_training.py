@@ -30,11 +30,11 @@ from bench_inference import Product, flops  # noqa: E402
 from table import forget_peak, peak_mb, write_table  # noqa: E402
 
 import command_line
-import dataset  # noqa: E402
 import glow  # noqa: E402
 import parallel  # noqa: E402
 import params
 import training  # noqa: E402
+from datasets import clip_files
 
 COLUMNS = ('preset', 'hparams', 'precision', 'xla', 'reversible', 'step_seconds',
            'audio_seconds_a_second', 'limit_ratio', 'limit_gflops', 'first_step_seconds',
@@ -128,7 +128,7 @@ def measure(preset, hparams, precision, xla, reversible, repeats, profile):
 def noise(hp):
     """A dataset of dataset.Clips of a batch, always the same one."""
     rng, n = np.random.RandomState(0), hp.batch_size
-    return tf.data.Dataset.from_tensors(dataset.Clips(
+    return tf.data.Dataset.from_tensors(clip_files.Clips(
         (0.1 * rng.standard_normal([n, hp.clip_frames * hp.hop_length])).astype(np.float32),
         (hp.mel_mean + hp.mel_std * rng.standard_normal(
             [n, hp.clip_frames, hp.n_mels])).astype(np.float32),

@@ -6,7 +6,7 @@ import sys
 from conftest import ROOT
 
 import params
-import preprocess_data
+from datasets import preprocessing
 
 WAVS = os.path.join(ROOT, 'samples', 'wavs')
 # Small enough that a step takes a few milliseconds.
@@ -17,7 +17,7 @@ MODEL = ('n_flows=3,n_group=8,n_early_every=2,n_layers=3,residual_channels=8,ski
 def prepare(directory, overrides=MODEL):
     """Preprocesses the bundled speech into `directory`; returns train.py's data arguments."""
     hp = params.override(params.preset('small'), overrides)
-    summary = preprocess_data.preprocess(WAVS, str(directory / 'mels'), str(directory), hp,
+    summary = preprocessing.preprocess(WAVS, str(directory / 'mels'), str(directory), hp,
                                          test_size=2)
     return ['--filelist=%s' % (directory / 'train.scp'), '--wave_dir=%s' % summary.wave_dir,
             '--lc_dir=%s' % (directory / 'mels')]

@@ -15,10 +15,10 @@ from conftest import ROOT
 from speech import MODEL, WAVS, prepare, script
 from test_train import assert_same_bits, weights
 
-import dataset
 import files
 import hosts
 import params
+from datasets import clip_files
 from errors import UserError
 from hosts import ALONE, Hosts
 
@@ -168,13 +168,13 @@ def test_shares_of_a_step_make_it_up(data):
     """Steps 3 to 5 in two parts on three hosts, against one host: the same clips."""
     hp = params.preset('small').replace(batch_size=12, clip_samples=2048, stft_weight=1.0)
     paths = [argument.split('=')[1] for argument in data]
-    train_set = dataset.index(files.read_list(paths[0]), paths[1], paths[2], hp)
+    train_set = clip_files.index(files.read_list(paths[0]), paths[1], paths[2], hp)
 
     def steps(share, parts):
         with tf.Graph().as_default(), tf.Session() as session:
-            clips = dataset.training_clips(train_set, paths[1], paths[2], hp, 5, 3, parts, share)
+            clips = clip_files.training_clips(train_set, paths[1], paths[2], hp, 5, 3, parts, share)
             read = tf.data.make_one_shot_iterator(clips).get_next()
-            batches = [dataset.Clips(*session.run(read)) for _ in range(3 * parts)]
+            batches = [clip_files.Clips(*session.run(read)) for _ in range(3 * parts)]
         assert {len(batch.name) for batch in batches} == {12 // (parts * share.count)}
         found = [list(zip(batch.name, batch.start_frame, batch.noise[:, 0, 0]))
                  for batch in batches]

@@ -4,8 +4,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 from graphs import TINY, randomize, speechlike
 
-import dataset
 import parallel
+from datasets import clip_files
 from errors import UserError
 
 
@@ -14,7 +14,7 @@ def gradients_of(towers, hp=TINY):
     audio = speechlike(rng, hp.batch_size, hp.clip_frames * hp.hop_length).astype(np.float32)
     mel = rng.randn(hp.batch_size, hp.clip_frames, hp.n_mels).astype(np.float32)
     with tf.Graph().as_default(), tf.Session(config=parallel.session_config(towers)) as session:
-        clips = dataset.Clips(tf.constant(audio), tf.constant(mel), None, None)
+        clips = clip_files.Clips(tf.constant(audio), tf.constant(mel), None, None)
         devices = parallel.tower_devices(towers)
         loss, gradients = parallel.loss_and_gradients(clips, hp, devices)
         assert len({v.op.name for _, v in gradients}) == len(gradients)

@@ -5,13 +5,12 @@ import pytest
 import tensorflow.compat.v1 as tf
 from graphs import TINY, randomize, session, speechlike
 
-import dataset
 import glow
 import objective
 import parallel
 import params
 import spectral
-from datasets import mel_transform
+from datasets import clip_files, mel_transform
 from errors import UserError
 
 RNG = np.random.RandomState(0)
@@ -71,7 +70,7 @@ def test_distance_is_a_mean_over_clips():
 def clips_of(hp):
     rng = np.random.RandomState(1)
     shape = [hp.batch_size, hp.clip_frames]
-    return dataset.Clips(
+    return clip_files.Clips(
         tf.constant(speechlike(rng, hp.batch_size, hp.clip_frames * hp.hop_length)),
         tf.constant(hp.mel_mean + hp.mel_std * rng.randn(*shape, hp.n_mels)), None, None,
         tf.constant(rng.randn(shape[0], shape[1] * hp.groups_per_frame, hp.n_group)))
@@ -110,7 +109,7 @@ def test_towers_share_clips_and_their_noise():
     values = []
     for towers in (1, 2):
         with tf.Graph().as_default(), tf.Session(config=parallel.session_config(towers)) as sess:
-            clips = dataset.Clips(*(x if x is None else tf.cast(x, tf.float32)
+            clips = clip_files.Clips(*(x if x is None else tf.cast(x, tf.float32)
                                     for x in clips_of(hp)))
             loss, gradients = parallel.loss_and_gradients(clips, hp, parallel.tower_devices(towers))
             randomize(sess, np.random.RandomState(2), 0.02)

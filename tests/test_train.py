@@ -16,12 +16,12 @@ from conftest import ROOT
 from graphs import TINY
 from speech import MODEL, prepare, script
 
-import dataset
 import files
 import params
 import train
 import training
 import utils
+from datasets import clip_files
 from errors import UserError
 
 TRAIN = os.path.join(ROOT, 'train.py')
@@ -261,7 +261,7 @@ def test_iterators_stay_on_the_cpu():
     hp = TINY
     with tf.Graph().as_default() as graph:
         def clips(batch):
-            return tf.data.Dataset.range(9).map(lambda i: dataset.Clips(
+            return tf.data.Dataset.range(9).map(lambda i: clip_files.Clips(
                 tf.zeros([hp.clip_frames * hp.hop_length]), tf.zeros([hp.clip_frames, hp.n_mels]),
                 'name', i)).batch(batch, drop_remainder=True)
         training.build(hp, lambda *start: clips(hp.batch_size), clips(1), ['/device:GPU:0'])

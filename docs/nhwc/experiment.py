@@ -28,7 +28,6 @@ import tensorflow.compat.v1 as tf  # noqa: E402
 import tqdm  # noqa: E402
 
 import command_line
-import dataset  # noqa: E402
 import files
 import glow  # noqa: E402
 import ops  # noqa: E402
@@ -36,7 +35,7 @@ import parallel  # noqa: E402
 import params
 import training  # noqa: E402
 import vocoder  # noqa: E402
-from datasets import mel_transform
+from datasets import clip_files, mel_transform
 
 # The seed's proportions, groups of 8 and as many layers, at a size that trains in minutes.
 HP = params.preset('small').replace(n_flows=6, n_group=8, n_early_every=2, n_layers=8,
@@ -69,15 +68,15 @@ def train(conv, train_set, test_set, hp, args):
     """
     with tf.Graph().as_default(), mock.patch.object(ops, 'dilated_conv', conv):
         tf.set_random_seed(0)
-        clips = dataset.Clips(*tf.data.make_one_shot_iterator(dataset.training_clips(
+        clips = clip_files.Clips(*tf.data.make_one_shot_iterator(clip_files.training_clips(
             train_set, args.wave_dir, args.lc_dir, hp, seed=0)).get_next())
         loss, gradients = parallel.loss_and_gradients(clips, hp, ['/device:CPU:0'])
         gradients, variables = zip(*gradients)
         gradients, _ = tf.clip_by_global_norm(gradients, hp.clip_norm)
         step = tf.train.AdamOptimizer(hp.lr).apply_gradients(zip(gradients, variables))
-        held = tf.data.make_initializable_iterator(dataset.whole_utterances(
+        held = tf.data.make_initializable_iterator(clip_files.whole_utterances(
             test_set, args.wave_dir, args.lc_dir, hp))
-        clip = dataset.Clips(*held.get_next())
+        clip = clip_files.Clips(*held.get_next())
         measure = [glow.loss(clip.audio, clip.mel, hp).total, tf.size(clip.audio)]
         vocode = [training.vocoding(hp)]
         with mock.patch.object(ops, 'dilated_conv', dilated_conv):
@@ -146,13 +145,13 @@ def main():
     args = parser.parse_args()
     hp = params.override(HP, args.hparams)
     test_list = os.path.join(os.path.dirname(args.filelist), 'test.scp')
-    train_set, test_set = (dataset.index(files.read_list(path), args.wave_dir, args.lc_dir, hp)
+    train_set, test_set = (clip_files.index(files.read_list(path), args.wave_dir, args.lc_dir, hp)
                            for path in (args.filelist, test_list))
     results = {}
     for name, conv in CONVOLUTIONS.items():
         print(name)
         started = time.time()
-        result = train(conv, dataset.long_enough(train_set, hp), test_set, hp, args)
+        result = train(conv, clip_files.long_enough(train_set, hp), test_set, hp, args)
         results[name] = result
         print('%s: held-out loss %.3f, log-mel L1 %.2f, with a right convolution %.2f, after %.0f s'
               % (name, result['heldout'][-1][1], result['log_mel_l1'],

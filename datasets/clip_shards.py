@@ -11,8 +11,7 @@ import sys
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import dataset
-import shards
+from datasets import clip_files, shards
 from errors import UserError
 from hosts import ALONE
 
@@ -139,8 +138,8 @@ def training_clips(reader, start=(0, 0, 0), parts=1):
         if hp.stft_weight:
             epoch, group, n = tf.unstack(place)
             serial = ((epoch * 2 ** 20 + group) * 2 ** 24 + n) * hosts.count + hosts.index
-            noise = dataset.noise(serial, reader.seed, hp)
-        return dataset.Clips(audio, mel, name, start_frame, noise, place)
+            noise = clip_files.noise(serial, reader.seed, hp)
+        return clip_files.Clips(audio, mel, name, start_frame, noise, place)
 
     batch = hp.batch_size // (parts * hosts.count)
     return clips.map(clip, num_parallel_calls=2).batch(batch, drop_remainder=True).prefetch(4)
@@ -157,7 +156,7 @@ def first_utterances(paths, hp):
         frames = min(len(record.audio) // hp.hop_length, len(record.mel), most)
         if frames:
             audio = record.audio[:frames * hp.hop_length].astype(np.float32) / 32768
-            found.append(dataset.Clips(audio, record.mel[:frames], record.name.encode(), 0))
+            found.append(clip_files.Clips(audio, record.mel[:frames], record.name.encode(), 0))
         if len(found) == hp.eval_utterances:
             break
     return found
@@ -168,4 +167,4 @@ def whole_utterances(clips, hp):
     utterances = tf.data.Dataset.from_generator(
         lambda: (clip[:4] for clip in clips), (tf.float32, tf.float32, tf.string, tf.int32),
         ([None], [None, hp.n_mels], [], []))
-    return utterances.map(lambda *clip: dataset.Clips(*clip)).batch(1).prefetch(1)
+    return utterances.map(lambda *clip: clip_files.Clips(*clip)).batch(1).prefetch(1)

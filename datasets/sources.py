@@ -3,10 +3,8 @@ import collections
 import multiprocessing.pool
 import os
 
-import dataset
 import files
-import shard_clips
-import shards
+from datasets import clip_files, clip_shards, shards
 
 # summary: what to tell of it; fact: what it is, by which hosts compare it; clips: makes the dataset
 # of dataset.Clips in the graph, from the steps already done and, of shards, from a place (tensors);
@@ -22,20 +20,20 @@ def of(args, hp, hosts):
 
 def _of_files(args, hp, hosts):
     def load(filelist):
-        return dataset.index(files.read_list(filelist), args.wave_dir, args.lc_dir, hp)
+        return clip_files.index(files.read_list(filelist), args.wave_dir, args.lc_dir, hp)
 
     def hours(utterances):
         return sum(u.frames for u in utterances) * hp.hop_length / hp.sample_rate / 3600
 
     def clips(steps, _):
-        return dataset.training_clips(clippable, args.wave_dir, args.lc_dir, hp, args.seed, steps,
+        return clip_files.training_clips(clippable, args.wave_dir, args.lc_dir, hp, args.seed, steps,
                                       args.accumulate, hosts)
 
     def heldout():
-        return dataset.whole_utterances(test_set, args.wave_dir, args.lc_dir, hp)
+        return clip_files.whole_utterances(test_set, args.wave_dir, args.lc_dir, hp)
 
     train_set = load(args.filelist)
-    clippable = dataset.long_enough(train_set, hp)
+    clippable = clip_files.long_enough(train_set, hp)
     test_set = []
     if args.test_filelist and hosts.is_chief:
         test_set = load(args.test_filelist)[:hp.eval_utterances]
@@ -52,17 +50,17 @@ def _of_files(args, hp, hosts):
 
 def _of_shards(args, hp, hosts):
     paths = shards.matching(args.data)
-    reader = shard_clips.Reader(paths, hp, args.seed, hosts, args.damaged_records == 'skip')
+    reader = clip_shards.Reader(paths, hp, args.seed, hosts, args.damaged_records == 'skip')
     with multiprocessing.pool.ThreadPool(64) as pool:   # waits for storage, not for processors
         fact = list(zip(map(os.path.basename, paths), pool.map(shards.size, paths)))
     test_set = []
     if args.test_data and hosts.is_chief:
-        test_set = shard_clips.first_utterances(shards.matching(args.test_data), hp)
+        test_set = clip_shards.first_utterances(shards.matching(args.test_data), hp)
     summary = '%d shards, %.0f MB, at %d Hz, mel profile %s; held out: %d utterances' % (
         len(paths), sum(size for _, size in fact) / 1e6, hp.sample_rate, hp.mel_profile,
         len(test_set))
     return Source(summary, fact,
-                  lambda _, place: shard_clips.training_clips(reader, place, args.accumulate),
-                  lambda: shard_clips.whole_utterances(test_set, hp),
+                  lambda _, place: clip_shards.training_clips(reader, place, args.accumulate),
+                  lambda: clip_shards.whole_utterances(test_set, hp),
                   [clip.name.decode() for clip in test_set], lambda: reader.fault,
                   placed=True)

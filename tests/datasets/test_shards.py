@@ -13,10 +13,8 @@ from test_train import assert_same_bits, weights
 
 import files
 import params
-import shard_clips
-import shards
 import train
-from datasets import audio_files, mel_files
+from datasets import audio_files, clip_shards, mel_files, shards
 from errors import UserError
 from hosts import Hosts
 
@@ -103,10 +101,10 @@ def test_damage_is_named_and_the_rest_is_read(content, tmp_path, damage):
     names = [r.name for r in found if isinstance(r, shards.Record)]
     assert len(names) == left and len(set(names)) == left
     # and the rest trains: a reader that skips it draws every clip of what is left
-    clips = epoch(shard_clips.Reader([path], HP, skip=True), 0)
+    clips = epoch(clip_shards.Reader([path], HP, skip=True), 0)
     expected = sum(FRAMES[int(name[1:])] // 8 for name in names)
     assert len(clips) == expected
-    stopping = shard_clips.Reader([path], HP)
+    stopping = clip_shards.Reader([path], HP)
     assert len(list(stopping.clips())) < expected
     assert str(fault) in stopping.fault and '--damaged_records=skip' in stopping.fault
 
@@ -190,13 +188,13 @@ def clips_of(drawn):
 
 
 def test_an_epoch_is_every_clip_once_and_goes_on_anywhere(corpus, monkeypatch):
-    monkeypatch.setattr(shard_clips, 'OPEN', 2)
-    monkeypatch.setattr(shard_clips, 'SHUFFLED', 16)
+    monkeypatch.setattr(clip_shards, 'OPEN', 2)
+    monkeypatch.setattr(clip_shards, 'SHUFFLED', 16)
     directory, pattern = corpus
     hp, paths = params.load(str(directory / 'shards')), shards.matching(pattern)
     frames = {r.name: min(len(r.audio) // hp.hop_length, len(r.mel))
               for path in paths for r in shards.records(path, hp)}
-    reader = shard_clips.Reader(paths, hp, seed=3)
+    reader = clip_shards.Reader(paths, hp, seed=3)
     first, second = epoch(reader, 0), epoch(reader, 1)
     for drawn in (first, second):
         counts = collections.Counter(name for name, _ in clips_of(drawn))
@@ -205,12 +203,12 @@ def test_an_epoch_is_every_clip_once_and_goes_on_anywhere(corpus, monkeypatch):
             starts = sorted(frame for of, frame in clips_of(drawn) if of == name)
             assert starts == list(range(starts[0], n - hp.clip_frames + 1, hp.clip_frames))
     assert clips_of(first) != clips_of(second) and sorted(clips_of(first)) != sorted(first)
-    assert first == epoch(shard_clips.Reader(paths, hp, seed=3), 0)
-    assert clips_of(first) != clips_of(epoch(shard_clips.Reader(paths, hp, seed=4), 0))
+    assert first == epoch(clip_shards.Reader(paths, hp, seed=3), 0)
+    assert clips_of(first) != clips_of(epoch(clip_shards.Reader(paths, hp, seed=4), 0))
     for i in (0, 5, len(first) // 2, len(first) - 2):
         assert epoch(reader, 0, first[i][2]) == first[i + 1:]
     # two hosts draw from shards of their own
-    names = [{name for name, _ in clips_of(epoch(shard_clips.Reader(
+    names = [{name for name, _ in clips_of(epoch(clip_shards.Reader(
         paths, hp, 3, Hosts(('a:1', 'b:1'), i)), 0))} for i in range(2)]
     assert not names[0] & names[1] and names[0] | names[1] == set(frames)
 
@@ -252,7 +250,7 @@ def test_what_cannot_be_trained_on_is_refused(corpus, content, monkeypatch, tmp_
         run(monkeypatch, tmp_path / 'long', data, '--hparams=clip_samples=16384',
             '--damaged_records=skip')
     with pytest.raises(UserError, match='1 shards cannot be dealt out to 2 hosts'):
-        shard_clips.Reader([str(path)], HP, hosts=Hosts(('a:1', 'b:1'), 1))
+        clip_shards.Reader([str(path)], HP, hosts=Hosts(('a:1', 'b:1'), 1))
     for arguments in (['--data=x', '--filelist=y'], ['--filelist=y']):
         with pytest.raises(SystemExit):
             run(monkeypatch, tmp_path, *arguments)

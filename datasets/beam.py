@@ -15,11 +15,8 @@ import threadpoolctl
 from apache_beam.metrics import Metrics, MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 
-import corpus
 import errors
-import features
-import shards
-from datasets import audio_files
+from datasets import audio_files, corpus, features, shards
 from errors import UserError
 
 COUNTERS = 'train', 'test', 'skipped', 'clipped', 'train_samples', 'test_samples'

@@ -8,7 +8,7 @@ import soundfile
 from speech import WAVS, script
 
 import params
-import shards
+from datasets import shards
 
 FLAGS = ['--preset=small', '--tfrecord_shards=4', '--seed=5']
 

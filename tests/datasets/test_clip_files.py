@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import dataset
 import params
-from datasets import mel_files
+from datasets import clip_files, mel_files
 from errors import UserError
 
 HP = params.preset('small').replace(clip_samples=512, batch_size=3)  # clips of 2 frames
@@ -34,24 +33,24 @@ def corpus(tmp_path):
     for name, frames in (('short', 4), ('nested/long', 12), ('mid', 8)):
         write(directory, name, 256 * frames + 17)
     names = ['short', 'nested/long', 'mid']
-    return directory, dataset.index(names, directory, directory, HP)
+    return directory, clip_files.index(names, directory, directory, HP)
 
 
 def take(steps, directory, utterances, seed=0, first_step=0, hp=HP):
     """The first `steps` elements of the training pipeline, as lists of numpy Clips."""
     with tf.Graph().as_default(), tf.Session() as session:
-        clips = dataset.training_clips(utterances, directory, directory, hp, seed, first_step)
+        clips = clip_files.training_clips(utterances, directory, directory, hp, seed, first_step)
         iterator = tf.data.make_initializable_iterator(clips)
         element = iterator.get_next()
         session.run(iterator.initializer)
-        return [dataset.Clips(*session.run(element)) for _ in range(steps)]
+        return [clip_files.Clips(*session.run(element)) for _ in range(steps)]
 
 
 def test_noise_belongs_to_the_clip(corpus):
     """Of every clip of a seed its own, whatever step and part of a batch it comes in."""
     hp = HP.replace(stft_weight=1.0, clip_samples=2048, batch_size=2)
     directory, utterances = corpus
-    utterances = dataset.long_enough(utterances, hp)
+    utterances = clip_files.long_enough(utterances, hp)
     run = take(4, directory, utterances, hp=hp)
     noise = np.concatenate([clips.noise for clips in run])
     assert noise.shape == (8, 2048 // hp.n_group, hp.n_group)
@@ -71,7 +70,7 @@ def test_index_counts_whole_frames_of_both(tmp_path):
     write(directory, 'a', 2560)                    # 10 frames, 11 in the mel
     write(directory, 'b', 2559)                    # 9
     write(directory, 'c', 2560, mel_frames=7)      # the mel is shorter
-    found = dataset.index(['c', 'a', 'b'], directory, directory, HP)
+    found = clip_files.index(['c', 'a', 'b'], directory, directory, HP)
     assert found == [('c', 7), ('a', 10), ('b', 9)]
 
 
@@ -84,7 +83,7 @@ def test_index_names_a_wav_of_another_kind(tmp_path, change, words):
     write(str(tmp_path), 'good', 2560)
     write(str(tmp_path), 'bad', 2560, **change)
     with pytest.raises(UserError) as error:
-        dataset.index(['good', 'bad'], str(tmp_path), str(tmp_path), HP)
+        clip_files.index(['good', 'bad'], str(tmp_path), str(tmp_path), HP)
     assert all(word in str(error.value) for word in words + ['bad.wav', 'preprocess'])
 
 
@@ -102,17 +101,17 @@ def test_index_names_missing_and_cut_files(tmp_path):
                         ('cut_wav', 'cut_wav.wav is cut short'), ('cut_mel', 'whole frames'),
                         ('text', 'text.wav')):
         with pytest.raises(UserError, match=words):
-            dataset.index([name], directory, directory, HP)
+            clip_files.index([name], directory, directory, HP)
     with pytest.raises(UserError, match='and 4 more files'):
-        dataset.index(['no_mel', 'no_wav', 'cut_wav', 'cut_mel', 'text'], directory, directory, HP)
+        clip_files.index(['no_mel', 'no_wav', 'cut_wav', 'cut_mel', 'text'], directory, directory, HP)
 
 
 def test_long_enough(corpus):
     _, utterances = corpus
-    kept = dataset.long_enough(utterances, HP.replace(clip_samples=256 * 8))
+    kept = clip_files.long_enough(utterances, HP.replace(clip_samples=256 * 8))
     assert [u.name for u in kept] == ['nested/long', 'mid']
     with pytest.raises(UserError, match='clip_samples=3072'):  # 12 frames, the longest
-        dataset.long_enough(utterances, HP.replace(clip_samples=256 * 13))
+        clip_files.long_enough(utterances, HP.replace(clip_samples=256 * 13))
 
 
 def test_wav_and_mel_of_a_clip_belong_together(corpus):
@@ -161,9 +160,9 @@ def test_whole_utterances_in_order_once_and_cut(corpus):
     directory, utterances = corpus
     hp = HP.replace(eval_seconds=256 * 10 / 16000)
     with tf.Graph().as_default(), tf.Session() as session:
-        element = tf.data.make_one_shot_iterator(dataset.whole_utterances(
+        element = tf.data.make_one_shot_iterator(clip_files.whole_utterances(
             utterances, directory, directory, hp)).get_next()
-        found = [dataset.Clips(*session.run(element)) for _ in range(3)]
+        found = [clip_files.Clips(*session.run(element)) for _ in range(3)]
         with pytest.raises(tf.errors.OutOfRangeError):
             session.run(element)
     assert [c.name[0].decode() for c in found] == ['short', 'nested/long', 'mid']
@@ -174,7 +173,7 @@ def test_whole_utterances_in_order_once_and_cut(corpus):
 def test_no_python_function_runs_for_an_example(corpus):
     directory, utterances = corpus
     with tf.Graph().as_default() as graph:
-        tf.data.make_one_shot_iterator(dataset.training_clips(
+        tf.data.make_one_shot_iterator(clip_files.training_clips(
             utterances, directory, directory, HP, 0)).get_next()
         text = str(graph.as_graph_def())
     assert 'DecodeWav' in text and 'DecodeRaw' in text and 'PyFunc' not in text

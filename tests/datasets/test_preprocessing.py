@@ -16,11 +16,10 @@ import pytest
 import soundfile
 
 import command_line
-import corpus
 import files
 import params
 import preprocess_data
-from datasets import audio_files, mel_files, mel_transform
+from datasets import audio_files, corpus, mel_files, mel_transform, preprocessing
 from errors import UserError
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), os.pardir))
@@ -307,24 +306,24 @@ def deadly(job):
 
 
 def jobs(names):
-    return [preprocess_data.Job(name, name, name + '.mel', None, 16000,
+    return [preprocessing.Job(name, name, name + '.mel', None, 16000,
                                 params.MEL_PROFILES['seed'], 0) for name in names]
 
 
 def test_a_worker_that_dies_takes_one_file_with_it(monkeypatch):
-    monkeypatch.setattr(preprocess_data, 'compute', deadly)
+    monkeypatch.setattr(preprocessing, 'compute', deadly)
     names = ['%d' % k for k in range(20)]
     names[3] = names[17] = 'deadly'
-    results = list(preprocess_data.run_jobs(jobs(names), 2, multiprocessing.get_context('fork')))
+    results = list(preprocessing.run_jobs(jobs(names), 2, multiprocessing.get_context('fork')))
     assert sorted(job.name for job, _ in results) == sorted(names)
     for job, (outcome, reason) in results:
         assert outcome == ('skipped' if job.name == 'deadly' else 'done')
 
 
 def test_workers_can_be_spawned(tmp_path):
-    job = preprocess_data.Job('x', WAVS[0], str(tmp_path / 'x.mel'), str(tmp_path / 'x.wav'), 22050,
+    job = preprocessing.Job('x', WAVS[0], str(tmp_path / 'x.mel'), str(tmp_path / 'x.wav'), 22050,
                               params.MEL_PROFILES['seed'], 2048)
-    (_, (outcome, record)), = preprocess_data.run_jobs([job], 1,
+    (_, (outcome, record)), = preprocessing.run_jobs([job], 1,
                                                        multiprocessing.get_context('spawn'))
     assert outcome == 'done' and record.samples == len(audio_files.read_wav(job.wav, 22050))
     assert record.mel == corpus.stamp(job.mel)

@@ -1,0 +1,267 @@
+"""Preprocessing: mel spectrograms and file lists of a folder of speech, in worker processes.
+
+preprocess_data.py tells what is written where.
+"""
+import collections
+import concurrent.futures
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from concurrent.futures.process import BrokenProcessPool
+from typing import NamedTuple, Optional
+
+import numpy as np
+import threadpoolctl
+import tqdm
+
+import params
+from datasets import audio_files, corpus, features, mel_files, mel_transform
+from datasets.corpus import printable, stamp, write_text
+from errors import UserError
+
+VERSION = 1             # of what `compute` writes; another one redoes everything
+
+
+class Job(NamedTuple):
+    """One utterance to compute."""
+    name: str
+    source: str             # path of a sound file
+    mel: str                # path to write
+    wav: Optional[str]      # path to write; None if training can read the source as it is
+    sample_rate: int
+    profile: params.MelProfile
+    min_samples: int
+
+
+class Done(NamedTuple):
+    """What a manifest keeps of an utterance that was computed."""
+    samples: int
+    clipped: int
+    mel: list               # stamps of the files
+    wav: Optional[list]
+
+
+class Summary(NamedTuple):
+    train: list             # utterance names
+    test: list
+    skipped: list           # (path under wave_dir, reason)
+    computed: int           # utterances computed by this run
+    clipped: int            # utterances whose converted wav clips
+    speech_seconds: float   # in train and test
+    speed: float            # seconds of speech computed in a second
+    wave_dir: str           # where training finds NAME.wav
+
+
+def compute(job):
+    """Writes the mel, and the wav if asked for, of one utterance.
+
+    Returns ('done', Done), ('skipped', reason) for a sound of no use, or ('failed', reason) if it
+    cannot write.
+    """
+    try:
+        pcm, clipped, mel = features.compute(job.source, job.sample_rate, job.profile,
+                                             job.min_samples)
+    except UserError as error:
+        return 'skipped', str(error)
+    try:
+        if job.wav:
+            audio_files.write_wav(job.wav, pcm / np.float32(32768), job.sample_rate)
+        mel_files.save_mel(job.mel, mel)
+    except OSError as error:
+        return 'failed', 'cannot write %s (%s)' % (error.filename or job.mel,
+                                                   error.strerror or error)
+    return 'done', Done(len(pcm), clipped if job.wav else 0, stamp(job.mel),
+                        stamp(job.wav) if job.wav else None)
+
+
+def start_worker(parent):
+    """Prepares a worker process: one thread of arithmetic, and no life after that of `parent`.
+
+    `parent` is a process id, or None below a fork server, which ends with its own parent.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)     # Ctrl-C is the parent's to answer
+    threadpoolctl.threadpool_limits(1)
+    parent = parent or os.getppid()
+
+    def watch():
+        # A parent that was killed cannot say so, and the queue to it never ends.
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def run_jobs(jobs, num_workers, context=None):
+    """Yields (job, what `compute` returned), in the order of completion, from worker processes.
+
+    A worker that dies (a decoder that crashes, memory that runs out) takes the pool with it: then
+    the jobs in flight run again, each alone, and the one that kills its worker is skipped.
+    """
+    waiting = collections.deque(jobs)
+    context = context or multiprocessing.get_context()
+    parent = None if context.get_start_method() == 'forkserver' else os.getpid()
+
+    def pool(size):
+        return concurrent.futures.ProcessPoolExecutor(size, context, start_worker, (parent,))
+
+    while waiting:
+        pending = {}
+        with pool(min(num_workers, len(waiting))) as executor:
+            try:
+                while waiting or pending:
+                    while waiting and len(pending) < 4 * num_workers:
+                        pending[executor.submit(compute, waiting[0])] = waiting[0]
+                        waiting.popleft()
+                    ready, _ = concurrent.futures.wait(
+                        pending, return_when=concurrent.futures.FIRST_COMPLETED)
+                    for future in ready:
+                        result = future.result()
+                        yield pending.pop(future), result
+            except BrokenProcessPool:
+                pass
+            finally:
+                for future in pending:
+                    future.cancel()
+        for job in pending.values():
+            with pool(1) as executor:
+                try:
+                    result = executor.submit(compute, job).result()
+                except BrokenProcessPool:
+                    result = 'skipped', 'the process that read it died: damaged, or too large'
+            yield job, result
+
+
+def plan(sources, old, wave_dir, mel_dir, wavs, hp, min_samples):
+    """({NAME: record} that still holds, {NAME: record} begun, [Job]) for what there is to do.
+
+    A record says of what something was made (the source, its stamp and whether training can read
+    it as it is; the data parameters) and, when it is complete, what (`compute`'s part).
+    """
+    data = dict({field: getattr(hp, field) for field in params.DATA_FIELDS}, version=VERSION)
+    kept, begun, jobs = {}, {}, []
+    for name, relative in sorted(sources.items()):
+        source = os.path.join(wave_dir, relative)
+        mel = os.path.join(mel_dir, name + '.mel')
+        wav = os.path.join(wavs, name + '.wav')
+        plain = relative.endswith('.wav') and audio_files.is_plain_wav(source, hp.sample_rate)
+        record = {'source': relative, 'stamp': stamp(source), 'data': data, 'plain': plain}
+        before = old.get(name, {})
+        if (all(before.get(key) == value for key, value in record.items())
+                and before.get('mel') and before['mel'] == stamp(mel)
+                and (plain or before.get('wav') and before['wav'] == stamp(wav))
+                and before.get('samples', 0) >= min_samples):
+            kept[name] = dict(before)
+        else:
+            begun[name] = record
+            jobs.append(Job(name, source, mel, None if plain else wav, hp.sample_rate, hp.mel,
+                            min_samples))
+    return kept, begun, jobs
+
+
+def compute_all(jobs, begun, kept, old, data_dir, num_workers):
+    """Runs the jobs; returns ({NAME: record} of the usable, {NAME: reason} of the others).
+
+    Completes the records of `begun`, and takes them from there.
+    """
+    records, unusable = dict(kept), {}
+    save_at = time.monotonic() + 10
+    bar = tqdm.tqdm(total=len(jobs), unit='file', disable=not jobs)
+    try:
+        with contextlib.closing(run_jobs(jobs, num_workers)) as results, bar:
+            for job, (outcome, result) in results:
+                bar.update()
+                if outcome == 'failed':
+                    raise UserError(result)
+                if outcome == 'skipped':
+                    unusable[job.name] = result
+                else:
+                    records[job.name] = begun.pop(job.name)
+                    records[job.name].update(result._asdict())
+                began = time.monotonic()
+                if began > save_at:     # a large corpus takes long to save, and is saved less often
+                    corpus.write_manifest(data_dir, collections.ChainMap(records, old))
+                    save_at = time.monotonic() + max(10, 20 * (time.monotonic() - began))
+    finally:        # a run that is stopped is not in vain; one that is killed has the last save
+        corpus.write_manifest(data_dir, collections.ChainMap(records, old))
+    return records, unusable
+
+
+def gather_wavs(records, wave_dir, wavs):
+    """Completes the folder of converted wavs with the files that need no conversion.
+
+    Returns the folder in which training finds every NAME.wav: `wave_dir` if nothing is converted.
+    """
+    if all(record['plain'] for record in records.values()):
+        for record in records.values():
+            record['wav'] = None
+        return wave_dir
+    for name, record in records.items():
+        wav = os.path.join(wavs, name + '.wav')
+        if record['plain'] and not (record['wav'] and record['wav'] == stamp(wav)):
+            corpus.link_or_copy(os.path.join(wave_dir, record['source']), wav)
+            record['wav'] = stamp(wav)
+    return wavs
+
+
+def prepare_folders(mel_dir, data_dir, wavs, hp):
+    """Rids the output folders of what a killed run left and of parameters that will not hold."""
+    for folder, recurse in ((mel_dir, True), (data_dir, False), (wavs, True)):
+        corpus.remove_temporaries(folder, recurse)
+    for folder in (mel_dir, data_dir):
+        # Should this run be killed, mels of two kinds side by side must not pass for either.
+        try:
+            holds = not params.exists(folder) or not params.differences(
+                params.load(folder), hp, params.DATA_FIELDS)
+        except UserError:
+            holds = False
+        if not holds:
+            os.unlink(os.path.join(folder, 'params.json'))
+
+
+def preprocess(wave_dir, mel_dir, data_dir, hp, test_size=None, seed=0, num_workers=1,
+               min_samples=0):
+    """Does what this file's docstring says; returns a Summary. Raises UserError, and OSError."""
+    sources, skipped = corpus.find_audio(wave_dir)
+    if sources:
+        corpus.split(sources, test_size, seed)      # a wrong test_size is told before the work
+    elif not skipped:
+        raise UserError('%s holds no sound files (%s)'
+                        % (wave_dir, ' '.join(sorted(audio_files.AUDIO_EXTENSIONS))))
+    for folder in (mel_dir, data_dir):
+        os.makedirs(folder, exist_ok=True)
+    wavs = corpus.converted_dir(data_dir, wave_dir, hp.sample_rate)
+    prepare_folders(mel_dir, data_dir, wavs, hp)
+    old = corpus.read_manifest(data_dir)
+    kept, begun, jobs = plan(sources, old, wave_dir, mel_dir, wavs, hp, min_samples)
+    if any(job.wav for job in jobs):
+        write_text(os.path.join(wavs, corpus.MARKER), corpus.MARKER_TEXT)
+    if jobs:
+        mel_transform.mel_basis(hp.sample_rate, hp.mel)     # forked workers inherit it
+    began = time.monotonic()
+    records, unusable = compute_all(jobs, begun, kept, old, data_dir, num_workers)
+    took = time.monotonic() - began
+    skipped = sorted(skipped + [(sources[name], reason) for name, reason in unusable.items()])
+    write_text(os.path.join(data_dir, 'skipped.tsv'), corpus.skipped_table(skipped))
+    if not records:
+        raise UserError('none of the %d sound files in %s can be used; the first, %s: %s'
+                        % (len(skipped), wave_dir, printable(skipped[0][0]), skipped[0][1]))
+    train, test = corpus.split(records, test_size, seed)
+    train_wave_dir = gather_wavs(records, wave_dir, wavs)
+    corpus.remove_stale(old, records, mel_dir, wavs)
+    if train_wave_dir != wavs and os.path.exists(os.path.join(wavs, corpus.MARKER)):
+        corpus.remove_converted(wavs)
+    corpus.write_manifest(data_dir, records)
+    for folder in (mel_dir, data_dir):
+        write_text(os.path.join(folder, 'params.json'), params.to_json(hp))
+    for name, names in (('test.scp', test), ('train.scp', train)):
+        write_text(os.path.join(data_dir, name), ''.join(n + '\n' for n in names))
+    new = [records[job.name] for job in jobs if job.name in records]
+    return Summary(train, test, skipped, len(new),
+                   sum(1 for record in records.values() if record['clipped']),
+                   sum(record['samples'] for record in records.values()) / hp.sample_rate,
+                   sum(record['samples'] for record in new) / hp.sample_rate / took,
+                   train_wave_dir)
