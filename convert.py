@@ -12,6 +12,8 @@ import argparse
 import os
 import shlex
 
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
+
 import numpy as np
 
 import command_line

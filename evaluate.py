@@ -15,15 +15,17 @@ import os
 import sys
 import time
 
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
+
 import numpy as np
 import tensorflow.compat.v1 as tf
 import tqdm
 
 import command_line
+import devices
 import files
 import glow
 import ops
-import parallel
 import params
 import utils
 import vocoder
@@ -34,8 +36,7 @@ from synthesis.griffin_lim import griffin_lim
 from synthesis.mel_correction import MelCorrection
 
 try:
-    import metrics
-    import page
+    from metrics import measures, page
 except ImportError as error:
     sys.exit('%s: %s is not installed; run pip install -r requirements-eval.txt'
              % (os.path.basename(__file__), error.name))
@@ -69,7 +70,7 @@ def vocoders(model, hp, args):
     denoise = Denoiser.of(model, args.denoiser_strength)
     correct = MelCorrection(hp, args.mel_correction)
 
-    def griffin_lim(mel):
+    def without_model(mel):
         return griffin_lim(mel, hp.sample_rate, hp.mel, args.griffin_lim_iterations)
 
     def waveglow(mel):
@@ -77,8 +78,8 @@ def vocoders(model, hp, args):
 
     return collections.OrderedDict([
         (ORIGINAL, None),
-        (GRIFFIN_LIM, griffin_lim),
-        (GRIFFIN_LIM_CORRECTED, lambda mel: correct(griffin_lim(mel), mel)),
+        (GRIFFIN_LIM, without_model),
+        (GRIFFIN_LIM_CORRECTED, lambda mel: correct(without_model(mel), mel)),
         (WAVEGLOW, waveglow),
         (DENOISED, lambda mel: denoise(waveglow(mel))),
         (CORRECTED, lambda mel: correct(waveglow(mel), mel))])
@@ -86,8 +87,7 @@ def vocoders(model, hp, args):
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
-    path, samples = command_line.local_path, os.path.join(os.path.dirname(os.path.abspath(__file__)),
-                                                   'samples')
+    path, samples = command_line.local_path, os.path.join(files.ROOT, 'samples')
     parser.add_argument('--filelist', type=path, default=os.path.join(samples, 'heldout.scp'),
                         help='names of utterances, one a line (default: the bundled ones)')
     parser.add_argument('--wave_dir', type=path, default=os.path.join(samples, 'wavs'),
@@ -146,7 +146,7 @@ def measure(systems, original, mel, hp):
         if not np.isfinite(sound).all():
             raise UserError('%s gives samples that are not finite; take another checkpoint' % system)
         # what is heard is 16 bits
-        values = metrics.compare(audio_files.to_pcm16(sound)[0] / np.float32(32768), original, hp)
+        values = measures.compare(audio_files.to_pcm16(sound)[0] / np.float32(32768), original, hp)
         if vocode is not None:
             values['rtf'] = spent * hp.sample_rate / len(sound)
         found[system] = sound, values
@@ -163,7 +163,7 @@ def likelihood(hp, weights):
         audio_in = tf.placeholder(tf.float32, [1, None])
         mel_in = tf.placeholder(tf.float32, [1, None, hp.n_mels])
         nll = glow.loss(audio_in, mel_in, hp).total
-    session = tf.Session(graph=graph, config=parallel.session_config())
+    session = tf.Session(graph=graph, config=devices.session_config())
     constant = math.log(hp.sigma) + 0.5 * math.log(2 * math.pi)
     return lambda sound, mel: (float(session.run(nll, {audio_in: sound[None], mel_in: mel[None]}))
                                + constant) / math.log(2) + 15
@@ -172,8 +172,8 @@ def likelihood(hp, weights):
 def report(found, hp, args):
     """Prints the table and writes wavs, JSON and page."""
     systems = list(found[0][1])
-    summary = {system: {key: metrics.interval([sounds[system][1][key] for _, sounds in found])
-                        for key in metrics.METRICS if key in found[0][1][system][1]}
+    summary = {system: {key: measures.interval([sounds[system][1][key] for _, sounds in found])
+                        for key in measures.METRICS if key in found[0][1][system][1]}
                for system in systems}
     seconds = sum(len(sounds[ORIGINAL][0]) for _, sounds in found) / hp.sample_rate
     print(table(systems, summary))
@@ -207,7 +207,7 @@ def report(found, hp, args):
 def table(systems, summary):
     """The summary as lines of text, one a metric."""
     rows = [[''] + systems]
-    for key, metric in metrics.METRICS.items():
+    for key, metric in measures.METRICS.items():
         cells = ['%.*f (%.*f to %.*f)' % sum(((metric.digits, x) for x in summary[s][key]), ())
                  if key in summary[s] else '' for s in systems]
         rows.append([metric.title + (', ' + metric.unit if metric.unit else '')] + cells)

@@ -30,14 +30,16 @@ import argparse
 import os
 import shlex
 
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
+
 import tensorflow.compat.v1 as tf
 
 import command_line
+import devices
 import errors
 import files
 import glow
 import ops
-import parallel
 import params
 import streaming
 import vocoder
@@ -139,7 +141,7 @@ def write_saved_model(hp, weights, folder):
     Raises OSError if it cannot be written, UserError if weights {variable: array} are not those of
     hp.
     """
-    with tf.Graph().as_default(), tf.Session(config=parallel.session_config()) as session:
+    with tf.Graph().as_default(), tf.Session(config=devices.session_config()) as session:
         mel = tf.placeholder(tf.float32, [None, None, hp.n_mels], 'mel')
         sigma = tf.placeholder(tf.float32, None, 'sigma')
         seed = tf.placeholder(tf.int64, None, 'seed')

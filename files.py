@@ -6,6 +6,8 @@ import tempfile
 
 from errors import UserError
 
+ROOT = os.path.dirname(os.path.abspath(__file__))     # of this repository
+
 
 @contextlib.contextmanager
 def atomic_open(path, mode='w'):

@@ -14,6 +14,8 @@ import sys
 import time
 from typing import NamedTuple
 
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
+
 import numpy as np
 import tqdm
 
@@ -24,6 +26,7 @@ import params
 import utils
 from datasets import audio_files, mel_files, mel_transform
 from errors import UserError
+from metrics import pictures
 from synthesis.denoiser import Denoiser
 from synthesis.mel_correction import MelCorrection
 from vocoder import Vocoder
@@ -213,7 +216,7 @@ def vocode_all(vocoder, mels, args):
                         % args.restore_from)
     if args.plot:
         with writable(args.plot, '--plot'), files.atomic_open(args.plot, 'wb') as f:
-            f.write(utils.spectrogram_png(sum((rows[s] for s in plotted if s in rows), [])))
+            f.write(pictures.spectrogram_png(sum((rows[s] for s in plotted if s in rows), [])))
     print('vocoded %d utterances, %.1f s of speech, in %.1f s: real-time factor %.3f'
           % (len(order) - skipped, seconds, spent, spent / seconds))
     if clipped:

@@ -20,33 +20,20 @@ and prints the command to train with. Run again, it computes what is new or chan
 0; 1 if anything was skipped; 2 if there is nothing to train on.
 """
 import argparse
-import collections
-import concurrent.futures
-import contextlib
-import multiprocessing
 import os
 import shlex
-import signal
 import sys
-import threading
-import time
-from concurrent.futures.process import BrokenProcessPool
-from typing import NamedTuple, Optional
-
-import numpy as np
-import threadpoolctl
-import tqdm
 
 import params
 from command_line import local_path, run_script
-from datasets import audio_files, beam, corpus, features, mel_files, mel_transform, shards
-from datasets.corpus import printable, stamp, write_text
+from datasets import audio_files, mel_files, preprocessing
+from datasets.corpus import printable
 from errors import UserError
 
 
 def pack(summary, args, hp):
     """Writes the shards of a preprocessed corpus."""
-    from datasets import shards
+    from datasets import shards  # TensorFlow, which nothing else here needs
 
     def read(name):
         wave = audio_files.read_wav(os.path.join(summary.wave_dir, name + '.wav'), hp.sample_rate)
@@ -169,7 +156,7 @@ def main():
     if args.runner:
         return preprocess_on_beam(args, hp, min_samples)
     try:
-        summary = preprocess(args.wave_dir, args.mel_dir, args.data_dir, hp, args.test_size,
+        summary = preprocessing.preprocess(args.wave_dir, args.mel_dir, args.data_dir, hp, args.test_size,
                              args.seed, args.num_workers, min_samples)
     except OSError as error:
         raise UserError('cannot write %s (%s)' % (error.filename or args.data_dir,

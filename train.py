@@ -15,21 +15,22 @@ import contextlib
 import dataclasses
 import os
 
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
+
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 import command_line
+import devices
 import files
 import glow
-import hosts
-import impulse
 import ops
-import parallel
 import params
-import training
 import utils
 from datasets import shards, sources
 from errors import UserError
+from training import convolution_check, hosts, loop, towers
+from training.graph import build_training_graph
 
 
 def main():
@@ -37,10 +38,10 @@ def main():
     together = hosts.from_arguments(args.worker_hosts, args.task_index, os.environ.get('TF_CONFIG'))
     run_dir = os.path.join(args.logdir_root, args.run_name)
     hp = hyperparameters(args, run_dir, together)
-    compute = parallel.compute(args.precision, args.reversible, args.xla)
-    devices = parallel.tower_devices(args.ngpu)
-    config = parallel.session_config(args.ngpu)
-    check_convolution(hp, devices, config)
+    compute = towers.compute(args.precision, args.reversible, args.xla)
+    device_names = devices.tower_devices(args.ngpu)
+    config = devices.session_config(args.ngpu)
+    check_convolution(hp, device_names, config)
     source = sources.of(args, hp, together)
     facts = dict(dataclasses.asdict(hp), data=source.fact, hosts=together.addresses, **{
         '--' + name: getattr(args, name) for name in ('accumulate', 'precision', 'reversible', 'seed',
@@ -57,10 +58,10 @@ def main():
             together, 'the same commands again continue from the last checkpoint'))
         tf.set_random_seed(args.seed)
         heldout = source.heldout() if source.test_names else None
-        model = training.build(hp, source.clips, heldout, devices, compute, args.accumulate,
-                               together, hosts.words(facts), source.placed)
+        model = build_training_graph(hp, source.clips, heldout, device_names, compute,
+                                     args.accumulate, together, hosts.words(facts), source.placed)
         checkpoints = utils.Checkpoints(run_dir, hp.keep_checkpoints)
-        print_summary(hp, source, devices, together)
+        print_summary(hp, source, device_names, together)
         print_compute(compute, args.accumulate)
         with tf.Session(target, graph, config) as session:
             with watch.watched():
@@ -72,7 +73,7 @@ def main():
                         f.write(params.to_json(hp))
             session.run(model.clips.initializer)
             graph.finalize()
-            return training.Training(session, model, hp, args, run_dir, checkpoints, source,
+            return loop.Training(session, model, hp, args, run_dir, checkpoints, source,
                                      watch).run(first_step)
 
 
@@ -102,9 +103,9 @@ def parse_arguments():
     parser.add_argument('--precision', choices=sorted(glow.PRECISIONS), default='float32',
                         help='what the coupling networks compute in; weights stay float32 '
                              '(default: %(default)s)')
-    parser.add_argument('--xla', choices=list(parallel.XLA),
+    parser.add_argument('--xla', choices=list(towers.XLA),
                         help='what XLA compiles: '
-                             + '; '.join('%s: %s' % what for what in parallel.XLA.items())
+                             + '; '.join('%s: %s' % what for what in towers.XLA.items())
                              + ' (default: what is fastest on this device)')
     parser.add_argument('--reversible', nargs='?', type=command_line.flag, const=True, default=False,
                         help='train in the memory of one flow, for a third more work')
@@ -168,7 +169,7 @@ def hyperparameters(args, run_dir, together=hosts.ALONE):
     if hp.batch_size % count and 'batch_size' not in args.hparams:
         hp = hp.replace(batch_size=-(-hp.batch_size // count) * count)
         print('batch_size=%d, for %d equal %s' % (hp.batch_size, count, what))
-    parallel.require_equal_parts(hp, count, what)
+    towers.require_equal_parts(hp, count, what)
     if resumed:
         stored = params.load(run_dir)
         params.require_same(hp, stored, params.MODEL_FIELDS, 'the run in ' + run_dir,
@@ -193,12 +194,12 @@ def data_dir(args):
     return os.path.dirname(os.path.abspath(args.filelist))
 
 
-def check_convolution(hp, devices, config):
+def check_convolution(hp, device_names, config):
     """Refuses a convolution form that computes something else on a device: see docs/nhwc.md."""
     def conv(x, filters, dilation, causal):
         return ops.dilated_conv(x, filters, dilation, causal, hp.conv_form)
-    for device in devices:
-        fault = impulse.check(conv, device, config,
+    for device in device_names:
+        fault = convolution_check.check(conv, device, config,
                               [2 ** i for i in range(hp.n_layers)], hp.kernel_size, hp.causal)
         if fault:
             raise UserError('conv_form=%s does not compute a dilated convolution on %s under '
@@ -249,7 +250,7 @@ def require_same_places(run_dir):
                         'with --restore_from=%s' % (run_dir, hosts_of(stored), hosts_of(here), run_dir))
 
 
-def print_summary(hp, source, devices, together):
+def print_summary(hp, source, device_names, together):
     parts = collections.Counter()  # the flows of one width count together
     for v in tf.trainable_variables():
         part = v.op.name.split('/')[1]
@@ -267,14 +268,14 @@ def print_summary(hp, source, devices, together):
         print('      nothing is held out: no measure of how well it generalizes, no best checkpoint')
     if together.count > 1:
         print('hosts: %d; this is %s' % (together.count, together.name(together.index)))
-    print('towers: %s; a step is %d clips of %.2f s' % (', '.join(devices), hp.batch_size,
+    print('towers: %s; a step is %d clips of %.2f s' % (', '.join(device_names), hp.batch_size,
           hp.clip_frames * hp.hop_length / hp.sample_rate), flush=True)
 
 
 def print_compute(compute, accumulate):
     print('computed in %s%s%s; XLA compiles %s'
           % (compute.precision, ', reversibly' if compute.reversible else '',
-             ', in %d parts' % accumulate if accumulate > 1 else '', parallel.XLA[compute.xla]),
+             ', in %d parts' % accumulate if accumulate > 1 else '', towers.XLA[compute.xla]),
           flush=True)
 
 

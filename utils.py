@@ -1,54 +1,18 @@
-"""Checkpoints, TensorBoard events and pictures. Import before TensorFlow: it quiets its log."""
+"""Checkpoints."""
 import contextlib
-import faulthandler
 import glob
-import io
 import os
 import re
 
-# Python raises what goes wrong; what C++ logs of it besides is pages, of a lost host above all.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+import tensorflow.compat.v1 as tf
 
-
-@contextlib.contextmanager
-def _quiet_stderr():
-    """Mutes what C++ writes to stderr before it reads TF_CPP_MIN_LOG_LEVEL.
-
-    Exceptions are told as ever; should the import kill the process (a processor too old for
-    TensorFlow), Python still says where.
-    """
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    watch = not faulthandler.is_enabled()
-    if watch:
-        faulthandler.enable(saved)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        if watch:
-            faulthandler.disable()
-        os.close(saved)
-        os.close(null)
-
-
-with _quiet_stderr():
-    import tensorflow.compat.v1 as tf
-
-import numpy as np  # noqa: E402
-import soundfile  # noqa: E402
-
-import errors  # noqa: E402
-from datasets import audio_files
-from errors import UserError  # noqa: E402
-
-tf.logging.set_verbosity(tf.logging.ERROR)
+import errors
+import files
+from errors import UserError
 
 AVERAGE = '/ExponentialMovingAverage'
-BUNDLED_MODEL = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'samples', 'model')
+BUNDLED_MODEL = os.path.join(files.ROOT, 'samples', 'model')
 
-
-# --- Checkpoints ----------------------------------------------------------------------------------
 
 class Checkpoints:
     """The checkpoints of one training: the newest few, and the best apart.
@@ -226,66 +190,3 @@ def locked(directory):
             raise UserError('another train.py is training in %s; wait for it, stop it, or take '
                             'another --run_name' % directory)
         yield
-
-
-# --- TensorBoard ----------------------------------------------------------------------------------
-
-class Events:
-    """Writes TensorBoard events from numbers, so that summaries add nothing to the training graph."""
-
-    def __init__(self, directory, first_step):
-        self._writer = tf.summary.FileWriter(directory)
-        # What a killed run had written beyond the step it is resumed from does not count.
-        self._writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), first_step)
-
-    def scalars(self, values, step):
-        self._add([tf.Summary.Value(tag=tag, simple_value=float(value))
-                   for tag, value in values.items()], step)
-
-    def speech(self, tag, samples, sample_rate, step):
-        """samples: [n] float in -1..1."""
-        wav = io.BytesIO()
-        soundfile.write(wav, audio_files.to_pcm16(samples)[0], sample_rate, 'PCM_16', format='WAV')
-        sound = tf.Summary.Audio(sample_rate=sample_rate, num_channels=1,
-                                 length_frames=len(samples), content_type='audio/wav',
-                                 encoded_audio_string=wav.getvalue())
-        self._add([tf.Summary.Value(tag=tag, audio=sound)], step)
-
-    def image(self, tag, png, step):
-        self._add([tf.Summary.Value(tag=tag, image=tf.Summary.Image(encoded_image_string=png))],
-                  step)
-
-    def metadata(self, run_metadata, step):
-        self._writer.add_run_metadata(run_metadata, 'step_%d' % step, step)
-
-    def close(self):
-        self._writer.close()
-
-    def _add(self, values, step):
-        self._writer.add_summary(tf.Summary(value=values), step)
-        self._writer.flush()
-
-
-def spectrogram_png(rows):
-    """A PNG of mel spectrograms, one above the other, for comparing by eye.
-
-    Args:
-      rows: [(title, mel [frames, n_mels])]. All share one colour scale, that of the first.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    figure = Figure(figsize=(9, 2.2 * len(rows)), dpi=80)
-    canvas = FigureCanvasAgg(figure)
-    low, high = np.percentile(rows[0][1], [1, 99.9])
-    for i, (title, mel) in enumerate(rows):
-        axes = figure.add_subplot(len(rows), 1, i + 1)
-        axes.imshow(np.asarray(mel).T, origin='lower', aspect='auto', vmin=low, vmax=high,
-                    interpolation='nearest', cmap='magma')
-        axes.set_title(title, fontsize=9, loc='left')
-        axes.set_ylabel('mel band', fontsize=8)
-        axes.tick_params(labelsize=7)
-    axes.set_xlabel('frame', fontsize=8)
-    figure.tight_layout()
-    png = io.BytesIO()
-    canvas.print_png(png)
-    return png.getvalue()

@@ -4,9 +4,9 @@ import os
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+import devices
 import glow
 import ops
-import parallel
 import params
 import streaming
 import utils
@@ -87,7 +87,7 @@ def freeze(hp, weights, precision='float32'):
       precision: a key of glow.PRECISIONS, of the coupling networks.
     """
     def values(k):
-        with tf.Graph().as_default(), tf.Session(config=parallel.session_config()) as session:
+        with tf.Graph().as_default(), tf.Session(config=devices.session_config()) as session:
             with ops.frozen(weights), tf.variable_scope('waveglow'):
                 flow = glow.lowered(glow.inverted(glow.flow(k, hp)), glow.PRECISIONS[precision])
             return glow.packed(session.run(glow.flat(flow)), flow)
@@ -125,7 +125,7 @@ class Vocoder:
             self._flows = glow.mapped(tf.constant, self._flows)
             self._build_block()
         self._batch = None
-        self._session = tf.Session(graph=self._graph, config=parallel.session_config())
+        self._session = tf.Session(graph=self._graph, config=devices.session_config())
 
     def _build_block(self):
         hp = self.hp

@@ -1,6 +1,6 @@
 r"""Whether memory and speed stay as they are when the corpus grows: preprocessing, packing, reading.
 
-    python bench/bench_corpus.py --hours 1 100 --work_dir /somewhere/with/40/GB
+    python -m bench.bench_corpus --hours 1 100 --work_dir /somewhere/with/40/GB
 
 For each size, a synthetic corpus (stretches of the bundled speech, ten seconds each, at random gains)
 goes through `preprocess_data.py --tfrecord_shards` and then, once, through the input pipeline that
@@ -20,13 +20,13 @@ import tempfile
 import threading
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path[:0] = [ROOT, os.path.join(ROOT, 'bench')]
-import numpy as np  # noqa: E402
-import tensorflow.compat.v1 as tf  # noqa: E402
-from table import write_table  # noqa: E402
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
+
+import numpy as np
+import tensorflow.compat.v1 as tf
 
 import files
+from bench.table import write_table
 from datasets import audio_files, clip_shards, shards
 
 COLUMNS = ('hours', 'files', 'compute_times_real_time', 'preprocess_times_real_time',
@@ -50,8 +50,8 @@ def parse_arguments():
     parser.add_argument('--hours', type=float, nargs='+', default=[1, 10])
     parser.add_argument('--shards', type=int, default=32)
     parser.add_argument('--work_dir', help='0.4 GB for each hour (default: the system\'s)')
-    parser.add_argument('--json', default=os.path.join(ROOT, 'bench', 'corpus.json'))
-    parser.add_argument('--plot', default=os.path.join(ROOT, 'docs', 'scaling', 'memory.png'))
+    parser.add_argument('--json', default=os.path.join(files.ROOT, 'bench', 'corpus.json'))
+    parser.add_argument('--plot', default=os.path.join(files.ROOT, 'docs', 'scaling', 'memory.png'))
     parser.add_argument('--read', help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -83,7 +83,7 @@ def row(hours, args, curves):
 def synthesize(folder, count):
     """Writes `count` wavs of SECONDS seconds."""
     os.makedirs(folder)
-    wavs = os.path.join(ROOT, 'samples', 'wavs')
+    wavs = os.path.join(files.ROOT, 'samples', 'wavs')
     speech = np.concatenate([audio_files.read_wav(os.path.join(wavs, name), RATE)
                              for name in sorted(os.listdir(wavs))])
     rng = np.random.RandomState(0)
@@ -96,7 +96,7 @@ def synthesize(folder, count):
 def watched(command):
     """Runs a script; returns ([(seconds, MB of it and its children)], seconds in all, stdout)."""
     began = time.monotonic()
-    process = subprocess.Popen([sys.executable, os.path.join(ROOT, command[0])] + command[1:],
+    process = subprocess.Popen([sys.executable, os.path.join(files.ROOT, command[0])] + command[1:],
                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                                universal_newlines=True)
     samples, ended = [], threading.Event()

@@ -1,6 +1,6 @@
 r"""What a second host brings: audio a second, and the bytes that a step sends.
 
-    python bench/bench_hosts.py --preset small --hosts 1 2
+    python -m bench.bench_hosts --preset small --hosts 1 2
 
 Hosts are processes of train.py on this machine, each pinned to a core of its own, that speak over the
 loopback; the batch of each is the preset's, so that a step's whole batch grows with the hosts. Rows
@@ -18,12 +18,11 @@ import sys
 import tempfile
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path[:0] = [ROOT, os.path.join(ROOT, 'bench')]
-import numpy as np  # noqa: E402
-from table import write_table  # noqa: E402
+import numpy as np
 
+import files
 import params
+from bench.table import write_table
 
 COLUMNS = ('preset', 'hosts', 'batch_size', 'step_seconds', 'audio_seconds_a_second', 'speedup',
            'bytes_ratio')
@@ -33,8 +32,8 @@ WARM, INTERVALS, STEPS = 2, 6, 10       # intervals passed over and measured, st
 def main():
     args = parse_arguments()
     with tempfile.TemporaryDirectory() as data:
-        subprocess.run([sys.executable, os.path.join(ROOT, 'preprocess_data.py'),
-                        '--wave_dir=' + os.path.join(ROOT, 'samples', 'wavs'),
+        subprocess.run([sys.executable, os.path.join(files.ROOT, 'preprocess_data.py'),
+                        '--wave_dir=' + os.path.join(files.ROOT, 'samples', 'wavs'),
                         '--mel_dir=' + os.path.join(data, 'mels'), '--data_dir=' + data,
                         '--preset=' + args.preset, '--test_size=0'],
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
@@ -52,7 +51,7 @@ def parse_arguments():
     parser.add_argument('--hparams', default='', help='of all rows')
     parser.add_argument('--hosts', type=int, nargs='+', default=[1, 2])
     parser.add_argument('--repeats', type=int, default=3)
-    parser.add_argument('--json', default=os.path.join(ROOT, 'bench', 'hosts.json'))
+    parser.add_argument('--json', default=os.path.join(files.ROOT, 'bench', 'hosts.json'))
     return parser.parse_args()
 
 
@@ -76,9 +75,9 @@ def run(data, preset, hparams, count):
     steps = (WARM + INTERVALS) * STEPS
     hparams = ','.join(filter(None, [hparams, 'batch_size=%d,summary_every=%d' % (batch, STEPS)]))
     with tempfile.TemporaryDirectory() as logdir:
-        command = [sys.executable, os.path.join(ROOT, 'train.py'),
+        command = [sys.executable, os.path.join(files.ROOT, 'train.py'),
                    '--filelist=' + os.path.join(data, 'train.scp'), '--hparams=' + hparams,
-                   '--wave_dir=' + os.path.join(ROOT, 'samples', 'wavs'),
+                   '--wave_dir=' + os.path.join(files.ROOT, 'samples', 'wavs'),
                    '--lc_dir=' + os.path.join(data, 'mels'), '--logdir_root=' + logdir,
                    '--max_steps=%d' % steps]
         if count > 1:

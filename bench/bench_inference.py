@@ -1,7 +1,7 @@
 """How fast inference is, against the machine's own matrix products, and how much memory it takes.
 
-    python bench/bench_inference.py                         # presets seed, nvidia and small
-    python bench/bench_inference.py --preset seed --seconds 5 600 --precision float32
+    python -m bench.bench_inference                         # presets seed, nvidia and small
+    python -m bench.bench_inference --preset seed --seconds 5 600 --precision float32
 
 Weights are random: speed does not depend on them. Every row is a process of its own, whose figures
 are medians over --repeats; in each repeat the model and the matrix product are timed side by side.
@@ -16,16 +16,17 @@ import subprocess
 import sys
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path[:0] = [ROOT, os.path.join(ROOT, 'bench')]
-import numpy as np  # noqa: E402
-import tensorflow.compat.v1 as tf  # noqa: E402
-from table import peak_mb, write_table  # noqa: E402
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
 
-import glow  # noqa: E402
-import parallel  # noqa: E402
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import devices
+import files
+import glow
 import params
-from vocoder import Vocoder  # noqa: E402
+from bench.table import peak_mb, write_table
+from vocoder import Vocoder
 
 COLUMNS = ('preset', 'precision', 'chunk_frames', 'seconds', 'real_time_factor',
            'samples_a_second', 'limit_ratio', 'limit_gflops', 'load_seconds', 'first_seconds',
@@ -55,7 +56,7 @@ def parse_arguments():
                         help='0 for the default')
     parser.add_argument('--seconds', nargs='+', type=float, default=[5])
     parser.add_argument('--repeats', type=int, default=5)
-    parser.add_argument('--json', default=os.path.join(ROOT, 'bench', 'inference.json'))
+    parser.add_argument('--json', default=os.path.join(files.ROOT, 'bench', 'inference.json'))
     parser.add_argument('--row', action='store_true', help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -63,7 +64,7 @@ def parse_arguments():
 def row(preset, precision, chunk_frames, seconds, repeats):
     """`measure` in a process of its own, for the sake of its peak of memory."""
     done = subprocess.run(
-        [sys.executable, os.path.abspath(__file__), '--row', '--preset', preset, '--precision',
+        [sys.executable, '-m', 'bench.bench_inference', '--row', '--preset', preset, '--precision',
          precision, '--chunk_frames', str(chunk_frames), '--seconds', str(seconds), '--repeats',
          str(repeats)], stdout=subprocess.PIPE, universal_newlines=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -102,7 +103,7 @@ def measure(preset, precision, chunk_frames, seconds, repeats):
 def random_weights(hp):
     """{variable: array} of an untrained model whose couplings do something."""
     rng = np.random.RandomState(0)
-    with tf.Graph().as_default(), tf.Session(config=parallel.session_config()) as session:
+    with tf.Graph().as_default(), tf.Session(config=devices.session_config()) as session:
         glow.infer(tf.zeros([1, hp.groups_per_frame, hp.n_group]), tf.zeros([1, 1, hp.n_mels]), hp)
         session.run(tf.global_variables_initializer())
         variables = tf.trainable_variables()
@@ -135,7 +136,7 @@ class Product:
         with tf.Graph().as_default() as graph:
             held = tf.Variable(tf.cast(tf.random_normal([SIDE, SIDE]), dtype), use_resource=True)
             self._product = tf.matmul(held, held).op
-            self._session = tf.Session(graph=graph, config=parallel.session_config())
+            self._session = tf.Session(graph=graph, config=devices.session_config())
             self._session.run(tf.global_variables_initializer())
         self.seconds(0.1)
 

@@ -2,7 +2,7 @@
 
     git clone https://github.com/NVIDIA/waveglow
     pip install -r requirements-convert.txt
-    python bench/bench_nvidia.py --code waveglow/glow.py
+    python -m bench.bench_nvidia --code waveglow/glow.py
 
 Weights are random, the published size, and the same on both sides: exported as convert.py exports
 them. Each side is a process of its own; the two take turns, --rounds times, so that what else the
@@ -16,9 +16,9 @@ import subprocess
 import sys
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path[:0] = [ROOT, os.path.join(ROOT, 'bench')]
-import numpy as np  # noqa: E402
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
+
+import numpy as np
 
 import files
 
@@ -30,14 +30,14 @@ def main():
     parser.add_argument('--code', required=True, metavar='glow.py', help="of NVIDIA's repository")
     parser.add_argument('--seconds', type=float, default=5)
     parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument('--json', default=os.path.join(ROOT, 'bench', 'nvidia.json'))
+    parser.add_argument('--json', default=os.path.join(files.ROOT, 'bench', 'nvidia.json'))
     parser.add_argument('--side', choices=SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.side:
         return serve(args)
     found = {side: [] for side in SIDES}
     processes = {side: subprocess.Popen(
-        [sys.executable, os.path.abspath(__file__), '--side', side] + sys.argv[1:],
+        [sys.executable, '-m', 'bench.bench_nvidia', '--side', side] + sys.argv[1:],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, universal_newlines=True) for side in SIDES}
     for i in range(args.rounds + 1):  # the first is for what is done once
         for side, process in processes.items():
@@ -70,8 +70,7 @@ def serve(args):
 
 
 def ours(hp, mel, _):
-    from bench_inference import random_weights
-
+    from bench.bench_inference import random_weights
     from vocoder import Vocoder
     vocoder = Vocoder(hp, random_weights(hp))
     return lambda: vocoder.vocode(mel)
@@ -79,8 +78,8 @@ def ours(hp, mel, _):
 
 def theirs(hp, mel, code):
     import torch
-    from bench_inference import random_weights
 
+    from bench.bench_inference import random_weights
     from interop import nvidia
     state, config = nvidia.export(hp, random_weights(hp))
     torch.cuda.FloatTensor = torch.FloatTensor  # the code asks for it by name

@@ -1,7 +1,7 @@
 """How fast preprocessing is, in times real time, by number of processes, and how much memory.
 
-    python bench/bench_preprocess.py                              # 30 minutes of the bundled speech
-    python bench/bench_preprocess.py --wave_dir corpus/wavs --minutes 120 --num_workers 2
+    python -m bench.bench_preprocess                              # 30 minutes of the bundled speech
+    python -m bench.bench_preprocess --wave_dir corpus/wavs --minutes 120 --num_workers 2
 
 The corpus is the sound files of --wave_dir under as many names as it takes to make up --minutes. The
 bundled ones are at 16 kHz: preset small takes them as they are, seed resamples them to 22,050 Hz.
@@ -20,12 +20,11 @@ import sys
 import tempfile
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path[:0] = [ROOT, os.path.join(ROOT, 'bench')]
-import numpy as np  # noqa: E402
-import soundfile  # noqa: E402
-from table import write_table  # noqa: E402
+import numpy as np
+import soundfile
 
+import files
+from bench.table import write_table
 from datasets import corpus
 
 COLUMNS = ('preset', 'num_workers', 'minutes', 'files', 'times_real_time', 'whole_times_real_time',
@@ -44,12 +43,12 @@ def main():
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
-    parser.add_argument('--wave_dir', default=os.path.join(ROOT, 'samples', 'wavs'))
+    parser.add_argument('--wave_dir', default=os.path.join(files.ROOT, 'samples', 'wavs'))
     parser.add_argument('--minutes', nargs='+', type=float, default=[30])
     parser.add_argument('--preset', nargs='+', default=['small', 'seed'])
     parser.add_argument('--num_workers', nargs='+', type=int, default=[1, 2])
     parser.add_argument('--repeats', type=int, default=5)
-    parser.add_argument('--json', default=os.path.join(ROOT, 'bench', 'preprocess.json'))
+    parser.add_argument('--json', default=os.path.join(files.ROOT, 'bench', 'preprocess.json'))
     return parser.parse_args()
 
 
@@ -84,7 +83,7 @@ def run(wave_dir, preset, workers):
     with tempfile.TemporaryDirectory(dir=os.path.dirname(wave_dir)) as out:
         began = time.time()
         process = subprocess.Popen(
-            [sys.executable, os.path.join(ROOT, 'preprocess_data.py'), '--wave_dir=' + wave_dir,
+            [sys.executable, os.path.join(files.ROOT, 'preprocess_data.py'), '--wave_dir=' + wave_dir,
              '--mel_dir=' + os.path.join(out, 'mels'), '--data_dir=' + out, '--preset=' + preset,
              '--num_workers=%d' % workers], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             universal_newlines=True)

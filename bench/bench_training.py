@@ -1,9 +1,9 @@
 r"""How long a training step takes, against the machine's own matrix products, and how much memory.
 
-    python bench/bench_training.py                                # presets small and seed
-    python bench/bench_training.py --preset seed --reversible false true \
+    python -m bench.bench_training                                # presets small and seed
+    python -m bench.bench_training --preset seed --reversible false true \
         --hparams '' n_flows=24,n_early_every=8
-    python bench/bench_training.py --preset small --xla off gates --precision float32 --profile
+    python -m bench.bench_training --preset small --xla off gates --precision float32 --profile
 
 Clips are noise and weights are as at the start: speed does not depend on them. Every row is a
 process of its own, whose figures are medians over --repeats; in each repeat a step and a product of
@@ -22,19 +22,21 @@ import subprocess
 import sys
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path[:0] = [ROOT, os.path.join(ROOT, 'bench')]
-import numpy as np  # noqa: E402
-import tensorflow.compat.v1 as tf  # noqa: E402
-from bench_inference import Product, flops  # noqa: E402
-from table import forget_peak, peak_mb, write_table  # noqa: E402
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
+
+import numpy as np
+import tensorflow.compat.v1 as tf
 
 import command_line
-import glow  # noqa: E402
-import parallel  # noqa: E402
+import devices
+import files
+import glow
 import params
-import training  # noqa: E402
+from bench.bench_inference import Product, flops
+from bench.table import forget_peak, peak_mb, write_table
 from datasets import clip_files
+from training import towers
+from training.graph import build_training_graph
 
 COLUMNS = ('preset', 'hparams', 'precision', 'xla', 'reversible', 'step_seconds',
            'audio_seconds_a_second', 'limit_ratio', 'limit_gflops', 'first_step_seconds',
@@ -58,11 +60,11 @@ def parse_arguments():
     parser.add_argument('--hparams', nargs='+', default=[''], help='one row for each')
     parser.add_argument('--precision', nargs='+', choices=sorted(glow.PRECISIONS),
                         default=['float32', 'bfloat16'])
-    parser.add_argument('--xla', nargs='+', choices=['default'] + list(parallel.XLA),
+    parser.add_argument('--xla', nargs='+', choices=['default'] + list(towers.XLA),
                         default=['default'])
     parser.add_argument('--reversible', nargs='+', type=command_line.flag, default=[False])
     parser.add_argument('--repeats', type=int, default=7)
-    parser.add_argument('--json', default=os.path.join(ROOT, 'bench', 'training.json'))
+    parser.add_argument('--json', default=os.path.join(files.ROOT, 'bench', 'training.json'))
     parser.add_argument('--profile', action='store_true', help='kinds of operations, by their time')
     parser.add_argument('--row', action='store_true', help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -72,7 +74,7 @@ def row(preset, hparams, precision, xla, reversible, args):
     """`measure` in a process of its own, for the sake of its peak of memory, and a second one."""
     def measured(hparams, repeats, *more):
         done = subprocess.run(
-            [sys.executable, os.path.abspath(__file__), '--row', '--preset', preset, '--hparams',
+            [sys.executable, '-m', 'bench.bench_training', '--row', '--preset', preset, '--hparams',
              hparams, '--precision', precision, '--xla', xla, '--reversible', str(reversible),
              '--repeats', str(repeats)] + list(more),
             stdout=subprocess.PIPE, universal_newlines=True, check=True)
@@ -90,12 +92,12 @@ def row(preset, hparams, precision, xla, reversible, args):
 def measure(preset, hparams, precision, xla, reversible, repeats, profile):
     """One row of the table, but for activations_mb."""
     hp = params.override(params.preset(preset), hparams)
-    compute = parallel.compute(precision, reversible, None if xla == 'default' else xla)
+    compute = towers.compute(precision, reversible, None if xla == 'default' else xla)
     began = time.time()
     with tf.Graph().as_default() as graph:
         tf.set_random_seed(0)
-        model = training.build(hp, lambda *start: noise(hp), None, parallel.tower_devices(1), compute)
-        session = tf.Session(graph=graph, config=parallel.session_config())
+        model = build_training_graph(hp, lambda *start: noise(hp), None, devices.tower_devices(1), compute)
+        session = tf.Session(graph=graph, config=devices.session_config())
         session.run(tf.global_variables_initializer())
         session.run(model.clips.initializer)
         graph.finalize()

@@ -1,11 +1,8 @@
 """What the benches share: a table on the terminal with JSON beside it, and a process's memory."""
 import contextlib
 import json
-import os
 import resource
-import sys
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import files
 
 

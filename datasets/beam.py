@@ -16,6 +16,7 @@ from apache_beam.metrics import Metrics, MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 
 import errors
+import files
 from datasets import audio_files, corpus, features, shards
 from errors import UserError
 
@@ -128,9 +129,8 @@ def run(wave_dir, shard_dir, hp, count, test_size, seed, min_samples, options):
     with shards.writable(shard_dir):
         shards.clear(shard_dir)
     # workers of this machine, processes of their own, find our modules there
-    here = os.path.dirname(os.path.abspath(__file__))
     os.environ['PYTHONPATH'] = os.pathsep.join(
-        filter(None, [here, os.environ.get('PYTHONPATH')]))
+        filter(None, [files.ROOT, os.environ.get('PYTHONPATH')]))
     most = corpus.MOST_HELD_OUT if test_size is None else max(1, test_size)
     empty = [(shards.shard_path(shard_dir, shards.TRAIN, i, count), (b'', None))
              for i in range(count)]

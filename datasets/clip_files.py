@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from errors import UserError
-from hosts import ALONE
+from training.hosts import ALONE
 
 # frames: whole frames that both the wav and the mel have.
 Utterance = collections.namedtuple('Utterance', 'name frames')

@@ -13,7 +13,7 @@ import tensorflow.compat.v1 as tf
 
 from datasets import clip_files, shards
 from errors import UserError
-from hosts import ALONE
+from training.hosts import ALONE
 
 OPEN = 8            # shards read side by side
 SHUFFLED = 256      # clips that the next is drawn from

@@ -1,6 +1,6 @@
 """Speech to start with: the prompts of the Asterisk telephone system, from Debian's packages.
 
-    python recipes/asterisk.py --out_dir=corpus/asterisk
+    python -m recipes.asterisk --out_dir=corpus/asterisk
     python preprocess_data.py --wave_dir=corpus/asterisk --mel_dir=corpus/mels --data_dir=corpus \
         --preset=small
 
@@ -13,13 +13,11 @@ import argparse
 import glob
 import os
 import subprocess
-import sys
 import tempfile
 
 import numpy as np
 import tqdm
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
 from command_line import local_path, run_script
 from datasets import audio_files
 from errors import UserError

@@ -1,6 +1,6 @@
 """The bundled voice from nothing: fetches speech, computes mels, trains in stages, bundles.
 
-    python recipes/voice.py --out_dir=voice
+    python -m recipes.voice --out_dir=voice
 
 writes voice/model, a copy of samples/model but for the rounding of other processors. Stopped, it goes
 on where it was. Speech: the English and Spanish prompts of recipes/asterisk.py, of one speaker, but
@@ -14,17 +14,17 @@ import shutil
 import subprocess
 import sys
 
-ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir)
-sys.path.insert(0, ROOT)
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
+
 import command_line
 import files
 import params
 import utils
-import vocoder  # noqa: E402
+import vocoder
 from errors import UserError
 
 VOICES = collections.OrderedDict([('en', 'en_US_f_Allison'), ('es', 'es_MX_f_Allison')])
-HELDOUT = os.path.join(ROOT, 'samples', 'heldout.scp')
+HELDOUT = os.path.join(files.ROOT, 'samples', 'heldout.scp')
 # other takes of held-out sentences, or most of one
 TOO_ALIKE = 'enter-num-blacklist', 'pbx-invalid', 'conf-full'
 MODEL = 'n_layers=7,residual_channels=80,skip_channels=80'
@@ -77,11 +77,11 @@ def main():
 
 def script(name, **flags):
     """Runs a script of this repository; UserError if it fails, having said why itself."""
-    command = [sys.executable, os.path.join(ROOT, name)] + [
+    command = [sys.executable, os.path.join(files.ROOT, name)] + [
         '--%s=%s' % item for item in flags.items()]
     print('\n%s %s' % (name, ' '.join(command[2:])), flush=True)
     try:
-        status = subprocess.call(command)
+        status = subprocess.call(command, env=dict(os.environ, PYTHONPATH=files.ROOT))
     except KeyboardInterrupt:                   # the script has had it too, and has saved
         status = 1
     if status or name == 'train.py' and not finished(flags):

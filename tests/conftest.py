@@ -4,8 +4,8 @@ import os
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+os.environ['PYTHONPATH'] = ROOT        # of the processes that tests start
 os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')  # the numbers below are a CPU's
 
 # requirements-test.txt asks for these from Python 3.10 on: there their absence is an error.
@@ -21,6 +21,6 @@ collect_ignore_glob = list(LEFT_OUT)
 def pytest_terminal_summary(terminalreporter):
     """Says what was left out; here, because the report's header is not shown with -q."""
     for pattern, package in LEFT_OUT.items():
-        names = glob.glob(os.path.join(os.path.dirname(__file__), pattern))
+        names = glob.glob(os.path.join(os.path.dirname(__file__), '**', pattern), recursive=True)
         terminalreporter.write_line('NOT TESTED here, for want of %s: ' % package
                                     + ', '.join(sorted(os.path.basename(n) for n in names)))

@@ -4,8 +4,8 @@ import contextlib
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+import devices
 import glow
-import parallel
 import params
 
 # A flow of every part, small enough for tests.
@@ -31,7 +31,7 @@ CONDITIONS = {
 def session():
     """A session on a fresh graph, as training and inference configure it."""
     with tf.Graph().as_default() as graph, tf.Session(
-            graph=graph, config=parallel.session_config()) as sess:
+            graph=graph, config=devices.session_config()) as sess:
         tf.set_random_seed(1)
         yield sess
 

@@ -17,11 +17,11 @@ from speech import WAVS, script
 
 import evaluate
 import glow
-import metrics
 import ops
 import utils
 import vocoder
 from datasets import audio_files, mel_transform
+from metrics import measures
 
 SAMPLES = os.path.join(ROOT, 'samples')
 NAMES = 'tt-weasels', 'conf-waitforleader'
@@ -66,7 +66,7 @@ def test_figures_are_the_committed_ones(evaluation, committed):
             assert mean == pytest.approx(np.mean([found['utterances'][n][system][key]
                                                   for n in NAMES]))
             assert low <= mean <= high
-    assert all(metric.title in done.stdout for metric in metrics.METRICS.values())
+    assert all(metric.title in done.stdout for metric in measures.METRICS.values())
 
 
 def test_the_corrected_voice_beats_griffin_lim(committed):
@@ -88,7 +88,7 @@ def test_wavs_are_what_is_measured(evaluation):
                 continue
             path = folder / system.replace(', ', '-').lower() / (name + '.wav')
             sound = audio_files.read_wav(str(path), hp.sample_rate)
-            assert metrics.stoi(sound, original[:len(sound)], hp.sample_rate) == pytest.approx(
+            assert measures.stoi(sound, original[:len(sound)], hp.sample_rate) == pytest.approx(
                 values['stoi'], abs=1e-4)
 
 
@@ -152,7 +152,7 @@ def test_readme_says_what_was_measured(committed):
     assert systems == [s for s in committed['summary'] if s != evaluate.ORIGINAL]
     for key in ('nll_bits', 'pesq', 'stoi', 'mcd', 'log_mel_l1', 'f0_cents', 'voicing',
                 'line_noise', 'rtf'):
-        metric = metrics.METRICS[key]
+        metric = measures.METRICS[key]
         told = rows[metric.title + (', ' + metric.unit if metric.unit else '')]
         for system, cell in zip(systems, told):
             values = committed['summary'][system].get(key)

@@ -19,10 +19,11 @@ from speech import MODEL, prepare, script
 import files
 import params
 import train
-import training
 import utils
 from datasets import clip_files
 from errors import UserError
+from training import loop
+from training.graph import build_training_graph
 
 TRAIN = os.path.join(ROOT, 'train.py')
 
@@ -226,14 +227,14 @@ def test_data_that_vanishes_is_named(monkeypatch, tmp_path):
         corpus.mkdir()
         arguments = prepare(corpus, MODEL + ',eval_every=4')
         gone = files.read_list(str(corpus / (which + '.scp')))
-        original = training.Training.after_step
+        original = loop.Training.after_step
 
         def after_step(self, step, result, rate):
             if step == 3:
                 for name in gone:
                     os.rename(str(corpus / 'mels' / (name + '.mel')), str(corpus / 'gone'))
             original(self, step, result, rate)
-        monkeypatch.setattr(training.Training, 'after_step', after_step)
+        monkeypatch.setattr(loop.Training, 'after_step', after_step)
         with pytest.raises(UserError) as error:
             run(monkeypatch, arguments, corpus, '--max_steps=400')
         monkeypatch.undo()
@@ -264,7 +265,7 @@ def test_iterators_stay_on_the_cpu():
             return tf.data.Dataset.range(9).map(lambda i: clip_files.Clips(
                 tf.zeros([hp.clip_frames * hp.hop_length]), tf.zeros([hp.clip_frames, hp.n_mels]),
                 'name', i)).batch(batch, drop_remainder=True)
-        training.build(hp, lambda *start: clips(hp.batch_size), clips(1), ['/device:GPU:0'])
+        build_training_graph(hp, lambda *start: clips(hp.batch_size), clips(1), ['/device:GPU:0'])
         iterators = [op for op in graph.get_operations()
                      if 'Iterator' in op.type and 'ToString' not in op.type]
         assert len(iterators) >= 6

@@ -13,9 +13,7 @@ import files
 import params
 import utils
 import vocoder
-
-sys.path.insert(0, os.path.join(ROOT, 'recipes'))
-import voice  # noqa: E402
+from recipes import voice
 
 
 def test_heldout_speech_and_its_doubles_are_kept_apart(tmp_path):

@@ -1,6 +1,6 @@
 """Trains one small flow on real speech with three dilated convolutions, and draws the losses.
 
-    python docs/nhwc/experiment.py --filelist=corpus/train.scp --wave_dir=corpus/asterisk \
+    python -m docs.nhwc.experiment --filelist=corpus/train.scp --wave_dir=corpus/asterisk \
         --lc_dir=corpus/mels --out_dir=docs/nhwc
 
 right       dilated, values and gradients
@@ -18,24 +18,23 @@ test.scp beside the file list. About 15 minutes on two cores.
 import argparse
 import json
 import os
-import sys
 import time
 from unittest import mock
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..'))
-import numpy as np  # noqa: E402
-import tensorflow.compat.v1 as tf  # noqa: E402
-import tqdm  # noqa: E402
+import numpy as np
+import tensorflow.compat.v1 as tf
+import tqdm
 
 import command_line
+import devices
 import files
-import glow  # noqa: E402
-import ops  # noqa: E402
-import parallel  # noqa: E402
+import glow
+import ops
 import params
-import training  # noqa: E402
-import vocoder  # noqa: E402
+import vocoder
 from datasets import clip_files, mel_transform
+from training import towers
+from training.graph import build_vocoding
 
 # The seed's proportions, groups of 8 and as many layers, at a size that trains in minutes.
 HP = params.preset('small').replace(n_flows=6, n_group=8, n_early_every=2, n_layers=8,
@@ -70,7 +69,7 @@ def train(conv, train_set, test_set, hp, args):
         tf.set_random_seed(0)
         clips = clip_files.Clips(*tf.data.make_one_shot_iterator(clip_files.training_clips(
             train_set, args.wave_dir, args.lc_dir, hp, seed=0)).get_next())
-        loss, gradients = parallel.loss_and_gradients(clips, hp, ['/device:CPU:0'])
+        loss, gradients = towers.loss_and_gradients(clips, hp, ['/device:CPU:0'])
         gradients, variables = zip(*gradients)
         gradients, _ = tf.clip_by_global_norm(gradients, hp.clip_norm)
         step = tf.train.AdamOptimizer(hp.lr).apply_gradients(zip(gradients, variables))
@@ -78,10 +77,10 @@ def train(conv, train_set, test_set, hp, args):
             test_set, args.wave_dir, args.lc_dir, hp))
         clip = clip_files.Clips(*held.get_next())
         measure = [glow.loss(clip.audio, clip.mel, hp).total, tf.size(clip.audio)]
-        vocode = [training.vocoding(hp)]
+        vocode = [build_vocoding(hp)]
         with mock.patch.object(ops, 'dilated_conv', dilated_conv):
-            vocode.append(training.vocoding(hp))
-        with tf.Session(config=parallel.session_config()) as session:
+            vocode.append(build_vocoding(hp))
+        with tf.Session(config=devices.session_config()) as session:
             session.run(tf.global_variables_initializer())
 
             def over_held_out(fetch):

@@ -341,15 +341,16 @@ def test_a_manifest_is_what_was_written(tmp_path):
 
 KILLS = '''
 import os, signal, sys, time
-import audio, params, preprocess_data
+import params
+from datasets import mel_transform, preprocessing
 wavs, mels, data, *moments = sys.argv[1:]
 hp = params.preset('small')
-audio.mel_basis(hp.sample_rate, hp.mel)
+mel_transform.mel_basis(hp.sample_rate, hp.mel)
 for k, moment in enumerate(map(float, moments)):
     child = os.fork()
     if not child:
         os.setsid()
-        preprocess_data.preprocess(wavs, mels, data, hp, num_workers=2)
+        preprocessing.preprocess(wavs, mels, data, hp, num_workers=2)
         os._exit(0)
     time.sleep(moment)
     (os.kill if k % 2 else os.killpg)(child, signal.SIGKILL)

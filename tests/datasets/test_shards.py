@@ -16,7 +16,7 @@ import params
 import train
 from datasets import audio_files, clip_shards, mel_files, shards
 from errors import UserError
-from hosts import Hosts
+from training.hosts import Hosts
 
 HP = params.preset('small').replace(clip_samples=2048)
 FRAMES = 20, 9, 31, 8, 16, 7        # of the records of `content`; a clip has 8

@@ -707,7 +707,7 @@ def test_refused(tmp_path, name):
 # Prints {path: what loading it raised} of the paths it is given.
 CONFINED = '''
 import json, resource, sys
-import torchfile
+from interop import torchfile
 with open('/proc/self/statm') as f:
     taken = int(f.read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (taken + (1 << 30),) * 2)

@@ -8,8 +8,8 @@ import numpy as np
 import PIL.Image
 import soundfile
 
-import metrics
 from datasets import audio_files
+from metrics import measures
 
 DYNAMIC_RANGE = 80      # dB from the loudest of the original to black
 
@@ -63,7 +63,7 @@ def render(title, about, systems, summary, utterances, sample_rate):
 def _table(systems, summary):
     rows = ['<table><tr><th></th>%s</tr>' % ''.join(
         '<th>%s</th>' % html.escape(system) for system in systems)]
-    for key, metric in metrics.METRICS.items():
+    for key, metric in measures.METRICS.items():
         name = metric.title + (', ' + metric.unit if metric.unit else '')
         cells = []
         for system in systems:
@@ -79,7 +79,7 @@ def _table(systems, summary):
 
 
 def _figure(name, system, sound, values, sample_rate, loudest):
-    told = ', '.join('%s %.*f' % (metrics.METRICS[key].title, metrics.METRICS[key].digits,
+    told = ', '.join('%s %.*f' % (measures.METRICS[key].title, measures.METRICS[key].digits,
                                   values[key]) for key in ('pesq', 'stoi') if key in values)
     label = html.escape('%s, %s' % (name, system))
     return ('<figure><figcaption>%s <span>%s</span></figcaption>\n'

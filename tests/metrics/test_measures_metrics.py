@@ -7,9 +7,9 @@ import scipy.signal
 import scipy.stats
 from speech import WAVS
 
-import metrics
 import params
 from datasets import audio_files
+from metrics import measures
 
 HP = params.preset('small')
 RATE = HP.sample_rate
@@ -25,20 +25,20 @@ def tones(n, size):
 
 
 def test_the_original_is_perfect():
-    found = metrics.compare(SPEECH, SPEECH, HP)
+    found = measures.compare(SPEECH, SPEECH, HP)
     assert found['pesq'] > 4.6 and abs(found['stoi'] - 1) < 1e-6
     assert found['mcd'] == found['log_mel_l1'] == found['f0_cents'] == found['voicing'] == 0
 
 
 def test_white_noise_is_no_speech():
-    found = metrics.compare(NOISE[:len(SPEECH)], SPEECH, HP)
+    found = measures.compare(NOISE[:len(SPEECH)], SPEECH, HP)
     assert found['pesq'] < 1.2 and found['stoi'] < 0.5
     assert found['mcd'] > 10 and found['log_mel_l1'] > 1 and found['voicing'] > 20
 
 
 def test_worse_is_worse():
     """Noise of two levels below speech: every measure of the sound orders them."""
-    little, much = (metrics.compare(SPEECH + gain * NOISE[:len(SPEECH)], SPEECH, HP)
+    little, much = (measures.compare(SPEECH + gain * NOISE[:len(SPEECH)], SPEECH, HP)
                     for gain in (0.02, 0.2))
     assert little['pesq'] > much['pesq'] and little['stoi'] > much['stoi']
     assert little['mcd'] < much['mcd'] and little['log_mel_l1'] < much['log_mel_l1']
@@ -46,13 +46,13 @@ def test_worse_is_worse():
 
 def test_silence_cannot_be_measured():
     silence = np.zeros_like(SPEECH)
-    assert np.isnan(metrics.pesq(SPEECH, silence, RATE))
-    assert np.isnan(metrics.stoi(SPEECH[:1000], SPEECH[:1000], RATE))
+    assert np.isnan(measures.pesq(SPEECH, silence, RATE))
+    assert np.isnan(measures.stoi(SPEECH[:1000], SPEECH[:1000], RATE))
 
 
 def test_pesq_resamples():
     other = scipy.signal.resample_poly(SPEECH, 441, 320).astype(np.float32)
-    assert metrics.pesq(other, other, 22050) > 4.6
+    assert measures.pesq(other, other, 22050) > 4.6
 
 
 @pytest.mark.parametrize('size', [0.0, 0.003, 0.01, 0.1])
@@ -60,15 +60,15 @@ def test_line_noise_of_tones_in_white_noise(size):
     """A tone of amplitude A has A^2 / 2 in its 5 bins of RATE / 2048; white noise of deviation s has
     2 s^2 / RATE everywhere."""
     expected = 10 * np.log10(1 + size ** 2 / 2 / 5 * 2048 / (2 * 0.1 ** 2))
-    found = metrics.line_noise(NOISE + tones(len(NOISE), size), RATE, HP.n_group)
+    found = measures.line_noise(NOISE + tones(len(NOISE), size), RATE, HP.n_group)
     assert abs(found - expected) < 0.3
 
 
 def test_line_noise_of_tones_in_speech():
-    clean, dirty = (metrics.line_noise(SPEECH + tones(len(SPEECH), size), RATE, HP.n_group)
+    clean, dirty = (measures.line_noise(SPEECH + tones(len(SPEECH), size), RATE, HP.n_group)
                     for size in (0, 0.003))
     assert abs(clean) < 2 and dirty > clean + 5
-    assert np.isnan(metrics.line_noise(SPEECH, RATE, 2))
+    assert np.isnan(measures.line_noise(SPEECH, RATE, 2))
 
 
 def test_a_shift_in_pitch():
@@ -76,49 +76,49 @@ def test_a_shift_in_pitch():
     t = np.arange(2 * RATE) / RATE
     voice = [0.3 * scipy.signal.sawtooth(2 * np.pi * f * t).astype(np.float32)
              for f in (120, 120 * 2 ** (1 / 12))]
-    low, high = (metrics.f0(v, RATE) for v in voice)
-    cents, voicing = metrics.f0_errors(high, low)
+    low, high = (measures.f0(v, RATE) for v in voice)
+    cents, voicing = measures.f0_errors(high, low)
     assert abs(cents - 100) < 5 and voicing < 5
     half = voice[0].copy()
     half[RATE:] = NOISE[:RATE]
-    cents, voicing = metrics.f0_errors(metrics.f0(half, RATE), low)
+    cents, voicing = measures.f0_errors(measures.f0(half, RATE), low)
     assert cents < 20 and abs(voicing - 50) < 10
 
 
 def test_f0_errors_by_hand():
     nan = float('nan')
-    cents, voicing = metrics.f0_errors(np.array([100, 200, nan, 150]), np.array([200, 200, 90, nan]))
+    cents, voicing = measures.f0_errors(np.array([100, 200, nan, 150]), np.array([200, 200, 90, nan]))
     assert abs(cents - 1200 / 2 ** 0.5) < 1e-9 and voicing == 50
-    assert np.isnan(metrics.f0_errors(np.array([nan]), np.array([nan]))[0])
+    assert np.isnan(measures.f0_errors(np.array([nan]), np.array([nan]))[0])
 
 
 def test_mel_distances_of_a_louder_sound():
     """Loudness is all in the coefficient that mel-cepstral distortion leaves out."""
     loud = NOISE[:RATE]
-    assert abs(metrics.log_mel_l1(2 * loud, loud, HP) - np.log(2)) < 1e-4
-    assert metrics.mel_cepstral_distortion(2 * loud, loud, HP) < 1e-4
+    assert abs(measures.log_mel_l1(2 * loud, loud, HP) - np.log(2)) < 1e-4
+    assert measures.mel_cepstral_distortion(2 * loud, loud, HP) < 1e-4
 
 
 @pytest.mark.parametrize('order', [1, 5, 24, 25])
 def test_mel_cepstral_distortion_of_a_ripple(monkeypatch, order):
     """A ripple of 3 dB: its root mean square, for the orders compared."""
     ripple = 3 * np.log(10) / 20 * np.cos(np.pi * order * (np.arange(80) + 0.5) / 80)
-    monkeypatch.setattr(metrics, 'log_mel', lambda sound, hp: np.outer(np.ones(4), sound * ripple))
-    found = metrics.mel_cepstral_distortion(1.0, 0.0, HP)
-    assert abs(found - (3 / 2 ** 0.5 if order <= metrics.CEPSTRA else 0)) < 1e-6
+    monkeypatch.setattr(measures, 'log_mel', lambda sound, hp: np.outer(np.ones(4), sound * ripple))
+    found = measures.mel_cepstral_distortion(1.0, 0.0, HP)
+    assert abs(found - (3 / 2 ** 0.5 if order <= measures.CEPSTRA else 0)) < 1e-6
 
 
 def test_seed_mels_are_compared_as_natural_logarithms():
     hp = params.preset('seed')
     loud = 0.1 * np.random.RandomState(1).randn(hp.sample_rate).astype(np.float32)
-    assert abs(metrics.log_mel_l1(0.5 * loud, loud, hp) - np.log(2)) < 1e-2
+    assert abs(measures.log_mel_l1(0.5 * loud, loud, hp) - np.log(2)) < 1e-2
 
 
 def test_interval_of_a_mean():
     values = np.random.RandomState(0).randn(50) + 3
-    mean, low, high = metrics.interval(list(values) + [float('nan')])
+    mean, low, high = measures.interval(list(values) + [float('nan')])
     expected = scipy.stats.t.interval(0.95, 49, values.mean(), values.std(ddof=1) / 50 ** 0.5)
     assert mean == values.mean()
     np.testing.assert_allclose([low, high], expected, atol=0.03)
-    assert metrics.interval([2.0, 2.0]) == (2.0, 2.0, 2.0)
-    assert np.isnan(metrics.interval([float('nan')])[0])
+    assert measures.interval([2.0, 2.0]) == (2.0, 2.0, 2.0)
+    assert np.isnan(measures.interval([float('nan')])[0])

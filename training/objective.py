@@ -4,7 +4,7 @@ import collections
 import tensorflow.compat.v1 as tf
 
 import glow
-import spectral
+from training import spectral_loss
 
 # total: what is minimized; nll and its three terms: a glow.Loss; stft: spectral.distance of
 # samples drawn through the inverse, 0 where it is not asked for.
@@ -25,6 +25,6 @@ def objective(clips, hp, compute=glow.Compute()):
     total, stft = hp.nll_weight * loss.total, tf.zeros([], clips.audio.dtype)
     if hp.stft_weight:
         drawn = glow.infer(hp.stft_sigma * clips.noise, clips.mel, hp, compute=compute)
-        stft = spectral.distance(drawn, clips.audio, hp)
+        stft = spectral_loss.distance(drawn, clips.audio, hp)
         total += hp.stft_weight * stft
     return Objective(total, *loss, stft=stft)

@@ -16,11 +16,11 @@ from speech import MODEL, WAVS, prepare, script
 from test_train import assert_same_bits, weights
 
 import files
-import hosts
 import params
 from datasets import clip_files
 from errors import UserError
-from hosts import ALONE, Hosts
+from training import hosts
+from training.hosts import ALONE, Hosts
 
 KILLS = int(os.environ.get('KILLS', 2))     # of processes in training, the chief's among them
 

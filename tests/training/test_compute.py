@@ -1,22 +1,18 @@
 """The ways to compute a step: each gives the gradients that the plain one gives."""
-import os
-import sys
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import ROOT
 from graphs import CONDITIONS, TINY, randomize, session, speechlike
 
+import devices
 import glow
 import ops
-import parallel
 from errors import UserError
-
-sys.path.append(os.path.join(ROOT, 'bench'))
+from training import towers
 
 TF1 = tf.__version__.startswith('1.')
-XLA = ['off'] if TF1 else sorted(parallel.XLA)
+XLA = ['off'] if TF1 else sorted(towers.XLA)
 
 
 def losses_and_gradients(hp, computes, scale=0.1):
@@ -27,7 +23,7 @@ def losses_and_gradients(hp, computes, scale=0.1):
     found = []
     for compute in computes:
         with tf.Graph().as_default(), tf.Session(
-                config=parallel.session_config()) as sess:
+                config=devices.session_config()) as sess:
             tf.set_random_seed(1)
             loss = glow.loss(tf.constant(audio), tf.constant(mel.astype(np.float32)), hp, compute)
             gradients = tf.gradients(loss.total, tf.trainable_variables())
@@ -64,7 +60,7 @@ def test_bfloat16_gradients_point_the_same_way(reversible):
     """8 bits of mantissa: losses within 1%, gradients within 5% in all. 1.15 has none on a CPU."""
     if TF1:
         with pytest.raises(UserError, match='takes TensorFlow 2'):
-            parallel.compute('bfloat16', reversible)
+            towers.compute('bfloat16', reversible)
         return
     plain, low = losses_and_gradients(
         TINY, [glow.Compute(), glow.Compute('bfloat16', reversible, 'gates')])
@@ -92,7 +88,7 @@ def test_memory_is_that_of_one_flow():
     """What the peak of memory rises by over clips of one frame, in processes of their own."""
     import argparse
 
-    import bench_training
+    from bench import bench_training
     args = argparse.Namespace(repeats=1, profile=False)
     plain, reversible = (
         bench_training.row('small', 'n_layers=4,clip_samples=20480', 'float32', 'off', flag, args)
@@ -102,18 +98,18 @@ def test_memory_is_that_of_one_flow():
 
 
 def test_defaults_and_refusals():
-    assert parallel.compute() == glow.Compute('float32', False, 'off' if TF1 else 'gates')
-    assert parallel.compute(xla='off').xla == 'off'
+    assert towers.compute() == glow.Compute('float32', False, 'off' if TF1 else 'gates')
+    assert towers.compute(xla='off').xla == 'off'
     if TF1:
         with pytest.raises(UserError, match='takes TensorFlow 2'):
-            parallel.compute(xla='gates')
+            towers.compute(xla='gates')
 
 
 def test_parts_of_a_step_add_up_and_leave_nothing():
     """Means over three runs, twice: the second three are not mixed with the first."""
     with session() as sess:
         value = tf.placeholder(tf.float32, [2])
-        means, add, clear = parallel.accumulated([value * 1.0], 3)
+        means, add, clear = towers.accumulated([value * 1.0], 3)
         with tf.control_dependencies(means):
             end = clear()
         sess.run(tf.local_variables_initializer())

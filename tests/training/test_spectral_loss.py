@@ -5,13 +5,12 @@ import pytest
 import tensorflow.compat.v1 as tf
 from graphs import TINY, randomize, session, speechlike
 
+import devices
 import glow
-import objective
-import parallel
 import params
-import spectral
 from datasets import clip_files, mel_transform
 from errors import UserError
+from training import objective, spectral_loss, towers
 
 RNG = np.random.RandomState(0)
 SOUND = speechlike(RNG, 2, 6000)
@@ -25,10 +24,10 @@ def run(tensor):
 @pytest.mark.parametrize('size', params.STFT_SIZES)
 def test_magnitudes_are_those_of_an_stft(size):
     with tf.Graph().as_default():
-        found = run(spectral.magnitudes(tf.constant(SOUND), size, size // 4))
+        found = run(spectral_loss.magnitudes(tf.constant(SOUND), size, size // 4))
     for row, sound in zip(found, SOUND):
         reference = np.abs(librosa.stft(sound, n_fft=size, hop_length=size // 4, center=False))
-        np.testing.assert_allclose(row.T, np.sqrt(reference ** 2 + spectral.POWER_FLOOR),
+        np.testing.assert_allclose(row.T, np.sqrt(reference ** 2 + spectral_loss.POWER_FLOOR),
                                    rtol=1e-6, atol=1e-6)
 
 
@@ -36,7 +35,7 @@ def test_magnitudes_are_those_of_an_stft(size):
 def test_mels_are_those_of_preprocessing(preset):
     hp, sound = params.preset(preset), SOUND[0].astype(np.float32)
     with tf.Graph().as_default():
-        found = run(spectral.mel(tf.constant(sound[None]), hp))[0]
+        found = run(spectral_loss.mel(tf.constant(sound[None]), hp))[0]
     reference = mel_transform.mel_magnitudes(mel_transform.mel_spectrogram(sound, hp.sample_rate, hp.mel), hp.mel)
     # without edges: of n_fft / 2 samples with preprocessing, of the window here
     first = (hp.mel.win_length // 2) // hp.hop_length
@@ -50,8 +49,8 @@ def test_distance_of_a_sound_to_itself_and_to_one_twice_as_loud():
     hp = params.preset('small')
     with tf.Graph().as_default():
         sound = tf.constant(SOUND)
-        same, louder = run(tf.stack([spectral.distance(sound, sound, hp),
-                                     spectral.distance(2 * sound, sound, hp)]))
+        same, louder = run(tf.stack([spectral_loss.distance(sound, sound, hp),
+                                     spectral_loss.distance(2 * sound, sound, hp)]))
     assert same == 0
     # spectral convergence is 1, and both log distances ln 2, but for what the floor hides
     assert abs(louder - (1 + 2 * np.log(2))) < 0.05
@@ -60,8 +59,8 @@ def test_distance_of_a_sound_to_itself_and_to_one_twice_as_loud():
 def test_distance_is_a_mean_over_clips():
     hp, other = params.preset('small'), SOUND[::-1]
     with tf.Graph().as_default():
-        whole = spectral.distance(tf.constant(SOUND), tf.constant(other), hp)
-        parts = [spectral.distance(tf.constant(SOUND[i:i + 1]), tf.constant(other[i:i + 1]), hp)
+        whole = spectral_loss.distance(tf.constant(SOUND), tf.constant(other), hp)
+        parts = [spectral_loss.distance(tf.constant(SOUND[i:i + 1]), tf.constant(other[i:i + 1]), hp)
                  for i in range(2)]
         whole, first, second = run(tf.stack([whole] + parts))
     np.testing.assert_allclose(whole, (first + second) / 2, rtol=1e-12)
@@ -107,11 +106,11 @@ def test_gradients_through_the_inverse_against_finite_differences(compute):
 def test_towers_share_clips_and_their_noise():
     hp = TINY.replace(stft_weight=1.0, batch_size=4)
     values = []
-    for towers in (1, 2):
-        with tf.Graph().as_default(), tf.Session(config=parallel.session_config(towers)) as sess:
+    for count in (1, 2):
+        with tf.Graph().as_default(), tf.Session(config=devices.session_config(count)) as sess:
             clips = clip_files.Clips(*(x if x is None else tf.cast(x, tf.float32)
                                     for x in clips_of(hp)))
-            loss, gradients = parallel.loss_and_gradients(clips, hp, parallel.tower_devices(towers))
+            loss, gradients = towers.loss_and_gradients(clips, hp, devices.tower_devices(count))
             randomize(sess, np.random.RandomState(2), 0.02)
             values.append(sess.run([loss.stft] + [g for g, _ in gradients]))
     for a, b in zip(*values):

@@ -1,31 +1,15 @@
 """How a step is computed: on which devices, in towers and parts, what XLA compiles of it."""
-import os
 
 import tensorflow.compat.v1 as tf
 
 import glow
-import objective
 from errors import UserError
+from training import objective, packing
 
-PACK = 2 ** 22  # elements of gradients added at a time: 16 MB, while later ones are computed
 XLA = {
     'off': 'nothing',
     'gates': 'the activations of the coupling networks and their gradients',
 }
-
-
-def tower_devices(count):
-    """Names of `count` devices to train on: GPUs where there are any, else CPU devices.
-
-    A machine without GPUs trains the same on as many virtual CPU devices: `session_config`.
-    Raises UserError if there are GPUs, but fewer.
-    """
-    gpus = tf.config.experimental.list_physical_devices('GPU')
-    if not gpus and tf.test.is_built_with_cuda() and not os.environ.get('CUDA_VISIBLE_DEVICES'):
-        print('this TensorFlow is built for GPUs and sees none; training on the CPU')
-    if gpus and count > len(gpus):
-        raise UserError('--ngpu %d, but TensorFlow sees %d here' % (count, len(gpus)))
-    return ['/device:%s:%d' % ('GPU' if gpus else 'CPU', i) for i in range(count)]
 
 
 def compute(precision='float32', reversible=False, xla=None):
@@ -40,19 +24,6 @@ def compute(precision='float32', reversible=False, xla=None):
     if xla == 'gates' and old:
         raise UserError('--xla=gates takes TensorFlow 2, and this is %s; take off' % tf.__version__)
     return glow.Compute(precision, reversible, xla or ('off' if old or gpus else 'gates'))
-
-
-def session_config(count=1):
-    """The tf.ConfigProto with which `tower_devices(count)` exist.
-
-    Without a GPU the graph optimizer is off: for preset `small` it takes 4 to 7 seconds at every
-    new kind of session.run, against 1.5, and makes a step no faster (measured on two cores).
-    """
-    config = tf.ConfigProto(allow_soft_placement=True, device_count={'CPU': count})
-    config.gpu_options.allow_growth = True
-    if not tf.config.experimental.list_physical_devices('GPU'):
-        config.graph_options.rewrite_options.disable_meta_optimizer = True
-    return config
 
 
 def loss_and_gradients(clips, hp, devices, compute=glow.Compute()):
@@ -96,36 +67,14 @@ def mean(tensors, devices):
     if len(devices) == 1:
         return tensors[0]
     means = []
-    for pack in packs(tensors[0]):
+    for pack in packing.packs(tensors[0]):
         packed = []
         for device, of_device in zip(devices, tensors):
             with tf.device(device):
-                packed.append(join([of_device[i] for i in pack]))
+                packed.append(packing.join([of_device[i] for i in pack]))
         with tf.device(devices[0]):
-            means += cut(tf.add_n(packed) / len(devices), [tensors[0][i].shape for i in pack])
+            means += packing.cut(tf.add_n(packed) / len(devices), [tensors[0][i].shape for i in pack])
     return means
-
-
-def packs(tensors):
-    """Lists of indices of `tensors`, in order: each of PACK elements or, with its last, more."""
-    found, filled = [[]], 0
-    for i, tensor in enumerate(tensors):
-        if filled >= PACK:
-            found, filled = found + [[]], 0
-        found[-1].append(i)
-        filled += tensor.shape.num_elements()
-    return found
-
-
-def join(tensors):
-    """One vector of all elements of `tensors`."""
-    return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], axis=0)
-
-
-def cut(vector, shapes):
-    """The inverse of `join`."""
-    parts = tf.split(vector, [shape.num_elements() for shape in shapes])
-    return [tf.reshape(part, shape) for part, shape in zip(parts, shapes)]
 
 
 def accumulated(values, parts):

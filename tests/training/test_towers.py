@@ -4,19 +4,19 @@ import pytest
 import tensorflow.compat.v1 as tf
 from graphs import TINY, randomize, speechlike
 
-import parallel
+import devices
 from datasets import clip_files
 from errors import UserError
+from training import packing, towers
 
 
-def gradients_of(towers, hp=TINY):
+def gradients_of(count, hp=TINY):
     rng = np.random.RandomState(0)
     audio = speechlike(rng, hp.batch_size, hp.clip_frames * hp.hop_length).astype(np.float32)
     mel = rng.randn(hp.batch_size, hp.clip_frames, hp.n_mels).astype(np.float32)
-    with tf.Graph().as_default(), tf.Session(config=parallel.session_config(towers)) as session:
+    with tf.Graph().as_default(), tf.Session(config=devices.session_config(count)) as session:
         clips = clip_files.Clips(tf.constant(audio), tf.constant(mel), None, None)
-        devices = parallel.tower_devices(towers)
-        loss, gradients = parallel.loss_and_gradients(clips, hp, devices)
+        loss, gradients = towers.loss_and_gradients(clips, hp, devices.tower_devices(count))
         assert len({v.op.name for _, v in gradients}) == len(gradients)
         randomize(session, rng)
         placed = {op.device for op in tf.get_default_graph().get_operations()
@@ -25,10 +25,10 @@ def gradients_of(towers, hp=TINY):
         return values, placed, {v.device for _, v in gradients}
 
 
-@pytest.mark.parametrize('pack', [1, 500, parallel.PACK])
+@pytest.mark.parametrize('pack', [1, 500, packing.PACK])
 def test_two_towers_give_the_gradients_of_one(monkeypatch, pack):
     """Packed one variable at a time, some at a time, and all in one."""
-    monkeypatch.setattr(parallel, 'PACK', pack)
+    monkeypatch.setattr(packing, 'PACK', pack)
     one, placed_one, _ = gradients_of(1)
     two, placed_two, variables = gradients_of(2)
     assert len(placed_one) == 1 and len(placed_two) == 2 and len(variables) == 1
@@ -40,7 +40,7 @@ def test_two_towers_give_the_gradients_of_one(monkeypatch, pack):
 
 def test_a_batch_that_does_not_split_is_refused():
     with pytest.raises(UserError, match='3 equal towers; take batch_size=6'):
-        parallel.require_equal_parts(TINY, 3, 'towers')
+        towers.require_equal_parts(TINY, 3, 'towers')
 
 
 def test_averages_are_read_where_asked_for():
@@ -52,9 +52,9 @@ def test_averages_are_read_where_asked_for():
         ema = tf.train.ExponentialMovingAverage(0.75)
         w = weight()
         update = ema.apply([w])
-        with parallel.averages_of(ema):
+        with towers.averages_of(ema):
             averaged = weight() * 1.0
-        with parallel.averages_of(None):
+        with towers.averages_of(None):
             plain = weight() * 1.0
         session.run(tf.global_variables_initializer())
         session.run(w.assign([2.0, 5.0]))

@@ -7,8 +7,8 @@ import sys
 import yaml
 from conftest import ROOT
 
-import hosts
 import train
+from training import hosts
 
 SCALING = os.path.join(ROOT, 'docs', 'scaling')
 

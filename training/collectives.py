@@ -5,7 +5,7 @@ operation has a key of its own in the graph, the same on all hosts.
 """
 import tensorflow.compat.v1 as tf
 
-import parallel
+from training import packing
 
 WEIGHTS, WORDS = 1, 2       # groups: the hosts' first towers, and their CPUs
 
@@ -38,14 +38,14 @@ def mean(tensors, hosts, key):
     """
     if hosts.count == 1:
         return list(tensors)
-    packs, means = parallel.packs(tensors), [None] * len(tensors)
+    packs, means = packing.packs(tensors), [None] * len(tensors)
     before = []
     for n, pack in reversed(list(enumerate(packs))):
-        packed = parallel.join([tensors[i] for i in pack])
+        packed = packing.join([tensors[i] for i in pack])
         with tf.control_dependencies(before):   # one order on all hosts
             reduced = reduce(packed, hosts, key + n, 'Div', WEIGHTS)
         before = [reduced]
-        for i, part in zip(pack, parallel.cut(reduced, [tensors[i].shape for i in pack])):
+        for i, part in zip(pack, packing.cut(reduced, [tensors[i].shape for i in pack])):
             means[i] = part
     return means
 
@@ -57,17 +57,17 @@ def broadcast(variables, hosts, key):
     before = []
     for dtype in (tf.float32, tf.int64):
         alike = [v for v in variables if v.dtype.base_dtype == dtype]
-        for pack in parallel.packs(alike):
+        for pack in packing.packs(alike):
             chosen, key = [alike[i] for i in pack], key + 1
             size = sum(v.shape.num_elements() for v in chosen)
             group = dict(group_size=hosts.count, group_key=WEIGHTS, instance_key=key, shape=[size])
             with tf.control_dependencies(before):
                 if hosts.is_chief:
-                    values = parallel.join([v.read_value() for v in chosen])
+                    values = packing.join([v.read_value() for v in chosen])
                     sent = tf.raw_ops.CollectiveBcastSend(input=values, **group)
                     before = [sent.op]
                 else:
                     received = tf.raw_ops.CollectiveBcastRecv(T=dtype, **group)
-                    parts = parallel.cut(received, [v.shape for v in chosen])
+                    parts = packing.cut(received, [v.shape for v in chosen])
                     before = [v.assign(part).op for v, part in zip(chosen, parts)]
     return tf.group(before)

@@ -3,8 +3,8 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import ops
-import optimizer
 import params
+from training import optimizer
 
 
 def test_schedules():

@@ -1,0 +1,1 @@
+"""Measures of a vocoder, and the pages and pictures that show them."""

@@ -1,0 +1,1 @@
+"""Where to get speech, and how the bundled voice was made."""
