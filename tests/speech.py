@@ -1,5 +1,6 @@
 """The bundled speech, preprocessed for the tests that train and vocode."""
 import os
+import re
 import subprocess
 import sys
 
@@ -14,6 +15,11 @@ MODEL = ('n_flows=3,n_group=8,n_early_every=2,n_layers=3,residual_channels=8,ski
          'batch_size=2,clip_samples=2048,eval_utterances=2,eval_seconds=1')
 
 
+# What TensorFlow 2.21 logs while it is imported, before it reads TF_CPP_MIN_LOG_LEVEL.
+TENSORFLOW_STARTS = re.compile(
+    r'^(WARNING: All log messages before absl|[IW]\d{4} [^\n]*\.cc:\d+\] )[^\n]*\n', re.MULTILINE)
+
+
 def prepare(directory, overrides=MODEL):
     """Preprocesses the bundled speech into `directory`; returns train.py's data arguments."""
     hp = params.override(params.preset('small'), overrides)
@@ -25,6 +31,8 @@ def prepare(directory, overrides=MODEL):
 
 def script(name, *arguments, **options):
     """Runs a script of the repository: subprocess.CompletedProcess with stdout and stderr."""
-    return subprocess.run([sys.executable, os.path.join(ROOT, name)] + list(arguments),
+    done = subprocess.run([sys.executable, os.path.join(ROOT, name)] + list(arguments),
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
                           timeout=600, **options)
+    done.stderr = TENSORFLOW_STARTS.sub('', done.stderr)
+    return done

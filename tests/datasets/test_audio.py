@@ -8,6 +8,7 @@ import numpy as np
 import ptfiles
 import pytest
 import soundfile
+from conftest import ROOT
 
 import params
 from datasets import audio_files, mel_files, mel_transform
@@ -15,7 +16,7 @@ from errors import UserError
 from params import MEL_PROFILES
 from synthesis.griffin_lim import griffin_lim
 
-WAVS = os.path.join(os.path.dirname(__file__), os.pardir, 'samples', 'wavs')
+WAVS = os.path.join(ROOT, 'samples', 'wavs')
 SPEECH = os.path.join(WAVS, 'pbx-invalidpark.wav')
 PROFILES = sorted(MEL_PROFILES)
 

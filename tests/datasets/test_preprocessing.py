@@ -14,6 +14,7 @@ import time
 import numpy as np
 import pytest
 import soundfile
+from conftest import ROOT
 
 import command_line
 import files
@@ -22,7 +23,6 @@ import preprocess_data
 from datasets import audio_files, corpus, mel_files, mel_transform, preprocessing
 from errors import UserError
 
-ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), os.pardir))
 WAVS = sorted(glob.glob(os.path.join(ROOT, 'samples', 'wavs', '*.wav')))
 
 
