@@ -1,5 +1,6 @@
 """What all commands share: types of arguments, exit status, errors in one line."""
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -33,6 +34,7 @@ def run_script(main):
 
     Exit status: 0 for success, 2 for bad input, 130 after Ctrl-C, else what `main` returned.
     """
+    logging.getLogger('tensorflow').setLevel(logging.ERROR)     # of deprecations it warns at length
     with contextlib.suppress(AttributeError):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
