@@ -1,7 +1,7 @@
 """Brings checkpoints of other WaveGlows here, and takes ours to NVIDIA's format.
 
     python convert.py nvidia waveglow_256channels_universal_v5.pt --out_dir published
-    python convert.py seed logdir/model.ckpt-652000 --out_dir seed
+    python convert.py weixsong logdir/model.ckpt-652000 --out_dir converted
     python convert.py export_nvidia logdir/waveglow waveglow.pt
 
 The first two write a checkpoint and its params.json to a new folder, for inference.py and for
@@ -38,11 +38,11 @@ def main():
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
     path = command_line.local_path
-    directions = parser.add_subparsers(dest='direction', metavar='nvidia|seed|export_nvidia')
-    for name, checkpoint, text in (
-            ('nvidia', 'FILE.pt', "from NVIDIA's PyTorch checkpoints"),
-            ('seed', 'CKPT', 'from TensorFlow 1 checkpoints of weixsong/WaveGlow')):
-        direction = directions.add_parser(name, help=text, description=text)
+    directions = parser.add_subparsers(dest='direction', metavar='nvidia|weixsong|export_nvidia')
+    for name, aliases, checkpoint, text in (
+            ('nvidia', [], 'FILE.pt', "from NVIDIA's PyTorch checkpoints"),
+            ('weixsong', ['seed'], 'CKPT', 'from TensorFlow 1 checkpoints of weixsong/WaveGlow')):
+        direction = directions.add_parser(name, aliases=aliases, help=text, description=text)
         direction.add_argument('checkpoint', type=path, metavar=checkpoint)
         direction.add_argument('--out_dir', type=path, required=True,
                                help='a new folder for the checkpoint and its params.json')
@@ -55,7 +55,7 @@ def parse_arguments():
     direction.add_argument('file', type=path, metavar='FILE.pt')
     args = parser.parse_args()
     if not args.direction:
-        parser.error('say what to convert: nvidia, seed or export_nvidia')
+        parser.error('say what to convert: nvidia, weixsong or export_nvidia')
     return args
 
 

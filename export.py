@@ -105,7 +105,7 @@ def draw(sigma, seed, mel, hp):
 def held(flows):
     """(flows as tensors, {variable that holds one: array}) of flows as arrays.
 
-    As constants the filters would be there again in each signature that is loaded (preset seed:
+    As constants the filters would be there again in each signature that is loaded (preset weixsong:
     4.7 GB, not 1.2, and 4% faster), and a graph has no more than MAX_GRAPH_BYTES.
     """
     values = {}

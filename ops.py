@@ -337,7 +337,7 @@ def transposed_upsampling(x, width, stride):
 def two_transposed_upsampling(x, width, stride, channels, lengths=None):
     """Two transposed convolutions with ReLU, no bias: [batch, frames * stride^2, channels].
 
-    The seed's form. lengths: [batch] frames of each utterance, where they differ.
+    weixsong/WaveGlow's form. lengths: [batch] frames of each utterance, where they differ.
     """
     for name in ('layer1', 'layer2'):
         batch, steps, _ = shape_of(x)

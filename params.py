@@ -31,11 +31,14 @@ class MelProfile(NamedTuple):
 
 
 MEL_PROFILES = {
-    'seed': MelProfile(preemphasis=0.97, n_fft=2048, win_length=1024, hop_length=256,
-                       n_mels=80, fmin=0.0, fmax=None, scale='decibel'),
+    'weixsong': MelProfile(preemphasis=0.97, n_fft=2048, win_length=1024, hop_length=256,
+                           n_mels=80, fmin=0.0, fmax=None, scale='decibel'),
     'tacotron2': MelProfile(preemphasis=0.0, n_fft=1024, win_length=1024, hop_length=256,
                             n_mels=80, fmin=0.0, fmax=8000.0, scale='log'),
 }
+
+# Names of presets and mel profiles in commands and files of earlier versions -> today's names.
+FORMER_NAMES = {'seed': 'weixsong'}
 
 CHOICES = {
     'mel_profile': tuple(MEL_PROFILES),
@@ -48,11 +51,11 @@ CHOICES = {
 
 @dataclasses.dataclass(frozen=True)
 class HParams:
-    """All hyperparameters. The defaults are the `seed` preset."""
+    """All hyperparameters. The defaults are the `weixsong` preset."""
 
     # Audio and mels. These, and these alone, must agree with the preprocessed data.
     sample_rate: int = 22050         # Hz
-    mel_profile: str = 'seed'        # a key of MEL_PROFILES: gives hop_length and n_mels too
+    mel_profile: str = 'weixsong'    # a key of MEL_PROFILES: gives hop_length and n_mels too
 
     # The flow. Glossary: a group is n_group consecutive samples, one column of the flow.
     n_flows: int = 12                # steps of flow
@@ -205,7 +208,8 @@ def from_json(text: str, where: str) -> HParams:
         raise UserError('%s is not an object of hyperparameters; restore it or preprocess again'
                         % where)
     try:
-        return HParams(**{name: _checked(name, value) for name, value in values.items()})
+        return HParams(**with_current_names({name: _checked(name, value)
+                                             for name, value in values.items()}))
     except UserError as error:
         raise UserError('%s: %s' % (where, error))
 
@@ -280,9 +284,19 @@ def _field_type(name):
 _KINDS = {int: 'a whole number', float: 'a number', bool: 'true or false', str: 'a word'}
 
 
+def with_current_names(values: dict) -> dict:
+    """Stored {hyperparameter: value} with the mel profile by its name of today."""
+    profile = values.get('mel_profile')
+    if isinstance(profile, str) and profile in FORMER_NAMES:
+        return dict(values, mel_profile=FORMER_NAMES[profile])
+    return values
+
+
 def _parse(name, text):
     """The value of hyperparameter `name` that the command line's `text` stands for."""
     kind = _field_type(name)
+    if name == 'mel_profile':
+        text = FORMER_NAMES.get(text, text)
     try:
         if kind is bool:
             return {'true': True, '1': True, 'yes': True,
@@ -382,7 +396,7 @@ def _validate_combinations(hp):
 
 PRESETS = {
     # weixsong/WaveGlow as its README trains it.
-    'seed': HParams(),
+    'weixsong': HParams(),
     # Section 3 of the paper.
     'paper': HParams(mel_profile='tacotron2', residual_channels=512, skip_channels=256,
                      encoder='none', upsampling='transposed', upsample_width=1024, lr=1e-4,
@@ -400,11 +414,12 @@ PRESETS = {
                      summary_every=20, eval_every=200, gen_test_wave_every=500, save_every=500,
                      save_minutes=5.0),
 }
-DEFAULT_PRESET = 'seed'
+DEFAULT_PRESET = 'weixsong'
 
 
 def preset(name: str) -> HParams:
     """The preset called `name`; UserError names the nearest one if there is none."""
+    name = FORMER_NAMES.get(name, name)
     if name not in PRESETS:
         raise UserError('there is no preset %r; %s' % (name, _nearest(name, PRESETS)))
     return PRESETS[name]

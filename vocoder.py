@@ -12,7 +12,7 @@ import streaming
 import utils
 from errors import UserError
 
-# Groups worked on at a time: what two cores' caches like (measured with presets seed and small),
+# Groups worked on at a time: what two cores' caches like (measured with presets weixsong and small),
 # and what keeps a GPU busy.
 CHUNK_GROUPS = {'CPU': 2048, 'GPU': 65536}
 BATCH_GROUPS = 65536  # of a batch, padding included; a larger one is vocoded one by one

@@ -1,7 +1,7 @@
 """How fast inference is, against the machine's own matrix products, and how much memory it takes.
 
-    python -m bench.bench_inference                         # presets seed, nvidia and small
-    python -m bench.bench_inference --preset seed --seconds 5 600 --precision float32
+    python -m bench.bench_inference                         # presets weixsong, nvidia and small
+    python -m bench.bench_inference --preset weixsong --seconds 5 600 --precision float32
 
 Weights are random: speed does not depend on them. Every row is a process of its own, whose figures
 are medians over --repeats; in each repeat the model and the matrix product are timed side by side.
@@ -49,7 +49,7 @@ def main():
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
-    parser.add_argument('--preset', nargs='+', default=['seed', 'nvidia', 'small'])
+    parser.add_argument('--preset', nargs='+', default=['weixsong', 'nvidia', 'small'])
     parser.add_argument('--precision', nargs='+', choices=sorted(glow.PRECISIONS),
                         default=['float32', 'bfloat16'])
     parser.add_argument('--chunk_frames', nargs='+', type=int, default=[0],

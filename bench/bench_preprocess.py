@@ -4,7 +4,7 @@
     python -m bench.bench_preprocess --wave_dir corpus/wavs --minutes 120 --num_workers 2
 
 The corpus is the sound files of --wave_dir under as many names as it takes to make up --minutes. The
-bundled ones are at 16 kHz: preset small takes them as they are, seed resamples them to 22,050 Hz.
+bundled ones are at 16 kHz: preset small takes them as they are, weixsong resamples them to 22,050 Hz.
 Every run is a fresh process of preprocess_data.py with new output folders; figures are medians over
 --repeats. times_real_time is the work on the files alone, whole_times_real_time the whole process, its
 start and imports included; peak_mb is of the largest of its processes. Writes bench/preprocess.json
@@ -45,7 +45,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
     parser.add_argument('--wave_dir', default=os.path.join(files.ROOT, 'samples', 'wavs'))
     parser.add_argument('--minutes', nargs='+', type=float, default=[30])
-    parser.add_argument('--preset', nargs='+', default=['small', 'seed'])
+    parser.add_argument('--preset', nargs='+', default=['small', 'weixsong'])
     parser.add_argument('--num_workers', nargs='+', type=int, default=[1, 2])
     parser.add_argument('--repeats', type=int, default=5)
     parser.add_argument('--json', default=os.path.join(files.ROOT, 'bench', 'preprocess.json'))

@@ -1,7 +1,7 @@
 r"""How long a training step takes, against the machine's own matrix products, and how much memory.
 
-    python -m bench.bench_training                                # presets small and seed
-    python -m bench.bench_training --preset seed --reversible false true \
+    python -m bench.bench_training                                # presets small and weixsong
+    python -m bench.bench_training --preset weixsong --reversible false true \
         --hparams '' n_flows=24,n_early_every=8
     python -m bench.bench_training --preset small --xla off gates --precision float32 --profile
 
@@ -56,7 +56,7 @@ def main():
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
-    parser.add_argument('--preset', nargs='+', default=['small', 'seed'])
+    parser.add_argument('--preset', nargs='+', default=['small', 'weixsong'])
     parser.add_argument('--hparams', nargs='+', default=[''], help='one row for each')
     parser.add_argument('--precision', nargs='+', choices=sorted(glow.PRECISIONS),
                         default=['float32', 'bfloat16'])

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 
+import params
 from datasets.audio_files import AUDIO_EXTENSIONS
 from errors import UserError
 from files import atomic_open
@@ -121,7 +122,10 @@ def read_manifest(data_dir):
         return {}
     alike = {}      # parameters of many records, held once
     for record in records.values():
-        record['data'] = alike.setdefault(repr(record.get('data')), record.get('data'))
+        data = record.get('data')
+        if isinstance(data, dict):
+            data = params.with_current_names(data)
+        record['data'] = alike.setdefault(repr(data), data)
     return records
 
 

@@ -105,7 +105,7 @@ def _oriented(array, n_mels, refuse, bands_first):
 def check_mel_range(mel, profile_name, where):
     """Raises UserError, naming `where` and both profiles, if `mel` cannot be of `profile_name`.
 
-    Values of the seed profile lie in 0..1, those of tacotron2 are natural logarithms down to
+    Values of the weixsong profile lie in 0..1, those of tacotron2 are natural logarithms down to
     ln(FLOOR), and no speech keeps those within 0..1. A quarter to either side is for mels that a
     network predicted.
     """

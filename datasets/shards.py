@@ -1,7 +1,7 @@
 """Shards: aligned speech and mels in TFRecord files, on any path that tf.io.gfile reads.
 
 A record is a tf.train.Example of one utterance: name; audio, int16 little-endian samples; mel,
-float32 little-endian [frames, n_mels]; data, the parameters.DATA_FIELDS as JSON. Which shard an
+float32 little-endian [frames, n_mels]; data, the params.DATA_FIELDS as JSON. Which shard an
 utterance is in, and where, follows from its name alone, so that the same corpus gives the same bytes
 however it was packed.
 """
@@ -253,6 +253,8 @@ def decode(payload, hp, path, offset):
     except Exception as error:  # whatever protobuf raises, which differs with its version
         return Fault(path, offset, 'not an utterance of preprocess_data.py (%s)'
                      % (str(error) or type(error).__name__))
+    if isinstance(data, dict):
+        data = params.with_current_names(data)
     if data != json.loads(_data(hp).decode()):
         raise UserError('%s holds data of %s, and this model is for %s; preprocess with the same '
                         '--preset and --hparams' % (path, data, _data(hp).decode()))

@@ -31,7 +31,7 @@ def read(path):
       path: a checkpoint's path, or a folder, of which the newest is taken.
 
     Returns:
-      hp: the preset `seed`, changed to what the shapes tell.
+      hp: the preset `weixsong`, changed to what the shapes tell.
       weights: {name: float32 array} of the trainable variables of glow.py for `hp`.
 
     Prints a line if there is a b_g_f other than zero. Raises UserError if the checkpoint cannot be
@@ -43,14 +43,14 @@ def read(path):
         raise UserError('there is no checkpoint at %s; give a run of weixsong/WaveGlow, or one of '
                         'its model.ckpt-STEP' % path)
     try:
-        seed = _Checkpoint(path)
-        hp = _hyperparameters(seed)
-        weights, channels = _condition(seed, hp)
+        stored = _Checkpoint(path)
+        hp = _hyperparameters(stored)
+        weights, channels = _condition(stored, hp)
         for k in range(hp.n_flows):
-            weights.update(_flow(seed, hp, k, channels))
-        gate_biases = [seed.read_unchecked(name) for name in seed.shapes
+            weights.update(_flow(stored, hp, k, channels))
+        gate_biases = [stored.read_unchecked(name) for name in stored.shapes
                        if name.endswith('/b_g_f')]
-        seed.refuse_unknown()
+        stored.refuse_unknown()
     except UserError as error:
         raise UserError('%s: %s' % (path, error))
     if any(bias.any() for bias in gate_biases):
@@ -116,79 +116,79 @@ class _Checkpoint:
                                 % (SCOPE, name, ADVICE))
 
 
-def _hyperparameters(seed):
+def _hyperparameters(stored):
     """The HParams that the shapes tell."""
-    hp = params.preset('seed')
+    hp = params.preset('weixsong')
     layer = 'glow_0/wavenet/dilation_1/'
-    channels = [seed.shape('glow_%d/inv1x1conv/W' % k, 2)[0]
-                for k in range(max(1, seed.count(r'glow_\d+/')))]
+    channels = [stored.shape('glow_%d/inv1x1conv/W' % k, 2)[0]
+                for k in range(max(1, stored.count(r'glow_\d+/')))]
     every, size = params.early_outputs(channels)
-    kernel_size, units, _ = seed.shape(layer + 'w_g_f', 3)
+    kernel_size, units, _ = stored.shape(layer + 'w_g_f', 3)
     hp = hp.replace(n_flows=len(channels), n_group=channels[0], n_early_every=every,
                     n_early_size=size or hp.n_early_size, kernel_size=kernel_size,
-                    n_layers=seed.count(r'glow_0/wavenet/dilation_\d+/'), residual_channels=units,
-                    skip_channels=seed.shape(layer + 'w_skip', 3)[2], encoder='none')
-    mels = seed.shape(layer + 'w_lc', 3)[1] // hp.n_group  # unless something lies between
-    if seed.count(UPSAMPLING):
-        width, units, mels = seed.shape(UPSAMPLING + 'layer1', 3)
+                    n_layers=stored.count(r'glow_0/wavenet/dilation_\d+/'), residual_channels=units,
+                    skip_channels=stored.shape(layer + 'w_skip', 3)[2], encoder='none')
+    mels = stored.shape(layer + 'w_lc', 3)[1] // hp.n_group  # unless something lies between
+    if stored.count(UPSAMPLING):
+        width, units, mels = stored.shape(UPSAMPLING + 'layer1', 3)
         hp = hp.replace(upsampling='two_transposed', upsample_width=width, upsample_channels=units)
-    if seed.count('lc_conv1d/'):
-        width, mels, units = seed.shape('lc_conv1d/layer_0/filter', 3)
-        hp = hp.replace(encoder='conv', encoder_layers=seed.count(r'lc_conv1d/layer_\d+/'),
+    if stored.count('lc_conv1d/'):
+        width, mels, units = stored.shape('lc_conv1d/layer_0/filter', 3)
+        hp = hp.replace(encoder='conv', encoder_layers=stored.count(r'lc_conv1d/layer_\d+/'),
                         encoder_width=width, encoder_channels=units)
-    elif seed.count('lc_blstm_embedding/'):
-        rows, gates = seed.shape(LSTM % (0, 'fw') + 'kernel', 2)
+    elif stored.count('lc_blstm_embedding/'):
+        rows, gates = stored.shape(LSTM % (0, 'fw') + 'kernel', 2)
         mels = rows - gates // 4
         hp = hp.replace(encoder='blstm', encoder_channels=gates // 4,
-                        encoder_layers=seed.count(r'lc_blstm_embedding/layer_\d+/'))
+                        encoder_layers=stored.count(r'lc_blstm_embedding/layer_\d+/'))
     if mels != hp.n_mels:
         raise UserError('hears mels of %d bands, those of mel profile %s have %d; no model here '
                         'fits it' % (mels, hp.mel_profile, hp.n_mels))
     return hp
 
 
-def _condition(seed, hp):
+def _condition(stored, hp):
     """{name: value} of the encoder and the upsampling, and how many channels leave them."""
     weights, channels, units = {}, hp.n_mels, hp.encoder_channels
     for i in range(hp.encoder_layers if hp.encoder == 'conv' else 0):
         ours, theirs = 'encoder/layer_%d/' % i, 'lc_conv1d/layer_%d/' % i
-        weights[ours + 'filter'] = seed.read(theirs + 'filter', hp.encoder_width, channels, units)
-        weights[ours + 'bias'] = seed.read(theirs + 'bias', units)
+        weights[ours + 'filter'] = stored.read(theirs + 'filter', hp.encoder_width, channels, units)
+        weights[ours + 'bias'] = stored.read(theirs + 'bias', units)
         channels = units
     for i in range(hp.encoder_layers if hp.encoder == 'blstm' else 0):
         for way in ('fw', 'bw'):
             ours, theirs = 'encoder/layer_%d/%s/' % (i, way), LSTM % (i, way)
-            weights[ours + 'kernel'] = seed.read(theirs + 'kernel', channels + units, 4 * units)
-            weights[ours + 'bias'] = seed.read(theirs + 'bias', 4 * units)
+            weights[ours + 'kernel'] = stored.read(theirs + 'kernel', channels + units, 4 * units)
+            weights[ours + 'bias'] = stored.read(theirs + 'bias', 4 * units)
         channels = 2 * units
     for name in ('layer1', 'layer2') if hp.upsampling == 'two_transposed' else ():
-        weights['upsampling/' + name] = seed.read(UPSAMPLING + name, hp.upsample_width,
+        weights['upsampling/' + name] = stored.read(UPSAMPLING + name, hp.upsample_width,
                                                   hp.upsample_channels, channels)
         channels = hp.upsample_channels
     return weights, channels
 
 
-def _flow(seed, hp, k, cond_channels):
+def _flow(stored, hp, k, cond_channels):
     """{name: value} of flow k."""
     c, units, skip = hp.flow_channels(k), hp.residual_channels, hp.skip_channels
     flow, wavenet = 'flow_%d/' % k, 'glow_%d/wavenet/' % k
     blocks = hp.n_group if hp.upsampling == 'repeat' else 1
-    weights = {flow + 'W': seed.read('glow_%d/inv1x1conv/W' % k, c, c),
-               flow + 'end/filter': seed.read(wavenet + 'w_e', 1, skip, c),
-               flow + 'end/bias': seed.read(wavenet + 'b_e', c)}
-    convolutions = {'start': [_convolution(seed, wavenet, 's', 1, c // 2, units)], 'cond': []}
+    weights = {flow + 'W': stored.read('glow_%d/inv1x1conv/W' % k, c, c),
+               flow + 'end/filter': stored.read(wavenet + 'w_e', 1, skip, c),
+               flow + 'end/bias': stored.read(wavenet + 'b_e', c)}
+    convolutions = {'start': [_convolution(stored, wavenet, 's', 1, c // 2, units)], 'cond': []}
     for i in range(hp.n_layers):
         layer, theirs = 'layer_%d/' % i, wavenet + 'dilation_%d/' % 2 ** i
         convolutions[layer + 'dilated'] = [
-            _convolution(seed, theirs, 'g_f', hp.kernel_size, units, 2 * units)]
+            _convolution(stored, theirs, 'g_f', hp.kernel_size, units, 2 * units)]
         convolutions['cond'].append(
-            _convolution(seed, theirs, 'lc', 1, hp.n_group * cond_channels, 2 * units,
+            _convolution(stored, theirs, 'lc', 1, hp.n_group * cond_channels, 2 * units,
                          blocks=blocks))
-        res_skip = [_convolution(seed, theirs, 'skip', 1, units, skip)]
+        res_skip = [_convolution(stored, theirs, 'skip', 1, units, skip)]
         if i < hp.n_layers - 1:
-            res_skip.insert(0, _convolution(seed, theirs, 'res', 1, units, units, norm_axes=None))
+            res_skip.insert(0, _convolution(stored, theirs, 'res', 1, units, units, norm_axes=None))
         else:
-            seed.known.update(theirs + name for name in ('w_res', 'g_res', 'b_res'))
+            stored.known.update(theirs + name for name in ('w_res', 'g_res', 'b_res'))
         convolutions[layer + 'res_skip'] = res_skip
     for name, parts in convolutions.items():
         for kind, arrays in zip(('/v', '/g', '/bias'), zip(*parts)):
@@ -196,20 +196,20 @@ def _flow(seed, hp, k, cond_channels):
     return weights
 
 
-def _convolution(seed, scope, name, *shape, blocks=1, norm_axes=(0, 1)):
+def _convolution(stored, scope, name, *shape, blocks=1, norm_axes=(0, 1)):
     """(v, g, bias) for ops.weight_norm of the filters w_name [width, in, out], g_name and b_name.
 
     blocks: how many blocks of input channels to sum up.
     norm_axes: the axes of the seed's norm; None for all.
     """
-    v = seed.read(scope + 'w_' + name, *shape).astype(np.float64)
+    v = stored.read(scope + 'w_' + name, *shape).astype(np.float64)
     norm = np.maximum(LEAST_NORM, np.sqrt(np.square(v).sum(axis=norm_axes)))
     v = v.reshape(shape[0], blocks, -1, shape[2]).sum(axis=1)
     length = np.sqrt(np.square(v).sum(axis=(0, 1)))
-    g = seed.read(scope + 'g_' + name, shape[2]) * length / norm
+    g = stored.read(scope + 'g_' + name, shape[2]) * length / norm
     zero = length < 1e-15  # its square would be lost in float32
     v[:, :, zero], g[zero] = 0.0, 0.0
     v[0, 0, zero] = 1.0  # any direction will do
     bias = (np.zeros(shape[2]) if name == 'g_f'  # whatever b_g_f holds
-            else seed.read(scope + 'b_' + name, shape[2]))
+            else stored.read(scope + 'b_' + name, shape[2]))
     return [array.astype(np.float32) for array in (v, g, bias)]

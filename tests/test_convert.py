@@ -95,8 +95,9 @@ def test_the_same_hyperparameters_another_rate(monkeypatch, tmp_path, checkpoint
     (['nvidia', 'nvidia.pt', '--out_dir', 'text.pt/new'], 'cannot write text.pt/new'),
     (['nvidia', 'nvidia.pt', '--out_dir', 'new', '--hparams', 'n_flows=3'], 'n_flows 3 and 4'),
     (['nvidia', 'nvidia.pt', '--out_dir', 'new', '--hparams', 'nflows=3'], "'n_flows'"),
-    (['seed', 'nowhere', '--out_dir', 'new'], 'nowhere'),
-    (['seed', 'nvidia.pt', '--out_dir', 'new'], 'nvidia.pt'),
+    (['weixsong', 'nowhere', '--out_dir', 'new'], 'nowhere'),
+    (['weixsong', 'nvidia.pt', '--out_dir', 'new'], 'nvidia.pt'),
+    (['seed', 'nowhere', '--out_dir', 'new'], 'no checkpoint at nowhere'),  # its former name
     (['export_nvidia', 'nowhere', 'new.pt'], 'nowhere'),
     (['export_nvidia', 'full', 'text.pt'], 'text.pt is a folder, or there already'),
     (['export_nvidia', 'full', 'new/'], 'new/ is a folder'),

@@ -138,7 +138,7 @@ def test_one_bad_input_does_not_stop_the_others(monkeypatch, trained, tmp_path, 
     assert names_of(tmp_path / 'out') == ['good']
     err = capsys.readouterr().err
     assert err.count('skipped:') == 3 and '3 of 4 inputs' in err
-    assert 'mel profile seed' in err and 'torn.mel' in err and 'ambiguous.npy' in err
+    assert 'mel profile weixsong' in err and 'torn.mel' in err and 'ambiguous.npy' in err
 
 
 def test_mels_of_another_profile_are_known_by_their_params(monkeypatch, trained, tmp_path):
@@ -181,7 +181,7 @@ def test_a_vocoder_refuses_what_is_no_mel(vocoder):
     (['--lc', 'a/x.npy', 'b/x.npy'], 'would both be written to x.wav'),
     (['--lc', 'x.npy', '--restore_from', 'nowhere'], 'no checkpoint'),
     (['--lc', 'x.npy', '--restore_from', '.'], 'no checkpoint'),
-    (['--lc', 'x.npy', '--preset', 'seed'], 'differ in'),
+    (['--lc', 'x.npy', '--preset', 'weixsong'], 'differ in'),
     (['--lc', 'x.npy', '--hparams', 'n_flows=2'], 'n_flows 2 and 3'),
 ])
 def test_refusals(monkeypatch, trained, tmp_path, arguments, words):

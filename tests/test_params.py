@@ -10,15 +10,16 @@ from params import HParams
 
 
 def test_presets_are_the_published_ones():
-    seed = params.preset('seed')
-    assert (seed.sample_rate, seed.mel_profile, seed.n_flows, seed.n_group) == (22050, 'seed', 12, 8)
-    assert (seed.n_early_every, seed.n_early_size, seed.n_layers) == (4, 2, 8)
-    assert (seed.residual_channels, seed.kernel_size, seed.sigma) == (256, 3, 0.707)
-    assert (seed.encoder, seed.encoder_layers, seed.encoder_width, seed.encoder_channels,
-            seed.upsampling) == ('conv', 2, 5, 128, 'repeat')
-    assert (seed.lr, seed.lr_decay_rate, seed.lr_decay_steps) == (1e-3, 0.95, 50000)
-    assert seed.clip_frames == 100
-    assert [seed.flow_channels(k) for k in range(12)] == [8] * 4 + [6] * 4 + [4] * 4
+    weixsong = params.preset('weixsong')
+    assert (weixsong.sample_rate, weixsong.mel_profile, weixsong.n_flows, weixsong.n_group) == (
+        22050, 'weixsong', 12, 8)
+    assert (weixsong.n_early_every, weixsong.n_early_size, weixsong.n_layers) == (4, 2, 8)
+    assert (weixsong.residual_channels, weixsong.kernel_size, weixsong.sigma) == (256, 3, 0.707)
+    assert (weixsong.encoder, weixsong.encoder_layers, weixsong.encoder_width,
+            weixsong.encoder_channels, weixsong.upsampling) == ('conv', 2, 5, 128, 'repeat')
+    assert (weixsong.lr, weixsong.lr_decay_rate, weixsong.lr_decay_steps) == (1e-3, 0.95, 50000)
+    assert weixsong.clip_frames == 100
+    assert [weixsong.flow_channels(k) for k in range(12)] == [8] * 4 + [6] * 4 + [4] * 4
     paper = params.preset('paper')
     assert (paper.residual_channels, paper.skip_channels, paper.sigma, paper.lr,
             paper.batch_size) == (512, 256, 0.707, 1e-4, 24)
@@ -31,7 +32,7 @@ def test_presets_are_the_published_ones():
 
 def test_hyperparameters_cannot_be_changed_in_place():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        params.preset('seed').lr = 1
+        params.preset('weixsong').lr = 1
 
 
 def test_override():
@@ -74,6 +75,17 @@ def test_refusals_say_what_and_what_instead(text, words):
     assert '\n' not in message
 
 
+def test_former_names_are_understood():
+    """The preset and mel profile weixsong were called `seed`."""
+    hp = params.preset('weixsong')
+    assert params.preset('seed') is hp
+    for text in ('mel_profile=seed', 'mel_profile=weixsong'):
+        assert params.override(params.preset('nvidia'), text).mel_profile == 'weixsong'
+    stored = dict(dataclasses.asdict(hp), mel_profile='seed')
+    assert params.from_json(json.dumps(stored), 'here') == hp
+    assert json.loads(params.to_json(hp))['mel_profile'] == 'weixsong'
+
+
 def test_unknown_preset_names_the_nearest():
     with pytest.raises(UserError, match="'nvidia'"):
         params.preset('nvdia')
@@ -114,9 +126,10 @@ def test_load_names_the_file(tmp_path):
 def test_require_same_names_both_values():
     small = params.preset('small')
     with pytest.raises(UserError) as error:
-        params.require_same(small, params.preset('seed'), params.DATA_FIELDS, 'the data in X', 'do Y')
+        params.require_same(small, params.preset('weixsong'), params.DATA_FIELDS, 'the data in X',
+                            'do Y')
     assert str(error.value) == ('this command and the data in X differ in sample_rate 16000 and '
-                                '22050, mel_profile tacotron2 and seed; do Y')
+                                '22050, mel_profile tacotron2 and weixsong; do Y')
     params.require_same(small, small.replace(lr=1.0), params.MODEL_FIELDS, 'X', 'Y')
 
 

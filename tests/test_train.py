@@ -316,7 +316,7 @@ def started(data, tmp_path_factory):
 
 @pytest.mark.parametrize('more,words', [
     (['--hparams=n_flows=2'], ['n_flows 2 and 3', '--run_name']),
-    (['--preset=seed'], ['sample_rate', '--run_name']),
+    (['--preset=weixsong'], ['sample_rate', '--run_name']),
     (['--filelist=nowhere.scp'], ['nowhere.scp']),
     (['--wave_dir=nowhere'], ['nowhere']),
     (['--ngpu=3', '--hparams=batch_size=2'], ['3 equal towers', 'batch_size=3']),
@@ -333,8 +333,8 @@ def test_refusals(monkeypatch, data, started, more, words):
 
 
 def test_data_of_another_profile_is_refused(monkeypatch, data, tmp_path):
-    with pytest.raises(UserError, match='mel_profile seed and tacotron2'):
-        run(monkeypatch, data, tmp_path, '--preset=seed')
+    with pytest.raises(UserError, match='mel_profile weixsong and tacotron2'):
+        run(monkeypatch, data, tmp_path, '--preset=weixsong')
     assert not (tmp_path / 'run').exists()
 
 

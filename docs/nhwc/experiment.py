@@ -36,7 +36,7 @@ from datasets import clip_files, mel_transform
 from training import towers
 from training.graph import build_vocoding
 
-# The seed's proportions, groups of 8 and as many layers, at a size that trains in minutes.
+# weixsong/WaveGlow's proportions, groups of 8 and as many layers, at a size that trains in minutes.
 HP = params.preset('small').replace(n_flows=6, n_group=8, n_early_every=2, n_layers=8,
                                     residual_channels=32, skip_channels=32, batch_size=4,
                                     lr=2e-3)

@@ -181,24 +181,47 @@ def test_again_redoes_only_what_changed(made):
     made.check(os.path.join(made.data, 'wavs'))
 
     after = tree(made.mels)
-    status, out, _ = made.run('--hparams', 'mel_profile=seed,lr=0.5')
+    status, out, _ = made.run('--hparams', 'mel_profile=weixsong,lr=0.5')
     assert '7 computed' in out and len(changed(after, tree(made.mels))) == 7
-    made.check(os.path.join(made.data, 'wavs'), 'seed')
-    assert params.load(made.mels).mel_profile == 'seed' and params.load(made.data).lr == 0.5
+    made.check(os.path.join(made.data, 'wavs'), 'weixsong')
+    assert params.load(made.mels).mel_profile == 'weixsong' and params.load(made.data).lr == 0.5
 
     after = tree(made.mels)                     # what is no data parameter redoes no data
-    status, out, _ = made.run('--hparams', 'mel_profile=seed,lr=0.25')
+    status, out, _ = made.run('--hparams', 'mel_profile=weixsong,lr=0.25')
     assert '0 computed' in out and changed(after, tree(made.mels)) == []
     assert params.load(made.data).lr == 0.25
 
     os.unlink(os.path.join(made.wavs, 'u.flac'))
     os.unlink(os.path.join(made.wavs, 's0.wav', 'u2.wav'))
-    status, out, _ = made.run('--hparams', 'mel_profile=seed')
+    status, out, _ = made.run('--hparams', 'mel_profile=weixsong')
     assert made.names() == ['s0.wav/u0', 's0.wav/u4', 's1.wav/u1', 's1.wav/u3', 's1.wav/u5']
     assert '--wave_dir=%s ' % made.wavs in out.splitlines()[-1]     # all plain now
     assert not os.path.exists(os.path.join(made.data, 'wavs'))
     assert changed(after, tree(made.mels)) == ['s0.wav/u2.mel', 'u.mel']
-    made.check(made.wavs, 'seed')
+    made.check(made.wavs, 'weixsong')
+
+
+def test_a_corpus_with_the_former_name_of_its_mel_profile_is_not_redone(made):
+    """Manifest and params.json of earlier versions call the profile weixsong `seed`."""
+    for k in range(2):
+        put(os.path.join(made.wavs, '%d.wav' % k), speech(k))
+    profile = '--hparams', 'mel_profile=weixsong'
+    assert made.run(*profile)[0] == 0
+    manifest = os.path.join(made.data, corpus.MANIFEST)
+    for path in (manifest, *(os.path.join(folder, 'params.json')
+                             for folder in (made.mels, made.data))):
+        with open(path, encoding='utf-8') as f:
+            text = f.read()
+        assert '"mel_profile": "weixsong"' in text
+        with open(path, 'w', encoding='utf-8') as f:
+            f.write(text.replace('"mel_profile": "weixsong"', '"mel_profile": "seed"'))
+    mels = tree(made.mels)
+    status, out, _ = made.run(*profile)
+    after = tree(made.mels)
+    assert status == 0 and '0 computed' in out
+    assert [name for name in after if after[name] != mels[name]] == ['params.json']
+    with open(manifest, encoding='utf-8') as f:
+        assert {record['data']['mel_profile'] for record in json.load(f).values()} == {'weixsong'}
 
 
 def test_a_forgotten_preset_does_not_throw_the_corpus_away(made, monkeypatch):
@@ -307,7 +330,7 @@ def deadly(job):
 
 def jobs(names):
     return [preprocessing.Job(name, name, name + '.mel', None, 16000,
-                                params.MEL_PROFILES['seed'], 0) for name in names]
+                                params.MEL_PROFILES['weixsong'], 0) for name in names]
 
 
 def test_a_worker_that_dies_takes_one_file_with_it(monkeypatch):
@@ -322,7 +345,7 @@ def test_a_worker_that_dies_takes_one_file_with_it(monkeypatch):
 
 def test_workers_can_be_spawned(tmp_path):
     job = preprocessing.Job('x', WAVS[0], str(tmp_path / 'x.mel'), str(tmp_path / 'x.wav'), 22050,
-                              params.MEL_PROFILES['seed'], 2048)
+                              params.MEL_PROFILES['weixsong'], 2048)
     (_, (outcome, record)), = preprocessing.run_jobs([job], 1,
                                                        multiprocessing.get_context('spawn'))
     assert outcome == 'done' and record.samples == len(audio_files.read_wav(job.wav, 22050))

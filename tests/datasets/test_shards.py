@@ -119,6 +119,18 @@ def test_files_that_are_none_are_named(tmp_path):
     assert 'cannot be read' in fault.reason
 
 
+def test_the_former_name_of_the_mel_profile_is_understood(tmp_path):
+    """Shards of earlier versions call the profile weixsong `seed`."""
+    hp = HP.replace(mel_profile='weixsong')
+    data = b'{"sample_rate": 16000, "mel_profile": "seed"}'
+    path = str(tmp_path / 'train-00000-of-00001.tfrecord')
+    with open(path, 'wb') as f:
+        f.write(example(data=data))
+    assert [record.name for record in shards.records(path, hp)] == ['u']
+    with pytest.raises(UserError, match='weixsong'):
+        list(shards.records(path, HP))
+
+
 def test_our_reader_reads_what_tensorflow_does(content, tmp_path):
     path = str(tmp_path / 'shard')
     with open(path, 'wb') as f:

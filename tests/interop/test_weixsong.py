@@ -1,4 +1,4 @@
-"""convert_seed.py: checkpoints of weixsong/WaveGlow, converted, against that model in NumPy."""
+"""interop.weixsong: checkpoints of weixsong/WaveGlow, converted, against that model in NumPy."""
 import os
 import shutil
 
@@ -31,7 +31,7 @@ VARIANTS = {
 
 
 def save(path, weights):
-    """Writes a checkpoint of the seed's, and of its optimizer's. Returns its path."""
+    """Writes a checkpoint of weixsong/WaveGlow and its optimizer. Returns its path."""
     utils.save_weights(str(path), with_optimizer(weights))
     return str(path / 'model.ckpt-0')
 
@@ -61,7 +61,10 @@ def run_ours(hp, converted, audio, mel, z, gradients):
 
 
 def assert_same_model(weights, tmp_path, gradients=False, **sizes):
-    """Converts the seed's `weights` and compares both models. Returns (hp, converted weights)."""
+    """Converts `weights` of weixsong/WaveGlow and compares both models.
+
+    Returns (hp, converted weights).
+    """
     hp, converted = weixsong.read(save(tmp_path, weights))
     assert {value.dtype for value in converted.values()} == {np.dtype(np.float32)}
     audio, mel, z = inputs(np.random.RandomState(1), hp.n_group, **sizes)
@@ -87,7 +90,7 @@ def test_reference_undoes_itself(variant):
     np.testing.assert_allclose(weixsong_reference.infer(weights, z, mel), audio, atol=1e-9)
 
 
-def test_reference_ignores_what_the_seed_does_not_use():
+def test_reference_ignores_what_weixsong_does_not_use():
     rng = np.random.RandomState(0)
     weights = weixsong_reference.weights(rng, n_flows=1, n_layers=2)
     audio, mel, _ = inputs(rng, 8)
@@ -122,12 +125,12 @@ def test_converted_model_is_the_same_model(variant, tmp_path):
     weights = weixsong_reference.weights(np.random.RandomState(0), **VARIANTS[variant])
     hp = assert_same_model(weights, tmp_path)[0]
     if variant == 'odd_sizes':
-        assert hp == params.preset('seed').replace(
+        assert hp == params.preset('weixsong').replace(
             n_flows=6, n_group=4, n_early_every=6, n_layers=5, residual_channels=64,
             skip_channels=24, kernel_size=5, encoder='conv', encoder_layers=3, encoder_width=3,
             encoder_channels=9)
     if variant == 'blstm_two_transposed':
-        assert hp == params.preset('seed').replace(
+        assert hp == params.preset('weixsong').replace(
             n_flows=4, n_early_every=2, n_layers=3, residual_channels=12, skip_channels=10,
             encoder='blstm', encoder_channels=7, upsampling='two_transposed', upsample_width=40,
             upsample_channels=6)
@@ -138,7 +141,7 @@ def test_published_width(tmp_path):
         np.random.RandomState(0), encoder='conv', n_flows=2, n_early_every=1, n_layers=8,
         residual_channels=256, skip_channels=256, encoder_channels=128)
     hp = assert_same_model(weights, tmp_path, batch=1, frames=2)[0]
-    assert hp == params.preset('seed').replace(n_flows=2, n_early_every=1)
+    assert hp == params.preset('weixsong').replace(n_flows=2, n_early_every=1)
 
 
 def test_training_continues(tmp_path):
@@ -148,7 +151,7 @@ def test_training_continues(tmp_path):
 
 
 def test_filters_of_length_zero(tmp_path):
-    """Legal in the seed, whose norm has an epsilon; here they would be 0 / 0."""
+    """Legal in weixsong/WaveGlow, whose norm has an epsilon; here they would be 0 / 0."""
     rng = np.random.RandomState(0)
     weights = weixsong_reference.weights(rng, encoder='conv')
     layer = 'Waveglow/glow_%d/wavenet/dilation_%d/'
@@ -172,7 +175,7 @@ def test_filters_of_length_zero(tmp_path):
 
 
 def test_paths_that_mean_a_checkpoint(tmp_path):
-    """As the seed's train.py leaves them: its Saver, its kind of variables, several steps."""
+    """As weixsong/WaveGlow's train.py leaves them: Saver, kind of variables, several steps."""
     weights = with_optimizer(small(n_flows=1))
     with session() as sess:
         variables = [tf.get_variable(name, initializer=value, use_resource=False)
@@ -276,7 +279,7 @@ REFUSED = {
     'another mel, blstm': (lambda: small(n_mels=40, encoder='blstm', transposed=True),
                            'hears mels of 40 bands'),
     'another mel, transposed': (lambda: small(n_mels=100, transposed=True),
-                                'mels of 100 bands, those of mel profile seed have 80'),
+                                'mels of 100 bands, those of mel profile weixsong have 80'),
 }
 
 

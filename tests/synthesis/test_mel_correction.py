@@ -10,7 +10,7 @@ from datasets import audio_files, mel_transform
 from synthesis import mel_correction
 from synthesis.mel_correction import MelCorrection
 
-PROFILES = 'seed', 'tacotron2'
+PROFILES = 'weixsong', 'tacotron2'
 
 
 def speech(mel_profile):

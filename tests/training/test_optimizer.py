@@ -9,7 +9,7 @@ from training import optimizer
 
 def test_schedules():
     """Warm-up and decay at the steps where they can be told by hand."""
-    hp = params.preset('seed').replace(warmup_steps=10)
+    hp = params.preset('weixsong').replace(warmup_steps=10)
     cosine = hp.replace(lr_schedule='cosine', lr_decay_rate=0.1, lr_decay_steps=1000)
     with tf.Graph().as_default(), tf.Session() as session:
         def rate(hp, step):
@@ -23,7 +23,7 @@ def test_schedules():
 
 def test_clipping_and_averages():
     """One Adam step by hand: the norm before clipping, the update, the average."""
-    hp = params.preset('seed').replace(clip_norm=1.0, ema_decay=0.9)
+    hp = params.preset('weixsong').replace(clip_norm=1.0, ema_decay=0.9)
     with tf.Graph().as_default(), tf.Session() as session:
         w = ops.variable('w', [2], tf.constant_initializer([1.0, 2.0]))
         step = tf.train.get_or_create_global_step()
