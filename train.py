@@ -51,7 +51,7 @@ def main():
             make_directory(run_dir)
             held.enter_context(utils.locked(run_dir))
         target = ''
-        if together.count > 1:
+        if together.num_hosts > 1:
             config = hosts.configure(config, together)
             target = hosts.serve(together, config).target
         watch = held.enter_context(hosts.Watch(
@@ -144,7 +144,7 @@ def parse_arguments():
     return args
 
 
-def hyperparameters(args, run_dir, together=hosts.ALONE):
+def hyperparameters(args, run_dir, together=hosts.SINGLE_HOST):
     """The run's HParams: its own if it exists, else those of --preset, --restore_from or the data.
 
     Raises UserError where a run, a checkpoint or the data does not go with what was asked for.
@@ -164,8 +164,8 @@ def hyperparameters(args, run_dir, together=hosts.ALONE):
         hp = params.preset(params.DEFAULT_PRESET)
     hp = params.override(hp, args.hparams)
     count, what = args.ngpu * args.accumulate, 'parts' if args.accumulate > 1 else 'towers'
-    if together.count > 1:
-        count, what = count * together.count, what + ' of %d hosts' % together.count
+    if together.num_hosts > 1:
+        count, what = count * together.num_hosts, what + ' of %d hosts' % together.num_hosts
     if hp.batch_size % count and 'batch_size' not in args.hparams:
         hp = hp.replace(batch_size=-(-hp.batch_size // count) * count)
         print('batch_size=%d, for %d equal %s' % (hp.batch_size, count, what))
@@ -266,8 +266,8 @@ def print_summary(hp, source, device_names, together):
     print('data: ' + source.summary)
     if not source.test_names and together.is_chief:
         print('      nothing is held out: no measure of how well it generalizes, no best checkpoint')
-    if together.count > 1:
-        print('hosts: %d; this is %s' % (together.count, together.name(together.index)))
+    if together.num_hosts > 1:
+        print('hosts: %d; this is %s' % (together.num_hosts, together.name(together.task_index)))
     print('towers: %s; a step is %d clips of %.2f s' % (', '.join(device_names), hp.batch_size,
           hp.clip_frames * hp.hop_length / hp.sample_rate), flush=True)
 

@@ -12,7 +12,6 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from errors import UserError
-from training.hosts import ALONE
 
 # frames: whole frames that both the wav and the mel have.
 Utterance = collections.namedtuple('Utterance', 'name frames')
@@ -70,12 +69,13 @@ def long_enough(utterances, hp):
     return kept
 
 
-def training_clips(utterances, wave_dir, lc_dir, hp, seed, first_step=0, parts=1, hosts=ALONE):
+def training_clips(utterances, wave_dir, lc_dir, hp, seed, first_step=0, parts=1,
+                   num_hosts=1, task_index=0):
     """A tf.data.Dataset of Clips, `parts` elements a training step, from `first_step` on, no end.
 
     An utterance is drawn in proportion to its length, then a clip of it at a uniformly random
-    frame. Elements, of batch = hp.batch_size / (parts * hosts.count), this host's share of what
-    all of them draw: audio [batch, clip_frames * hop_length] in -1..1, mel [batch, clip_frames,
+    frame. Elements, of batch = hp.batch_size / (parts * num_hosts), the share of host
+    task_index of what all hosts draw: audio [batch, clip_frames * hop_length] in -1..1, mel [batch, clip_frames,
     n_mels], name and start_frame [batch], and, if hp.stft_weight asks for samples, noise
     [batch, clip_frames * groups_per_frame, n_group] from N(0, 1).
 
@@ -98,14 +98,14 @@ def training_clips(utterances, wave_dir, lc_dir, hp, seed, first_step=0, parts=1
             read = read._replace(noise=noise(i, seed, hp))
         return read
 
-    batch = hp.batch_size // (parts * hosts.count)
+    batch = hp.batch_size // (parts * num_hosts)
 
     def of_all(i):
         """Which of all hosts' clips this one's i-th is: the hosts take turns by batches."""
-        return (i // batch * hosts.count + hosts.index) * batch + i % batch
+        return (i // batch * num_hosts + task_index) * batch + i % batch
 
     dataset = tf.data.Dataset.range(first_step * parts * batch,
-                                    np.iinfo(np.int64).max // hosts.count)
+                                    np.iinfo(np.int64).max // num_hosts)
     dataset = dataset.map(lambda i: clip(of_all(i)), num_parallel_calls=4)
     return dataset.batch(batch, drop_remainder=True).prefetch(4)
 

@@ -13,7 +13,6 @@ import tensorflow.compat.v1 as tf
 
 from datasets import clip_files, shards
 from errors import UserError
-from training.hosts import ALONE
 
 OPEN = 8            # shards read side by side
 SHUFFLED = 256      # clips that the next is drawn from
@@ -26,17 +25,19 @@ class Reader:
       paths: of all shards, the same on every host.
       hp: HParams.
       seed: of order and clips.
-      hosts: whose share of the shards this host reads.
+      num_hosts: that share the shards.
+      task_index: which of the hosts this one is, from 0.
       skip: what to do about a damaged record: tell and pass over it, or end (`fault`).
 
     Raises UserError if there are fewer shards than hosts.
     """
 
-    def __init__(self, paths, hp, seed=0, hosts=ALONE, skip=False):
-        if len(paths) < hosts.count:
+    def __init__(self, paths, hp, seed=0, num_hosts=1, task_index=0, skip=False):
+        if len(paths) < num_hosts:
             raise UserError('%d shards cannot be dealt out to %d hosts; preprocess with '
-                            '--tfrecord_shards=%d or more' % (len(paths), hosts.count, hosts.count))
-        self.paths, self.hp, self.seed, self.hosts, self.skip = paths, hp, seed, hosts, skip
+                            '--tfrecord_shards=%d or more' % (len(paths), num_hosts, num_hosts))
+        self.paths, self.hp, self.seed, self.skip = paths, hp, seed, skip
+        self.num_hosts, self.task_index = num_hosts, task_index
         self.fault = None       # why `clips` ended, a sentence
         self._told = set()
 
@@ -46,7 +47,7 @@ class Reader:
         epoch, group, taken = (int(i) for i in start)
         while True:
             own = sorted(self.paths, key=lambda path: self._digest(epoch, path))
-            own = own[self.hosts.index::self.hosts.count]
+            own = own[self.task_index::self.num_hosts]
             found = group > 0 or taken > 0
             while group * OPEN < len(own):
                 for n, clip in enumerate(self._drawn(own[group * OPEN:][:OPEN], (epoch, group))):
@@ -68,7 +69,7 @@ class Reader:
     def _drawn(self, paths, group):
         """The clips of `paths`, each exchanged with one of SHUFFLED before it."""
         rng = np.random.RandomState(np.frombuffer(
-            self._digest(group, self.hosts.index), np.uint32))
+            self._digest(group, self.task_index), np.uint32))
         waiting = []
         for record in self._records(paths):
             for clip in self._cut(record, rng):
@@ -126,7 +127,7 @@ def training_clips(reader, start=(0, 0, 0), parts=1):
     As dataset.training_clips, and place [batch, 3]: where the reader stands after each clip. It
     ends, which is a fault, when reader.fault says so.
     """
-    hp, hosts = reader.hp, reader.hosts
+    hp = reader.hp
     samples = hp.clip_frames * hp.hop_length
     clips = tf.data.Dataset.from_generator(
         reader.clips, (tf.float32, tf.float32, tf.string, tf.int32, tf.int64),
@@ -137,11 +138,11 @@ def training_clips(reader, start=(0, 0, 0), parts=1):
         noise = ()
         if hp.stft_weight:
             epoch, group, n = tf.unstack(place)
-            serial = ((epoch * 2 ** 20 + group) * 2 ** 24 + n) * hosts.count + hosts.index
+            serial = ((epoch * 2 ** 20 + group) * 2 ** 24 + n) * reader.num_hosts + reader.task_index
             noise = clip_files.noise(serial, reader.seed, hp)
         return clip_files.Clips(audio, mel, name, start_frame, noise, place)
 
-    batch = hp.batch_size // (parts * hosts.count)
+    batch = hp.batch_size // (parts * reader.num_hosts)
     return clips.map(clip, num_parallel_calls=2).batch(batch, drop_remainder=True).prefetch(4)
 
 

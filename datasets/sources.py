@@ -27,7 +27,7 @@ def _of_files(args, hp, hosts):
 
     def clips(steps, _):
         return clip_files.training_clips(clippable, args.wave_dir, args.lc_dir, hp, args.seed, steps,
-                                      args.accumulate, hosts)
+                                      args.accumulate, hosts.num_hosts, hosts.task_index)
 
     def heldout():
         return clip_files.whole_utterances(test_set, args.wave_dir, args.lc_dir, hp)
@@ -50,7 +50,8 @@ def _of_files(args, hp, hosts):
 
 def _of_shards(args, hp, hosts):
     paths = shards.matching(args.data)
-    reader = clip_shards.Reader(paths, hp, args.seed, hosts, args.damaged_records == 'skip')
+    reader = clip_shards.Reader(paths, hp, args.seed, hosts.num_hosts, hosts.task_index,
+                                args.damaged_records == 'skip')
     with multiprocessing.pool.ThreadPool(64) as pool:   # waits for storage, not for processors
         fact = list(zip(map(os.path.basename, paths), pool.map(shards.size, paths)))
     test_set = []

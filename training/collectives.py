@@ -17,16 +17,16 @@ def reduce(tensor, hosts, key, final_op, group):
     `group`, the same on all hosts.
     """
     return tf.raw_ops.CollectiveReduce(
-        input=tensor, group_size=hosts.count, group_key=group, instance_key=key, merge_op='Add',
+        input=tensor, group_size=hosts.num_hosts, group_key=group, instance_key=key, merge_op='Add',
         final_op=final_op, subdiv_offsets=[0, 0])
 
 
 def rows(row, hosts, key):
     """`row` (int64 [n]) of every host: [hosts, n]."""
-    if hosts.count == 1:
+    if hosts.num_hosts == 1:
         return row[None]
     with tf.device('/cpu:0'):
-        mine = tf.one_hot(hosts.index, hosts.count, dtype=tf.int64)
+        mine = tf.one_hot(hosts.task_index, hosts.num_hosts, dtype=tf.int64)
         return reduce(mine[:, None] * row[None, :], hosts, key, 'Id', WORDS)
 
 
@@ -36,7 +36,7 @@ def mean(tensors, hosts, key):
     The packs go one after the other, the last first: gradients of the last flow are ready first.
     A ring sends 2 (hosts - 1) / hosts times their bytes from each host.
     """
-    if hosts.count == 1:
+    if hosts.num_hosts == 1:
         return list(tensors)
     packs, means = packing.packs(tensors), [None] * len(tensors)
     before = []
@@ -52,7 +52,7 @@ def mean(tensors, hosts, key):
 
 def broadcast(variables, hosts, key):
     """The operation that gives `variables` the values they have on the chief, on all hosts."""
-    if hosts.count == 1:
+    if hosts.num_hosts == 1:
         return tf.no_op()
     before = []
     for dtype in (tf.float32, tf.int64):
@@ -60,7 +60,7 @@ def broadcast(variables, hosts, key):
         for pack in packing.packs(alike):
             chosen, key = [alike[i] for i in pack], key + 1
             size = sum(v.shape.num_elements() for v in chosen)
-            group = dict(group_size=hosts.count, group_key=WEIGHTS, instance_key=key, shape=[size])
+            group = dict(group_size=hosts.num_hosts, group_key=WEIGHTS, instance_key=key, shape=[size])
             with tf.control_dependencies(before):
                 if hosts.is_chief:
                     values = packing.join([v.read_value() for v in chosen])

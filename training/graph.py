@@ -8,7 +8,7 @@ import glow
 import ops
 from datasets import clip_files
 from training import collectives, objective, optimizer, towers
-from training.hosts import ALONE
+from training.hosts import SINGLE_HOST
 
 # clips, heldout: iterators; parts: fetches of each part of a training step but the last; step: of
 # the last, which ends it; told_to_stop: whether this host is, for `step` to tell all; roll_call: the
@@ -21,12 +21,12 @@ Model = collections.namedtuple('Model', 'clips parts step told_to_stop roll_call
 ROLL_CALL, PLACES, GRADIENTS, VARIABLES = 1, 2, 10 ** 6, 2 * 10 ** 6   # keys of collective operations
 
 
-def build_training_graph(hp, clips, heldout, devices, compute=glow.Compute(), accumulate=1, hosts=ALONE,
+def build_training_graph(hp, clips, heldout, devices, compute=glow.Compute(), accumulate=1, hosts=SINGLE_HOST,
           words=(), placed=False):
     """The training graph. Averaged weights serve the held-out loss and vocoding.
 
     Args:
-      clips: makes a dataset of dataset.Clips of hp.batch_size / (accumulate * hosts.count) clips,
+      clips: makes a dataset of dataset.Clips of hp.batch_size / (accumulate * hosts.num_hosts) clips,
         from two tensors: the steps already done and, if it has places, the place of the last clip.
       heldout: a dataset of single utterances, or None.
       devices: of the towers, as parallel.tower_devices names them.
@@ -43,9 +43,9 @@ def build_training_graph(hp, clips, heldout, devices, compute=glow.Compute(), ac
     best_set = ops.variable('best_heldout_set', [], tf.zeros_initializer(), tf.int64,
                             trainable=False)
     new_best, new_best_set = tf.placeholder(tf.float32, []), tf.placeholder(tf.int64, [])
-    places = ops.variable('places', [hosts.count, 3], tf.zeros_initializer(), tf.int64,
+    places = ops.variable('places', [hosts.num_hosts, 3], tf.zeros_initializer(), tf.int64,
                           trainable=False) if placed else None
-    iterator, batch = iterate(clips(global_step.read_value(), places[hosts.index] if placed else None))
+    iterator, batch = iterate(clips(global_step.read_value(), places[hosts.task_index] if placed else None))
     loss, gradients = towers.loss_and_gradients(batch, hp, devices, compute)
     gradients, variables = zip(*gradients)
     with tf.device(devices[0]), tf.variable_scope('accumulated'):

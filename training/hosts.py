@@ -4,6 +4,7 @@ Each host runs the same command and works on its share of every batch: `collecti
 they find. The first of them, the chief, alone reads and writes the run's directory.
 """
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import json
@@ -13,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from typing import NamedTuple, Tuple
+from typing import Tuple
 
 import tensorflow.compat.v1 as tf
 
@@ -27,28 +28,32 @@ CONNECT_SECONDS = 10    # for a peer to accept one: two failures, and it is lost
 SETTLE_SECONDS = 2      # between the loss of a peer and the end, so that all hosts name the same one
 
 
-class Hosts(NamedTuple):
-    """addresses: 'host:port' of each, the chief's first; index: which of them this process is."""
-    addresses: Tuple[str, ...] = ('localhost',)
-    index: int = 0
+@dataclasses.dataclass(frozen=True)
+class Hosts:
+    """The processes that compute every training step together, and which of them this one is."""
+    addresses: Tuple[str, ...] = ('localhost',)     # 'host:port' of each, the chief's first
+    task_index: int = 0                             # of this process, in `addresses`
 
     @property
-    def count(self):
+    def num_hosts(self) -> int:
         return len(self.addresses)
 
     @property
-    def is_chief(self):
-        return self.index == 0
+    def is_chief(self) -> bool:
+        """Whether this process alone reads and writes the run's directory."""
+        return self.task_index == 0
 
-    def name(self, i):
-        return '%s (%s)' % ('worker %d' % i if i else 'the chief, worker 0', self.addresses[i])
+    def name(self, task_index: int) -> str:
+        """How messages name a host: its role and its address."""
+        role = 'worker %d' % task_index if task_index else 'the chief, worker 0'
+        return '%s (%s)' % (role, self.addresses[task_index])
 
 
-ALONE = Hosts()
+SINGLE_HOST = Hosts()
 
 
 def from_arguments(worker_hosts, task_index, tf_config):
-    """The Hosts of --worker_hosts and --task_index, else of TF_CONFIG's JSON, else ALONE.
+    """The Hosts of --worker_hosts and --task_index, else of TF_CONFIG's JSON, else SINGLE_HOST.
 
     TF_CONFIG is {"cluster": {"chief": ["a:2222"], "worker": ["b:2222"]}, "task": {"type": "worker",
     "index": 0}}, as Kubeflow and Vertex AI set it; without a chief, the first worker is it.
@@ -69,7 +74,7 @@ def from_arguments(worker_hosts, task_index, tf_config):
     if task_index is not None:
         raise UserError('--task_index=%d takes --worker_hosts, the addresses of all' % task_index)
     if not tf_config:
-        return ALONE
+        return SINGLE_HOST
     try:
         config = json.loads(tf_config)
         cluster = {job: list(members) for job, members in config.get('cluster', {}).items()}
@@ -79,7 +84,7 @@ def from_arguments(worker_hosts, task_index, tf_config):
         raise UserError('TF_CONFIG is not {"cluster": {"worker": [...]}, "task": {...}} in JSON (%s); '
                         'correct it, or give --worker_hosts and --task_index' % error)
     if not cluster:
-        return ALONE
+        return SINGLE_HOST
     if kind not in ('chief', 'master', JOB):
         raise UserError('TF_CONFIG makes this process a task of type %r; here are chief and worker '
                         'alone: the chief evaluates, and no parameter server is needed' % kind)
@@ -124,7 +129,7 @@ def configure(config, hosts):
     distributed.CopyFrom(config)
     distributed.experimental.collective_group_leader = '/job:%s/replica:0/task:0' % JOB
     distributed.experimental.collective_nccl = True     # where there are GPUs
-    distributed.device_filters.append('/job:%s/task:%d' % (JOB, hosts.index))
+    distributed.device_filters.append('/job:%s/task:%d' % (JOB, hosts.task_index))
     return distributed
 
 
@@ -134,22 +139,22 @@ def serve(hosts, config):
     It serves until the process ends. Raises UserError if its port stays taken, or after
     WAIT_MINUTES without one of the others.
     """
-    port = int(hosts.addresses[hosts.index].rpartition(':')[2])
+    port = int(hosts.addresses[hosts.task_index].rpartition(':')[2])
     deadline = time.monotonic() + 60 * WAIT_MINUTES
     told = False
     while not _free(port):
         if time.monotonic() > deadline:
             raise UserError('port %d of %s is taken by another process; give another address'
-                            % (port, hosts.name(hosts.index)))
+                            % (port, hosts.name(hosts.task_index)))
         if not told:
             print('port %d is taken; waiting for the process that holds it' % port, flush=True)
         told = True
         time.sleep(0.5)
     try:
-        server = tf.train.Server({JOB: list(hosts.addresses)}, JOB, hosts.index, config=config)
+        server = tf.train.Server({JOB: list(hosts.addresses)}, JOB, hosts.task_index, config=config)
     except tf.errors.OpError as error:
-        raise UserError('cannot serve %s (%s)' % (hosts.name(hosts.index), errors.explain(error)))
-    for i in range(hosts.count):
+        raise UserError('cannot serve %s (%s)' % (hosts.name(hosts.task_index), errors.explain(error)))
+    for i in range(hosts.num_hosts):
         _wait_for(hosts, i, deadline)
     return server
 
@@ -204,7 +209,7 @@ class Watch:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self):
-        if self.hosts.count > 1:
+        if self.hosts.num_hosts > 1:
             self._thread.start()
         return self
 
@@ -226,7 +231,7 @@ class Watch:
             raise
 
     def _run(self):
-        others = [i for i in range(self.hosts.count) if i != self.hosts.index]
+        others = [i for i in range(self.hosts.num_hosts) if i != self.hosts.task_index]
         held = {}
         while not self._done.is_set():
             now = time.monotonic()

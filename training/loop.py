@@ -31,7 +31,7 @@ class Training:
         """args: train.py's; source: a sources.Source; watch: a hosts.Watch."""
         self.session, self.model, self.hp, self.args = session, model, hp, args
         self.run_dir, self.checkpoints, self.watch = run_dir, checkpoints, watch
-        self.is_chief, self.together = watch.hosts.is_chief, watch.hosts.count > 1
+        self.is_chief, self.together = watch.hosts.is_chief, watch.hosts.num_hosts > 1
         self.saved_step, self.saved_time = None, time.time()
         self.stopped_by = None
         # losses of other utterances, or of other parts of them, are not to be compared

@@ -16,7 +16,6 @@ import params
 import train
 from datasets import audio_files, clip_shards, mel_files, shards
 from errors import UserError
-from training.hosts import Hosts
 
 HP = params.preset('small').replace(clip_samples=2048)
 FRAMES = 20, 9, 31, 8, 16, 7        # of the records of `content`; a clip has 8
@@ -221,7 +220,7 @@ def test_an_epoch_is_every_clip_once_and_goes_on_anywhere(corpus, monkeypatch):
         assert epoch(reader, 0, first[i][2]) == first[i + 1:]
     # two hosts draw from shards of their own
     names = [{name for name, _ in clips_of(epoch(clip_shards.Reader(
-        paths, hp, 3, Hosts(('a:1', 'b:1'), i)), 0))} for i in range(2)]
+        paths, hp, 3, num_hosts=2, task_index=i), 0))} for i in range(2)]
     assert not names[0] & names[1] and names[0] | names[1] == set(frames)
 
 
@@ -262,7 +261,7 @@ def test_what_cannot_be_trained_on_is_refused(corpus, content, monkeypatch, tmp_
         run(monkeypatch, tmp_path / 'long', data, '--hparams=clip_samples=16384',
             '--damaged_records=skip')
     with pytest.raises(UserError, match='1 shards cannot be dealt out to 2 hosts'):
-        clip_shards.Reader([str(path)], HP, hosts=Hosts(('a:1', 'b:1'), 1))
+        clip_shards.Reader([str(path)], HP, num_hosts=2, task_index=1)
     for arguments in (['--data=x', '--filelist=y'], ['--filelist=y']):
         with pytest.raises(SystemExit):
             run(monkeypatch, tmp_path, *arguments)

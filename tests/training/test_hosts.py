@@ -20,7 +20,7 @@ import params
 from datasets import clip_files
 from errors import UserError
 from training import hosts
-from training.hosts import ALONE, Hosts
+from training.hosts import SINGLE_HOST, Hosts
 
 KILLS = int(os.environ.get('KILLS', 2))     # of processes in training, the chief's among them
 
@@ -172,15 +172,16 @@ def test_shares_of_a_step_make_it_up(data):
 
     def steps(share, parts):
         with tf.Graph().as_default(), tf.Session() as session:
-            clips = clip_files.training_clips(train_set, paths[1], paths[2], hp, 5, 3, parts, share)
+            clips = clip_files.training_clips(train_set, paths[1], paths[2], hp, 5, 3, parts,
+                                              share.num_hosts, share.task_index)
             read = tf.data.make_one_shot_iterator(clips).get_next()
             batches = [clip_files.Clips(*session.run(read)) for _ in range(3 * parts)]
-        assert {len(batch.name) for batch in batches} == {12 // (parts * share.count)}
+        assert {len(batch.name) for batch in batches} == {12 // (parts * share.num_hosts)}
         found = [list(zip(batch.name, batch.start_frame, batch.noise[:, 0, 0]))
                  for batch in batches]
         return [sum(found[i:i + parts], []) for i in range(0, len(found), parts)]
 
-    alone = steps(ALONE, 1)
+    alone = steps(SINGLE_HOST, 1)
     together = [sum(shares, []) for shares in zip(*(
         steps(Hosts(('a:1', 'b:1', 'c:1'), i), 2) for i in range(3)))]
     assert len(together) == 3
@@ -188,9 +189,9 @@ def test_shares_of_a_step_make_it_up(data):
 
 
 @pytest.mark.parametrize('worker_hosts, task_index, tf_config, expected', [
-    (None, None, None, ALONE),
-    (None, None, '{}', ALONE),
-    (None, None, '{"cluster": {}, "task": {"type": "worker", "index": 0}}', ALONE),
+    (None, None, None, SINGLE_HOST),
+    (None, None, '{}', SINGLE_HOST),
+    (None, None, '{"cluster": {}, "task": {"type": "worker", "index": 0}}', SINGLE_HOST),
     ('a:1, b:2', 1, '{"cluster": 3}', Hosts(('a:1', 'b:2'), 1)),        # flags go first
     (None, None, '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": "1"}}',
      Hosts(('a:1', 'b:1'), 1)),
