@@ -38,7 +38,7 @@ def main():
     together = hosts.from_arguments(args.worker_hosts, args.task_index, os.environ.get('TF_CONFIG'))
     run_dir = os.path.join(args.logdir_root, args.run_name)
     hp = hyperparameters(args, run_dir, together)
-    compute = towers.compute(args.precision, args.reversible, args.xla)
+    compute = towers.compute_options(args.precision, args.reversible, args.xla)
     device_names = devices.tower_devices(args.ngpu)
     config = devices.session_config(args.ngpu)
     check_convolution(hp, device_names, config)
@@ -103,9 +103,9 @@ def parse_arguments():
     parser.add_argument('--precision', choices=sorted(glow.PRECISIONS), default='float32',
                         help='what the coupling networks compute in; weights stay float32 '
                              '(default: %(default)s)')
-    parser.add_argument('--xla', choices=list(towers.XLA),
+    parser.add_argument('--xla', choices=list(towers.XLA_CHOICES),
                         help='what XLA compiles: '
-                             + '; '.join('%s: %s' % what for what in towers.XLA.items())
+                             + '; '.join('%s: %s' % what for what in towers.XLA_CHOICES.items())
                              + ' (default: what is fastest on this device)')
     parser.add_argument('--reversible', nargs='?', type=command_line.flag, const=True, default=False,
                         help='train in the memory of one flow, for a third more work')
@@ -275,7 +275,7 @@ def print_summary(hp, source, device_names, together):
 def print_compute(compute, accumulate):
     print('computed in %s%s%s; XLA compiles %s'
           % (compute.precision, ', reversibly' if compute.reversible else '',
-             ', in %d parts' % accumulate if accumulate > 1 else '', towers.XLA[compute.xla]),
+             ', in %d parts' % accumulate if accumulate > 1 else '', towers.XLA_CHOICES[compute.xla]),
           flush=True)
 
 

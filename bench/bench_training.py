@@ -60,7 +60,7 @@ def parse_arguments():
     parser.add_argument('--hparams', nargs='+', default=[''], help='one row for each')
     parser.add_argument('--precision', nargs='+', choices=sorted(glow.PRECISIONS),
                         default=['float32', 'bfloat16'])
-    parser.add_argument('--xla', nargs='+', choices=['default'] + list(towers.XLA),
+    parser.add_argument('--xla', nargs='+', choices=['default'] + list(towers.XLA_CHOICES),
                         default=['default'])
     parser.add_argument('--reversible', nargs='+', type=command_line.flag, default=[False])
     parser.add_argument('--repeats', type=int, default=7)
@@ -92,7 +92,7 @@ def row(preset, hparams, precision, xla, reversible, args):
 def measure(preset, hparams, precision, xla, reversible, repeats, profile):
     """One row of the table, but for activations_mb."""
     hp = params.override(params.preset(preset), hparams)
-    compute = towers.compute(precision, reversible, None if xla == 'default' else xla)
+    compute = towers.compute_options(precision, reversible, None if xla == 'default' else xla)
     began = time.time()
     with tf.Graph().as_default() as graph:
         tf.set_random_seed(0)

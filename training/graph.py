@@ -49,10 +49,10 @@ def build_training_graph(hp, clips, heldout, devices, compute=glow.Compute(), ac
     loss, gradients = towers.loss_and_gradients(batch, hp, devices, compute)
     gradients, variables = zip(*gradients)
     with tf.device(devices[0]), tf.variable_scope('accumulated'):
-        means, add, clear = towers.accumulated(list(loss) + list(gradients), accumulate)
+        means, add, clear = towers.accumulate(list(loss) + list(gradients), accumulate)
     told_to_stop = tf.placeholder_with_default(False, [], 'told_to_stop')
     with tf.device(devices[0]), tf.name_scope('hosts'):
-        *means, stopped = collectives.mean(list(means) + [tf.cast(told_to_stop, tf.float32)], hosts,
+        *means, stopped = collectives.all_reduce_mean(list(means) + [tf.cast(told_to_stop, tf.float32)], hosts,
                                           GRADIENTS)
     loss, gradients = objective.Objective(*means[:len(loss)]), means[len(loss):]
     learning_rate = optimizer.schedule(hp, tf.cast(global_step, tf.float32))
@@ -62,12 +62,12 @@ def build_training_graph(hp, clips, heldout, devices, compute=glow.Compute(), ac
         train_op = clear()
     if placed:      # those of all hosts are kept, by the chief as by the others
         train_op = tf.group(train_op, places.assign(
-            collectives.rows(batch.place[-1], hosts, PLACES)))
+            collectives.all_gather(batch.place[-1], hosts, PLACES)))
     part = dict(name=batch.name, start_frame=batch.start_frame, op=add)
     step = dict(loss=loss, learning_rate=learning_rate, gradient_norm=gradient_norm,
                 name=batch.name, start_frame=batch.start_frame, stopped=stopped > 0, op=train_op)
     held = held_clip = held_loss = held_samples = None
-    with tf.device(devices[0]), towers.averages_of(ema):
+    with tf.device(devices[0]), towers.averaged_variables(ema):
         if heldout is not None:
             held, held_clip = iterate(heldout)
             held_loss = glow.loss(held_clip.audio, held_clip.mel, hp)
@@ -77,7 +77,7 @@ def build_training_graph(hp, clips, heldout, devices, compute=glow.Compute(), ac
         raise AssertionError('evaluation has weights of its own')
     with tf.device(devices[0]):
         share = collectives.broadcast(tf.global_variables(), hosts, VARIABLES)
-    roll_call = collectives.rows(tf.constant(words, tf.int64), hosts, ROLL_CALL)
+    roll_call = collectives.all_gather(tf.constant(words, tf.int64), hosts, ROLL_CALL)
     return Model(iterator, [part] * (accumulate - 1), step, told_to_stop, roll_call, share, held,
                  held_clip, held_loss, held_samples, vocode, (best.read_value(), best_set.read_value()),
                  new_best, new_best_set,

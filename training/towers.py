@@ -1,19 +1,29 @@
 """How a step is computed: on which devices, in towers and parts, what XLA compiles of it."""
+from typing import Callable, List, Optional, Sequence, Tuple
 
 import tensorflow.compat.v1 as tf
 
 import glow
+from datasets.clip_files import Clips
 from errors import UserError
+from params import HParams
 from training import objective, packing
 
-XLA = {
+# What XLA may compile of a training step, and what that means.
+XLA_CHOICES = {
     'off': 'nothing',
     'gates': 'the activations of the coupling networks and their gradients',
 }
 
 
-def compute(precision='float32', reversible=False, xla=None):
-    """The glow.Compute asked for; with `xla` None what is fastest here: docs/training.md tells why.
+def compute_options(precision: str = 'float32', reversible: bool = False,
+                    xla: Optional[str] = None) -> glow.Compute:
+    """The glow.Compute of train.py's flags; docs/training.md tells what each choice brings.
+
+    Args:
+      precision: a key of glow.PRECISIONS.
+      reversible: whether activations are computed again from the outputs, not kept.
+      xla: a key of XLA_CHOICES; None for what is fastest on this device.
 
     Raises UserError if this TensorFlow cannot compute so.
     """
@@ -26,63 +36,74 @@ def compute(precision='float32', reversible=False, xla=None):
     return glow.Compute(precision, reversible, xla or ('off' if old or gpus else 'gates'))
 
 
-def loss_and_gradients(clips, hp, devices, compute=glow.Compute()):
+def loss_and_gradients(clips: Clips, hp: HParams, devices: Sequence[str],
+                       compute: glow.Compute = glow.Compute()
+                       ) -> Tuple[objective.Objective, List[Tuple[tf.Tensor, tf.Variable]]]:
     """The mean loss over towers and its gradients, as the whole batch in one tower would give.
 
-    Each tower works on an equal share of the batch, on its own device; variables live on the
+    Each tower works on an equal part of the batch, on its own device; variables live on the
     first, where the optimizer is: weights go to the others, and gradients come back, once a step.
 
     Args:
-      clips: dataset.Clips of a batch that splits into as many towers.
-      devices: device names.
-      compute: a glow.Compute.
+      clips: of a batch that splits into as many towers.
+      devices: names of a device for each tower, as devices.tower_devices gives them.
+      compute: how the loss is computed.
 
-    Returns: (objective.Objective, [(gradient, variable)]).
+    Returns: (the objective, [(gradient, variable)]).
     """
     tensors = [clips.audio, clips.mel] + ([clips.noise] if hp.stft_weight else [])
-    shares = zip(*(tf.split(tensor, len(devices)) for tensor in tensors))
+    parts = zip(*(tf.split(tensor, len(devices)) for tensor in tensors))
     losses, gradients = [], []
-    for i, (device, share) in enumerate(zip(devices, shares)):
+    for i, (device, part) in enumerate(zip(devices, parts)):
         with tf.device(device), tf.name_scope('tower_%d' % i), variables_on(devices[0]):
-            share = dict(zip(('audio', 'mel', 'noise'), share))
-            losses.append(objective.objective(clips._replace(**share), hp, compute))
+            part = dict(zip(('audio', 'mel', 'noise'), part))
+            losses.append(objective.objective(clips._replace(**part), hp, compute))
             variables = tf.trainable_variables()
             gradients.append(tf.gradients(losses[-1].total, variables))
     loss = objective.Objective(*(tf.add_n(terms) / len(devices) for terms in zip(*losses)))
-    return loss, list(zip(mean(gradients, devices), variables))
+    return loss, list(zip(average_gradients(gradients, devices), variables))
 
 
-def require_equal_parts(hp, count, what):
-    """Raises UserError, naming `what` they are, if hp.batch_size is not `count` equal parts."""
+def require_equal_parts(hp: HParams, count: int, what: str) -> None:
+    """Raises UserError if hp.batch_size does not split into `count` equal parts.
+
+    `what` names the parts in the message: 'towers'.
+    """
     if hp.batch_size % count:
         raise UserError('batch_size=%d does not split into %d equal %s; take batch_size=%d'
                         % (hp.batch_size, count, what, -(-hp.batch_size // count) * count))
 
 
-def mean(tensors, devices):
-    """The mean of lists of float32 tensors, one list a device, on the first device.
+def average_gradients(gradients: Sequence[Sequence[tf.Tensor]],
+                      devices: Sequence[str]) -> List[tf.Tensor]:
+    """The mean over towers of their gradients, float32, on the first device.
 
-    They travel and are added in packs, not one by one.
+    They travel and are added in buckets (`packing.buckets`), not one by one.
+
+    Args:
+      gradients: a list for each of `devices`, all in the same order of variables.
     """
     if len(devices) == 1:
-        return tensors[0]
-    means = []
-    for pack in packing.packs(tensors[0]):
-        packed = []
-        for device, of_device in zip(devices, tensors):
+        return gradients[0]
+    shapes, means = [gradient.shape for gradient in gradients[0]], []
+    for bucket in packing.buckets(gradients[0]):
+        vectors = []
+        for device, of_tower in zip(devices, gradients):
             with tf.device(device):
-                packed.append(packing.join([of_device[i] for i in pack]))
+                vectors.append(packing.flatten([of_tower[i] for i in bucket]))
         with tf.device(devices[0]):
-            means += packing.cut(tf.add_n(packed) / len(devices), [tensors[0][i].shape for i in pack])
+            means += packing.unflatten(tf.add_n(vectors) / len(devices),
+                                       [shapes[i] for i in bucket])
     return means
 
 
-def accumulated(values, parts):
+def accumulate(values: Sequence[tf.Tensor], parts: int
+               ) -> Tuple[List[tf.Tensor], tf.Operation, Callable[[], tf.Operation]]:
     """Means of float32 tensors over `parts` runs of a session, one after the other.
 
-    Returns: (the means, for the last run alone; the operation of each run before it; a function
-    that makes the one to end the last run with, once the means are used). Sums are local variables:
-    no checkpoint keeps them.
+    Returns: (means, add, make_clear). The means hold in the last run alone; `add` is the operation
+    of each run before it. make_clear() makes the operation that ends the last run, once the means
+    are used. Sums are local variables: no checkpoint keeps them.
     """
     if parts == 1:
         return values, tf.no_op(), tf.no_op
@@ -96,7 +117,7 @@ def accumulated(values, parts):
                                          for total, value in zip(sums, values)])
 
 
-def variables_on(device):
+def variables_on(device: str):
     """A variable scope that makes variables on `device`, whatever device reads them."""
     def get(getter, *args, **kwargs):
         with tf.device(device):
@@ -104,8 +125,11 @@ def variables_on(device):
     return tf.variable_scope(tf.get_variable_scope(), custom_getter=get)
 
 
-def averages_of(ema):
-    """A variable scope in which variables read as their averages under `ema`; None changes nothing."""
+def averaged_variables(ema: Optional[tf.train.ExponentialMovingAverage]):
+    """A variable scope in which variables read as their averages under `ema`.
+
+    With `ema` None they read as what they are.
+    """
     def get(getter, *args, **kwargs):
         variable = getter(*args, **kwargs)
         return variable if ema is None else ema.average(variable)

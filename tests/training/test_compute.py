@@ -12,7 +12,7 @@ from errors import UserError
 from training import towers
 
 TF1 = tf.__version__.startswith('1.')
-XLA = ['off'] if TF1 else sorted(towers.XLA)
+XLA = ['off'] if TF1 else sorted(towers.XLA_CHOICES)
 
 
 def losses_and_gradients(hp, computes, scale=0.1):
@@ -60,7 +60,7 @@ def test_bfloat16_gradients_point_the_same_way(reversible):
     """8 bits of mantissa: losses within 1%, gradients within 5% in all. 1.15 has none on a CPU."""
     if TF1:
         with pytest.raises(UserError, match='takes TensorFlow 2'):
-            towers.compute('bfloat16', reversible)
+            towers.compute_options('bfloat16', reversible)
         return
     plain, low = losses_and_gradients(
         TINY, [glow.Compute(), glow.Compute('bfloat16', reversible, 'gates')])
@@ -98,18 +98,18 @@ def test_memory_is_that_of_one_flow():
 
 
 def test_defaults_and_refusals():
-    assert towers.compute() == glow.Compute('float32', False, 'off' if TF1 else 'gates')
-    assert towers.compute(xla='off').xla == 'off'
+    assert towers.compute_options() == glow.Compute('float32', False, 'off' if TF1 else 'gates')
+    assert towers.compute_options(xla='off').xla == 'off'
     if TF1:
         with pytest.raises(UserError, match='takes TensorFlow 2'):
-            towers.compute(xla='gates')
+            towers.compute_options(xla='gates')
 
 
 def test_parts_of_a_step_add_up_and_leave_nothing():
     """Means over three runs, twice: the second three are not mixed with the first."""
     with session() as sess:
         value = tf.placeholder(tf.float32, [2])
-        means, add, clear = towers.accumulated([value * 1.0], 3)
+        means, add, clear = towers.accumulate([value * 1.0], 3)
         with tf.control_dependencies(means):
             end = clear()
         sess.run(tf.local_variables_initializer())

@@ -25,10 +25,10 @@ def gradients_of(count, hp=TINY):
         return values, placed, {v.device for _, v in gradients}
 
 
-@pytest.mark.parametrize('pack', [1, 500, packing.PACK])
-def test_two_towers_give_the_gradients_of_one(monkeypatch, pack):
+@pytest.mark.parametrize('bucket', [1, 500, packing.BUCKET_ELEMENTS])
+def test_two_towers_give_the_gradients_of_one(monkeypatch, bucket):
     """Packed one variable at a time, some at a time, and all in one."""
-    monkeypatch.setattr(packing, 'PACK', pack)
+    monkeypatch.setattr(packing, 'BUCKET_ELEMENTS', bucket)
     one, placed_one, _ = gradients_of(1)
     two, placed_two, variables = gradients_of(2)
     assert len(placed_one) == 1 and len(placed_two) == 2 and len(variables) == 1
@@ -52,9 +52,9 @@ def test_averages_are_read_where_asked_for():
         ema = tf.train.ExponentialMovingAverage(0.75)
         w = weight()
         update = ema.apply([w])
-        with towers.averages_of(ema):
+        with towers.averaged_variables(ema):
             averaged = weight() * 1.0
-        with towers.averages_of(None):
+        with towers.averaged_variables(None):
             plain = weight() * 1.0
         session.run(tf.global_variables_initializer())
         session.run(w.assign([2.0, 5.0]))
