@@ -12,7 +12,7 @@ import numpy as np
 
 import params
 from errors import UserError
-from interop import nvidia_state, torchfile
+from interop import architecture, nvidia_state, torchfile
 
 # What NVIDIA's code has as constants: the transposed convolution that upsamples the mel.
 UPSAMPLE_WIDTH, UPSAMPLE_STRIDE = 1024, 256
@@ -113,7 +113,7 @@ def read(path):
                             % (torchfile.short(over[0]), hp.n_flows, hp.n_layers))
         return hp, weights
     except UserError as error:
-        raise UserError('%s: %s' % (path, str(error).replace(path + ': ', '', 1)))
+        raise UserError('%s: %s' % (path, str(error).replace(path + ': ', '', 1))) from error
 
 
 def _hyperparameters(state):
@@ -127,13 +127,11 @@ def _hyperparameters(state):
     mels, _, width = state.shape('upsample.weight')
     n_flows = max(1, count('convinv.%d.conv.weight'))
     channels = [state.shape('convinv.%d.conv.weight' % k)[0] for k in range(n_flows)]
-    every, size = params.early_outputs(channels)
+    every, size = architecture.early_outputs(channels)
     if size == 0 and type(state.about.get('n_early_every')) is int:  # too few flows to tell
         every = max(n_flows, state.about['n_early_every'])
     hp = params.preset('nvidia')
-    if mels != hp.n_mels:
-        raise UserError('hears mels of %d bands, those of mel profile %s have %d; no profile here '
-                        'fits it' % (mels, hp.mel_profile, hp.n_mels))
+    architecture.require_mel_bands(mels, hp)
     units = state.shape('WN.0.start.bias', axes=1)[0]
     return hp.replace(
         n_flows=n_flows, n_group=channels[0], n_early_every=every, n_early_size=size,

@@ -62,14 +62,16 @@ def load(path):
         _check_nesting(found)
         return found
     except Refusal as error:
-        reason = str(error)
+        raise UserError('%s: %s' % (path, error)) from error
     except OSError as error:
-        reason = 'cannot be read (%s); check the file' % (error.strerror or type(error).__name__)
-    except MemoryError:
-        reason = 'needs more memory than there is; close other programs'
-    except Exception:    # a damaged pickle or zip fails in any way there is
-        reason = 'is damaged or cut off; copy or download it again'
-    raise UserError('%s: %s' % (path, reason))
+        raise UserError('%s: cannot be read (%s); check the file'
+                        % (path, error.strerror or type(error).__name__)) from error
+    except MemoryError as error:
+        raise UserError('%s: needs more memory than there is; close other programs'
+                        % path) from error
+    except Exception as error:    # a damaged pickle or zip fails in any way there is
+        raise UserError('%s: is damaged or cut off; copy or download it again'
+                        % path) from error
 
 
 def _load_zip(f, path):

@@ -114,7 +114,8 @@ class Record:
                 array = np.fromfile(f, dtype, count)
         except (OSError, MemoryError) as error:
             raise UserError('%s: its numbers cannot be read (%s); check the file'
-                            % (self.path, getattr(error, 'strerror', None) or 'no memory'))
+                            % (self.path, getattr(error, 'strerror', None) or 'no memory')
+                            ) from error
         if len(array) < count:
             raise UserError('%s: has become shorter since it was opened; copy or download it again'
                             % self.path)

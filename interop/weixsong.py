@@ -16,6 +16,7 @@ import tensorflow.compat.v1 as tf
 import params
 import utils
 from errors import UserError
+from interop import architecture
 
 SCOPE = 'Waveglow/'
 LSTM = 'lc_blstm_embedding/layer_%d/bidirectional_rnn/%s/lstm_cell/'
@@ -39,9 +40,9 @@ def read(path):
     """
     try:
         path = utils.find_checkpoint(path)
-    except UserError:
+    except UserError as error:
         raise UserError('there is no checkpoint at %s; give a run of weixsong/WaveGlow, or one of '
-                        'its model.ckpt-STEP' % path)
+                        'its model.ckpt-STEP' % path) from error
     try:
         stored = _Checkpoint(path)
         hp = _hyperparameters(stored)
@@ -52,7 +53,7 @@ def read(path):
                        if name.endswith('/b_g_f')]
         stored.refuse_unknown()
     except UserError as error:
-        raise UserError('%s: %s' % (path, error))
+        raise UserError('%s: %s' % (path, error)) from error
     if any(bias.any() for bias in gate_biases):
         print('%s: the biases b_g_f are not zero and are ignored, as weixsong/WaveGlow itself '
               'ignores them since 15 March 2019' % path)
@@ -122,12 +123,13 @@ def _hyperparameters(stored):
     layer = 'glow_0/wavenet/dilation_1/'
     channels = [stored.shape('glow_%d/inv1x1conv/W' % k, 2)[0]
                 for k in range(max(1, stored.count(r'glow_\d+/')))]
-    every, size = params.early_outputs(channels)
+    every, size = architecture.early_outputs(channels)
     kernel_size, units, _ = stored.shape(layer + 'w_g_f', 3)
     hp = hp.replace(n_flows=len(channels), n_group=channels[0], n_early_every=every,
                     n_early_size=size or hp.n_early_size, kernel_size=kernel_size,
-                    n_layers=stored.count(r'glow_0/wavenet/dilation_\d+/'), residual_channels=units,
-                    skip_channels=stored.shape(layer + 'w_skip', 3)[2], encoder='none')
+                    n_layers=stored.count(r'glow_0/wavenet/dilation_\d+/'),
+                    residual_channels=units, encoder='none',
+                    skip_channels=stored.shape(layer + 'w_skip', 3)[2])
     mels = stored.shape(layer + 'w_lc', 3)[1] // hp.n_group  # unless something lies between
     if stored.count(UPSAMPLING):
         width, units, mels = stored.shape(UPSAMPLING + 'layer1', 3)
@@ -141,9 +143,7 @@ def _hyperparameters(stored):
         mels = rows - gates // 4
         hp = hp.replace(encoder='blstm', encoder_channels=gates // 4,
                         encoder_layers=stored.count(r'lc_blstm_embedding/layer_\d+/'))
-    if mels != hp.n_mels:
-        raise UserError('hears mels of %d bands, those of mel profile %s have %d; no model here '
-                        'fits it' % (mels, hp.mel_profile, hp.n_mels))
+    architecture.require_mel_bands(mels, hp)
     return hp
 
 

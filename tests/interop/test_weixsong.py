@@ -274,12 +274,12 @@ REFUSED = {
     'two widths in the upsampling': (
         lambda: with_changed('transpoed_conv/layer2', lambda v: v[2:], transposed=True),
         'Waveglow/transpoed_conv/layer2 has shape'),
-    'another mel, repeated': (lambda: small(n_mels=64), 'hears mels of 64 bands'),
-    'another mel, conv': (lambda: small(n_mels=128, encoder='conv'), 'hears mels of 128 bands'),
+    'another mel, repeated': (lambda: small(n_mels=64), 'takes mels of 64 bands'),
+    'another mel, conv': (lambda: small(n_mels=128, encoder='conv'), 'takes mels of 128 bands'),
     'another mel, blstm': (lambda: small(n_mels=40, encoder='blstm', transposed=True),
-                           'hears mels of 40 bands'),
+                           'takes mels of 40 bands'),
     'another mel, transposed': (lambda: small(n_mels=100, transposed=True),
-                                'mels of 100 bands, those of mel profile weixsong have 80'),
+                                'takes mels of 100 bands, and mel profile weixsong has 80'),
 }
 
 

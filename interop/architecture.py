@@ -1,0 +1,28 @@
+"""What the shapes of another project's weights say about the hyperparameters of a model here."""
+from typing import Sequence, Tuple
+
+import params
+from errors import UserError
+
+
+def early_outputs(channels: Sequence[int]) -> Tuple[int, int]:
+    """(n_early_every, n_early_size) of a flow from the channels that each of its steps works on.
+
+    Without an early output they are (len(channels), 0). Raises UserError for another pattern than
+    that of `HParams.flow_channels`.
+    """
+    every = next((k for k, c in enumerate(channels) if c != channels[0]), len(channels))
+    size = channels[0] - channels[every] if every < len(channels) else 0
+    for k, c in enumerate(channels):
+        if c != channels[0] - size * (k // every):
+            raise UserError('its flows work on %s channels, where early outputs of one size leave '
+                            'at one interval in any model here; take another checkpoint'
+                            % ', '.join(map(str, channels[:20])))
+    return every, size
+
+
+def require_mel_bands(bands: int, hp: params.HParams):
+    """Raises UserError if the mels of a model, of so many bands, are not those of `hp`."""
+    if bands != hp.n_mels:
+        raise UserError('takes mels of %d bands, and mel profile %s has %d; no model here fits it'
+                        % (bands, hp.mel_profile, hp.n_mels))
