@@ -1,37 +1,57 @@
-"""What all commands share: types of arguments, exit status, errors in one line."""
+"""What all commands share: arguments and their types, exit status, errors in one line."""
+import argparse
 import contextlib
 import logging
 import os
 import signal
 import sys
+import traceback
+from typing import Callable, Optional
 
+import params
 from errors import UserError
 
 
-def local_path(text):
+def local_path(text: str) -> str:
     """A path from the command line; `corpus\\wavs` means corpus/wavs where paths have slashes."""
     if os.sep == '/' and '\\' in text and not os.path.exists(text):
         return text.replace('\\', '/')
     return text
 
 
-def seed(text):
-    """argparse type of a seed: what every generator of random numbers here takes."""
-    value = int(text)
-    if not 0 <= value < 2 ** 32:
-        raise ValueError
-    return value
+def random_seed(text: str) -> int:
+    """argparse type of a random seed: what every generator of random numbers here takes."""
+    with contextlib.suppress(ValueError):
+        if 0 <= int(text) < 2 ** 32:
+            return int(text)
+    raise argparse.ArgumentTypeError('a random seed is a whole number from 0 to %d, not %r'
+                                     % (2 ** 32 - 1, text))
 
 
-def flag(text):
-    """argparse type of a flag that may carry a value: true or false."""
-    return {'true': True, 'false': False}[text.lower()] if text.lower() in (
-        'true', 'false') else int(text) != 0
+def boolean(text: str) -> bool:
+    """argparse type of a switch that may carry a value: true or false, or a whole number."""
+    named = {'true': True, 'false': False}
+    if text.lower() in named:
+        return named[text.lower()]
+    with contextlib.suppress(ValueError):
+        return int(text) != 0
+    raise argparse.ArgumentTypeError('true or false is expected, not %r' % text)
 
 
-def run_script(main):
+def add_hyperparameters(parser: argparse.ArgumentParser):
+    """Adds --preset and --hparams to a parser: what `params.resolve` takes."""
+    parser.add_argument('--preset', metavar='NAME',
+                        help='hyperparameters to start from: %s (default: those of the data or '
+                             'checkpoint, else %s)'
+                             % (', '.join(params.PRESETS), params.DEFAULT_PRESET))
+    parser.add_argument('--hparams', metavar='NAME=VALUE,...', default='',
+                        help='hyperparameters to change; params.py documents every name')
+
+
+def run_script(main: Callable[[], Optional[int]]):
     """Runs `main()` and exits with what it returns; a UserError becomes one line on stderr.
 
+    With WAVEGLOW_TRACEBACK=1 in the environment the line comes after the traceback.
     Exit status: 0 for success, 2 for bad input, 130 after Ctrl-C, else what `main` returned.
     """
     logging.getLogger('tensorflow').setLevel(logging.ERROR)     # of deprecations it warns at length
@@ -40,6 +60,8 @@ def run_script(main):
     try:
         status = main()
     except UserError as error:
+        if os.environ.get('WAVEGLOW_TRACEBACK', '0') not in ('', '0'):
+            traceback.print_exc()
         print('%s: error: %s' % (os.path.basename(sys.argv[0]), error), file=sys.stderr)
         status = 2
     except KeyboardInterrupt:

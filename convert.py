@@ -1,22 +1,24 @@
-"""Brings checkpoints of other WaveGlows here, and takes ours to NVIDIA's format.
+"""Converts checkpoints of other WaveGlow programs to this one's, and this one's to NVIDIA's.
 
     python convert.py nvidia waveglow_256channels_universal_v5.pt --out_dir published
     python convert.py weixsong logdir/model.ckpt-652000 --out_dir converted
     python convert.py export_nvidia logdir/waveglow waveglow.pt
 
 The first two write a checkpoint and its params.json to a new folder, for inference.py and for
-train.py --restore_from. A .pt file is a program: nothing in one is ever executed.
-Exit status: 0; 2 with one sentence if there is nothing to convert, and nothing is written.
+train.py --restore_from. A .pt file can hold a program; nothing in it is executed.
+Exit status: 0; 2 with one sentence if the model cannot be converted: then nothing is written.
 """
 import argparse
 import os
 import shlex
+from typing import Callable
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
 
 import numpy as np
 
 import command_line
+import errors
 import files
 import params
 import utils
@@ -31,7 +33,7 @@ def main():
         export_nvidia(args.run, args.file)
     else:
         reader = nvidia.read if args.direction == 'nvidia' else weixsong.read
-        bring(reader, args.checkpoint, args.out_dir, args.hparams)
+        convert_checkpoint(reader, args.checkpoint, args.out_dir, args.hparams)
     return 0
 
 
@@ -40,42 +42,45 @@ def parse_arguments():
     path = command_line.local_path
     directions = parser.add_subparsers(dest='direction', metavar='nvidia|weixsong|export_nvidia')
     for name, aliases, checkpoint, text in (
-            ('nvidia', [], 'FILE.pt', "from NVIDIA's PyTorch checkpoints"),
-            ('weixsong', ['seed'], 'CKPT', 'from TensorFlow 1 checkpoints of weixsong/WaveGlow')):
+            ('nvidia', [], 'FILE.pt', "convert a checkpoint of NVIDIA's WaveGlow (PyTorch)"),
+            ('weixsong', ['seed'], 'CKPT', 'convert a checkpoint of weixsong/WaveGlow (TensorFlow 1)')):
         direction = directions.add_parser(name, aliases=aliases, help=text, description=text)
         direction.add_argument('checkpoint', type=path, metavar=checkpoint)
         direction.add_argument('--out_dir', type=path, required=True,
                                help='a new folder for the checkpoint and its params.json')
         direction.add_argument('--hparams', metavar='NAME=VALUE,...', default='',
-                               help='what its weights do not tell, e.g. sample_rate=16000')
-    text = "from ours to NVIDIA's: a state dict, with the config of its model"
+                               help='hyperparameters that the weights do not tell, for example '
+                                    'sample_rate=16000')
+    text = "write a model of this program in NVIDIA's format: state dict and configuration"
     direction = directions.add_parser('export_nvidia', help=text, description=text)
     direction.add_argument('run', type=path, metavar='RUN_OR_CHECKPOINT',
                            help='a run of train.py, its best/, or one of its checkpoints')
-    direction.add_argument('file', type=path, metavar='FILE.pt')
+    direction.add_argument('file', type=path, metavar='FILE.pt', help='a new file to write')
     args = parser.parse_args()
     if not args.direction:
         parser.error('say what to convert: nvidia, weixsong or export_nvidia')
     return args
 
 
-def bring(reader, checkpoint, out_dir, overrides):
-    """Writes the model that `reader` finds in `checkpoint` to the new folder `out_dir`."""
-    if os.path.exists(out_dir) and not (os.path.isdir(out_dir) and not os.listdir(out_dir)):
-        raise UserError('%s is there already; give a new folder as --out_dir' % out_dir)
+def convert_checkpoint(reader: Callable, checkpoint: str, out_dir: str, overrides: str = ''):
+    """Writes the model in another project's checkpoint to the new folder `out_dir`.
+
+    Args:
+      reader: `nvidia.read` or `weixsong.read`: gives (HParams, {variable: array}) of a path.
+      overrides: of hyperparameters that the weights do not tell, as on the command line.
+
+    Raises UserError if it cannot be read, is broken or contradicts `overrides`.
+    """
+    files.require_new_directory(out_dir, 'give a new folder as --out_dir')
     stored, weights = reader(checkpoint)
     hp = params.override(stored, overrides)
     params.require_same(hp, stored, set(params.MODEL_FIELDS) - set(params.DATA_FIELDS), checkpoint,
                         'leave out of --hparams what its weights tell')
     vocoder.require_sound(weights, checkpoint)
-    try:
-        with files.atomic_directory(out_dir) as folder:
-            utils.save_weights(folder, weights)
-            with files.atomic_open(os.path.join(folder, 'params.json')) as f:
-                f.write(params.to_json(hp))
-    except OSError as error:
-        raise UserError('cannot write %s (%s); make room, or give another --out_dir'
-                        % (out_dir, error.strerror))
+    with errors.as_user_error('cannot write ' + out_dir, 'make room, or give another --out_dir',
+                              OSError), files.atomic_directory(out_dir) as folder:
+        utils.save_weights(folder, weights)
+        params.save(folder, hp)
     print('%s: %d flows of %d layers of %d channels, groups of %d, encoder %s, upsampling %s'
           % (out_dir, hp.n_flows, hp.n_layers, hp.residual_channels, hp.n_group, hp.encoder,
              hp.upsampling))
@@ -84,27 +89,28 @@ def bring(reader, checkpoint, out_dir, overrides):
           % (hp.mel_profile, hp.sample_rate, shlex.quote(out_dir)))
 
 
-def export_nvidia(run, path):
-    """Writes the model in `run`, with its averaged weights, as a state dict to the new `path`."""
-    if not os.path.basename(path) or os.path.exists(path):
-        raise UserError('%s is a folder, or there already; give a new file' % path)
+def export_nvidia(run: str, path: str):
+    """Writes the model in `run`, with its averaged weights, to the new file `path`.
+
+    It is a PyTorch state dict in NVIDIA's format. Raises UserError if that cannot hold the model.
+    """
+    files.require_new_file(path)
     nvidia.require_expressible(
         params.load(os.path.dirname(utils.find_checkpoint(run))))
     try:
         import torch
-    except ImportError:
+    except ImportError as error:
         raise UserError("writing NVIDIA's format takes PyTorch: pip install -r "
-                        'requirements-convert.txt')
+                        'requirements-convert.txt') from error
     hp, weights = vocoder.read(run)
     vocoder.require_fit(hp, weights, run)
     state, config = nvidia.export(hp, weights)
     state = {key: torch.from_numpy(value) for key, value in state.items()}
-    try:
-        with files.atomic_open(path, 'wb') as f:
-            torch.save({'state_dict': state, 'config': config}, f)
-    except (OSError, RuntimeError) as error:  # RuntimeError: of PyTorch, when the disk is full
-        raise UserError('cannot write %s (%s); make room, or give another file'
-                        % (path, getattr(error, 'strerror', None) or str(error).split('\n')[0]))
+    with errors.as_user_error(
+            'cannot write ' + path, 'make room, or give another file',
+            OSError, RuntimeError), files.atomic_open(path, 'wb') as f:
+        # PyTorch raises RuntimeError when the disk is full
+        torch.save({'state_dict': state, 'config': config}, f)
     print('%s: a state dict and its config; mels of profile %s at %d Hz'
           % (path, hp.mel_profile, hp.sample_rate))
     reflections = [key for key, value in state.items() if key.startswith('convinv.')

@@ -6,6 +6,15 @@ import tensorflow.compat.v1 as tf
 from errors import UserError
 
 
+def has_gpu() -> bool:
+    """Whether TensorFlow sees a GPU."""
+    return bool(tf.config.experimental.list_physical_devices('GPU'))
+
+
+def is_tensorflow_1() -> bool:
+    return tf.__version__.startswith('1.')
+
+
 def tower_devices(count):
     """Names of `count` devices to train on: GPUs where there are any, else CPU devices.
 
@@ -28,6 +37,6 @@ def session_config(count=1):
     """
     config = tf.ConfigProto(allow_soft_placement=True, device_count={'CPU': count})
     config.gpu_options.allow_growth = True
-    if not tf.config.experimental.list_physical_devices('GPU'):
+    if not has_gpu():
         config.graph_options.rewrite_options.disable_meta_optimizer = True
     return config

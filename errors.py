@@ -1,14 +1,34 @@
 """Bad input, told in one sentence, and what other errors say."""
+import contextlib
 
 
 class UserError(Exception):
     """Bad input, told in one sentence: what is wrong, where, and what to do about it."""
 
 
-def explain(error):
-    """The line of a TensorFlow error, or of an OSError, that tells what happened."""
+@contextlib.contextmanager
+def as_user_error(what, advice, *kinds):
+    """Turns an exception of `kinds` in the block into UserError('WHAT (REASON); ADVICE').
+
+    Args:
+      what: what fails, with the path: 'cannot write out/a.wav'.
+      advice: what to do about it; '' for nothing.
+    """
+    try:
+        yield
+    except kinds as error:
+        said = reason(error)
+        if isinstance(error, OSError) and error.strerror and str(error.filename) in what:
+            said = error.strerror   # the path is in `what` already
+        raise UserError('%s (%s)%s' % (what, said, advice and '; ' + advice)) from error
+
+
+def reason(error: Exception) -> str:
+    """The line of an exception, an OSError's or TensorFlow's, that tells what happened."""
     if isinstance(error, OSError):
-        return '%s: %s' % (error.filename, error.strerror) if error.filename else str(error)
+        if error.strerror and error.filename is not None:
+            return '%s: %s' % (error.filename, error.strerror)
+        return error.strerror or str(error)
     lines = [line.strip() for line in str(getattr(error, 'message', error)).splitlines()]
     boilerplate = ('Graph execution error', 'Detected at', 'File "', 'Restoring from checkpoint',
                    'Original stack', '<stack', '[[', 'Hint', 'Errors may', 'Input Source')

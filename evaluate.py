@@ -100,7 +100,7 @@ def parse_arguments():
                         help='where the page, the JSON and the wavs go (default: %(default)s)')
     parser.add_argument('--sigma', type=float,
                         help="standard deviation of the noise (default: the model's gen_sigma)")
-    parser.add_argument('--seed', type=command_line.seed, default=0, help='of the noise')
+    parser.add_argument('--seed', type=command_line.random_seed, default=0, help='of the noise')
     parser.add_argument('--denoiser_strength', type=float, default=0.01,
                         help='of the denoised row (default: %(default)s)')
     parser.add_argument('--mel_correction', type=int, default=16, metavar='ROUNDS',
@@ -130,8 +130,9 @@ def read_utterances(args, hp):
         if not frames:
             raise UserError('%s is shorter than a mel frame; take it off %s' % (name, args.filelist))
         utterances.append((name, sound[:frames * hp.hop_length], mel[:frames]))
-    if args.lc_dir and params.exists(args.lc_dir):
-        params.require_same(hp, params.load(args.lc_dir), params.DATA_FIELDS,
+    made_with = params.load_if_exists(args.lc_dir) if args.lc_dir else None
+    if made_with:
+        params.require_same(hp, made_with, params.DATA_FIELDS,
                             'the data in ' + args.lc_dir, 'compute the mels with the same --preset')
     return utterances
 

@@ -122,15 +122,11 @@ def held(flows):
 
 def export_saved_model(run, out_dir):
     """Writes the model in `run`, with its averaged weights, as a SavedModel to new `out_dir`."""
-    if os.path.exists(out_dir) and not (os.path.isdir(out_dir) and not os.listdir(out_dir)):
-        raise UserError('%s is there already; give a new folder' % out_dir)
+    files.require_new_directory(out_dir)
     hp, weights = read(run)
-    try:
-        with files.atomic_directory(out_dir) as folder:
-            write_saved_model(hp, weights, folder)
-    except OSError as error:
-        raise UserError('cannot write %s (%s); make room, or give another folder'
-                        % (out_dir, error.strerror))
+    with errors.as_user_error('cannot write ' + out_dir, 'make room, or give another folder',
+                              OSError), files.atomic_directory(out_dir) as folder:
+        write_saved_model(hp, weights, folder)
     print_written(out_dir, 'a SavedModel; saved_model_cli show --all --dir %s tells its signatures'
                   % shlex.quote(out_dir), hp)
 
@@ -163,29 +159,25 @@ def write_saved_model(hp, weights, folder):
                 strip_default_attrs=True)  # an older TensorFlow may not know all
             builder.save()
         except tf.errors.OpError as error:
-            raise OSError(None, errors.explain(error))
-    with files.atomic_open(os.path.join(folder, 'assets.extra', 'params.json')) as f:
-        f.write(params.to_json(hp))
+            raise OSError(None, errors.reason(error)) from error
+    params.save(os.path.join(folder, 'assets.extra'), hp)
 
 
 # --- ONNX -----------------------------------------------------------------------------------------
 
 def export_onnx(run, path):
     """Writes the model in `run`, with its averaged weights, as ONNX to the new file `path`."""
-    if not os.path.basename(path) or os.path.exists(path):
-        raise UserError('%s is a folder, or there already; give a new file' % path)
+    files.require_new_file(path)
     try:
         import tf2onnx  # noqa: F401
-    except ImportError:
-        raise UserError('writing ONNX takes tf2onnx: pip install -r requirements-export.txt')
+    except ImportError as error:
+        raise UserError('writing ONNX takes tf2onnx: pip install -r '
+                        'requirements-export.txt') from error
     hp, weights = read(run)
     model = onnx_model(hp, weights)
-    try:
-        with files.atomic_open(path, 'wb') as f:
-            f.write(model.SerializeToString())
-    except OSError as error:
-        raise UserError('cannot write %s (%s); make room, or give another file'
-                        % (path, error.strerror))
+    with errors.as_user_error('cannot write ' + path, 'make room, or give another file',
+                              OSError), files.atomic_open(path, 'wb') as f:
+        f.write(model.SerializeToString())
     print_written(path, 'ONNX, opset %d: mel, noise -> audio' % OPSET, hp)
 
 

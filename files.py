@@ -3,7 +3,9 @@ import contextlib
 import os
 import shutil
 import tempfile
+from typing import List
 
+import errors
 from errors import UserError
 
 ROOT = os.path.dirname(os.path.abspath(__file__))     # of this repository
@@ -55,6 +57,18 @@ def atomic_directory(path):
         raise
 
 
+def require_new_directory(path: str, advice: str = 'give a new folder'):
+    """Raises UserError unless `path` is free, or an empty directory."""
+    if os.path.exists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+        raise UserError('%s is there already; %s' % (path, advice))
+
+
+def require_new_file(path: str, advice: str = 'give a new file'):
+    """Raises UserError if `path` is a directory's, or something is there."""
+    if not os.path.basename(path) or os.path.exists(path):
+        raise UserError('%s is a folder, or there already; %s' % (path, advice))
+
+
 def _permit(path, mode):
     """Gives a temporary file, which is its owner's alone, the permissions of any other new one."""
     umask = os.umask(0)
@@ -62,14 +76,11 @@ def _permit(path, mode):
     os.chmod(path, mode & ~umask)
 
 
-def read_list(path):
+def read_list(path: str) -> List[str]:
     """The utterance names in a file list (`train.scp`): one a line, blank lines passed over."""
-    try:
-        with open(path, encoding='utf-8') as f:
-            names = [line.strip() for line in f]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError('cannot read the file list %s (%s); preprocess_data.py writes it'
-                        % (path, getattr(error, 'strerror', None) or error))
+    with errors.as_user_error('cannot read the file list ' + path, 'preprocess_data.py writes it',
+                              OSError, UnicodeDecodeError), open(path, encoding='utf-8') as f:
+        names = [line.strip() for line in f]
     names = [name for name in names if name]
     if not names:
         raise UserError('the file list %s is empty; preprocess a corpus with more speech' % path)

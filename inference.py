@@ -20,6 +20,7 @@ import numpy as np
 import tqdm
 
 import command_line
+import errors
 import files
 import glow
 import params
@@ -73,7 +74,7 @@ def parse_arguments():
                         help='where the wavs go (default: %(default)s)')
     parser.add_argument('--sigma', type=float,
                         help="standard deviation of the noise (default: the model's gen_sigma)")
-    parser.add_argument('--seed', type=command_line.seed, default=0,
+    parser.add_argument('--seed', type=command_line.random_seed, default=0,
                         help='of the noise; the same seed gives the same samples')
     parser.add_argument('--denoiser_strength', type=float, default=0.0, metavar='S',
                         help="subtract the model's own noise S times, 0.01 to 0.1 (default: 0)")
@@ -88,7 +89,7 @@ def parse_arguments():
                              'speed (default: what the device likes)')
     parser.add_argument('--plot', type=path, metavar='FILE.png',
                         help='draw the first inputs above what became of them')
-    params.add_arguments(parser)
+    command_line.add_hyperparameters(parser)
     args = parser.parse_args()
     for name in ('sigma', 'denoiser_strength'):
         value = getattr(args, name)
@@ -164,11 +165,10 @@ def nearest_params(path, root):
     """The HParams that preprocessing left nearest above `path`, up to folder `root`, or None."""
     folder, root = os.path.dirname(os.path.abspath(path)), os.path.abspath(root)
     while True:
-        if params.exists(folder):
-            try:
-                return params.load(folder)
-            except UserError:  # another program's params.json
-                pass
+        with contextlib.suppress(UserError):    # another program's params.json
+            found = params.load_if_exists(folder)
+            if found:
+                return found
         if folder == root:
             return None
         folder = os.path.dirname(folder)
@@ -204,7 +204,8 @@ def vocode_all(vocoder, mels, args):
                     skipped += 1
                     continue
                 path = wav_path(args.out_dir, source)
-                with writable(path, '--out_dir'):
+                with errors.as_user_error('cannot write ' + path, 'give another --out_dir',
+                                          OSError):
                     clipped += audio_files.write_wav(path, sound, hp.sample_rate)
                 if args.plot and source in plotted:
                     again = mel_transform.mel_spectrogram(sound, hp.sample_rate, hp.mel)
@@ -215,7 +216,8 @@ def vocode_all(vocoder, mels, args):
         raise UserError('nothing could be vocoded; take another checkpoint than %s'
                         % args.restore_from)
     if args.plot:
-        with writable(args.plot, '--plot'), files.atomic_open(args.plot, 'wb') as f:
+        with errors.as_user_error('cannot write ' + args.plot, 'give another --plot',
+                                  OSError), files.atomic_open(args.plot, 'wb') as f:
             f.write(pictures.spectrogram_png(sum((rows[s] for s in plotted if s in rows), [])))
     print('vocoded %d utterances, %.1f s of speech, in %.1f s: real-time factor %.3f'
           % (len(order) - skipped, seconds, spent, spent / seconds))
@@ -224,15 +226,6 @@ def vocode_all(vocoder, mels, args):
     print('the wavs are in %s%s' % (args.out_dir,
                                     ', a picture in %s' % args.plot if args.plot else ''))
     return skipped
-
-
-@contextlib.contextmanager
-def writable(path, flag):
-    """Turns the system's refusal to write `path` into a UserError."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError('cannot write %s (%s); give another %s' % (path, error.strerror, flag))
 
 
 if __name__ == '__main__':

@@ -8,13 +8,17 @@ import dataclasses
 import difflib
 import json
 import os
-from typing import NamedTuple, Optional
+from typing import Callable, Iterable, NamedTuple, Optional
 
+import errors
+import files
 from errors import UserError
+
+FILE_NAME = 'params.json'       # beside file lists, mels, shards and checkpoints
 
 
 class MelProfile(NamedTuple):
-    """The exact definition of a mel spectrogram; `audio.mel_spectrogram` computes it.
+    """The exact definition of a mel spectrogram; datasets/mel_transform.py computes it.
 
     Both published profiles take a centred STFT with reflected edges and librosa's (Slaney) mel
     basis of the magnitudes.
@@ -63,7 +67,7 @@ class HParams:
     n_early_every: int = 4           # flows between two early outputs
     n_early_size: int = 2            # channels that leave in an early output
     sigma: float = 0.707             # standard deviation of the prior in the training loss
-    audio_scale: float = 1.0         # the flow sees audio * audio_scale; the loss is corrected for it
+    audio_scale: float = 1.0         # the flow sees audio * audio_scale; the loss corrects for it
 
     # The coupling network (WaveNet).
     n_layers: int = 8                # dilated convolutions a flow; layer i has dilation 2^i
@@ -71,7 +75,7 @@ class HParams:
     skip_channels: int = 256
     kernel_size: int = 3             # taps; odd unless causal
     causal: bool = False             # convolutions look back only (the paper's are centred)
-    conv_form: str = 'per_direction'  # how a dilated convolution is computed: same values, see ops.py
+    conv_form: str = 'per_direction'  # how a dilated convolution is computed, see ops.py
 
     # The condition: mels -> (encoder) -> (upsampling) -> every layer of every coupling network.
     encoder: str = 'conv'            # none | conv | blstm
@@ -182,8 +186,16 @@ STFT_SIZES = 512, 1024, 2048     # samples a frame: the resolutions of the STFT 
 def override(hparams: HParams, text: str) -> HParams:
     """`hparams` with the changes that `text` ('lr=1e-4,batch_size=8') lists.
 
+    Raises UserError as `parse_overrides` does, and for a combination that no model can have.
+    """
+    return hparams.replace(**parse_overrides(text))
+
+
+def parse_overrides(text: str) -> dict:
+    """{name: value} of the hyperparameters that `text` ('lr=1e-4,batch_size=8') sets.
+
     Raises UserError, naming the nearest valid choice, for what is not of that form, an unknown
-    name, a value of the wrong type or a combination that no model can have.
+    name or a value of the wrong type.
     """
     changes = {}
     for item in filter(None, (part.strip() for part in (text or '').split(','))):
@@ -191,7 +203,21 @@ def override(hparams: HParams, text: str) -> HParams:
         if not equals:
             raise UserError('--hparams takes name=value,name=value; %r has no "="' % item)
         changes[name] = _parse(name, value)
-    return hparams.replace(**changes)
+    return changes
+
+
+def resolve(preset_name: Optional[str], overrides: str = '',
+            *stored: Callable[[], Optional[HParams]]) -> HParams:
+    """The hyperparameters that a command works with, from --preset, --hparams and what is stored.
+
+    Those of the preset, if one is named; else what the first of `stored` gives that gives any
+    (it may give None, and is not called when the preset or one before it settles the matter);
+    else those of DEFAULT_PRESET. The overrides come on top.
+    """
+    found = preset(preset_name) if preset_name else None
+    for load_stored in stored:
+        found = found or load_stored()
+    return override(found or preset(DEFAULT_PRESET), overrides)
 
 
 def to_json(hparams: HParams) -> str:
@@ -200,10 +226,8 @@ def to_json(hparams: HParams) -> str:
 
 def from_json(text: str, where: str) -> HParams:
     """The inverse of `to_json`. `where` names the text's source in a UserError."""
-    try:
+    with errors.as_user_error(where + ' is not JSON', 'restore it or preprocess again', ValueError):
         values = json.loads(text)
-    except ValueError as error:
-        raise UserError('%s is not JSON (%s); restore it or preprocess again' % (where, error))
     if not isinstance(values, dict):
         raise UserError('%s is not an object of hyperparameters; restore it or preprocess again'
                         % where)
@@ -211,60 +235,46 @@ def from_json(text: str, where: str) -> HParams:
         return HParams(**with_current_names({name: _checked(name, value)
                                              for name, value in values.items()}))
     except UserError as error:
-        raise UserError('%s: %s' % (where, error))
+        raise UserError('%s: %s' % (where, error)) from error
+
+
+def save(directory: str, hparams: HParams):
+    """Writes `directory`/params.json; OSError if it cannot be written."""
+    with files.atomic_open(os.path.join(directory, FILE_NAME)) as f:
+        f.write(to_json(hparams))
 
 
 def load(directory: str) -> HParams:
     """The hyperparameters in `directory`/params.json; UserError if there are none."""
-    path = os.path.join(directory, 'params.json')
-    try:
-        with open(path) as f:
-            return from_json(f.read(), path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError('cannot read %s (%s); preprocess_data.py, train.py and convert.py write it'
-                        % (path, getattr(error, 'strerror', None) or error))
+    path = os.path.join(directory, FILE_NAME)
+    with errors.as_user_error('cannot read ' + path,
+                              'preprocess_data.py, train.py and convert.py write it',
+                              OSError, UnicodeDecodeError), open(path) as f:
+        text = f.read()
+    return from_json(text, path)
+
+
+def load_if_exists(directory: str) -> Optional[HParams]:
+    """The hyperparameters in `directory`/params.json, or None if there is no such file."""
+    return load(directory) if exists(directory) else None
 
 
 def exists(directory: str) -> bool:
-    return os.path.isfile(os.path.join(directory, 'params.json'))
+    return os.path.isfile(os.path.join(directory, FILE_NAME))
 
 
-def early_outputs(channels):
-    """(n_early_every, n_early_size) of a flow from the channels that each of its steps works on.
-
-    Without an early output they are (len(channels), 0). Raises UserError for another pattern than
-    that of `HParams.flow_channels`.
-    """
-    every = next((k for k, c in enumerate(channels) if c != channels[0]), len(channels))
-    size = channels[0] - channels[every] if every < len(channels) else 0
-    for k, c in enumerate(channels):
-        if c != channels[0] - size * (k // every):
-            raise UserError('its flows work on %s channels, where early outputs of one size leave '
-                            'at one interval in any model here; take another checkpoint'
-                            % ', '.join(map(str, channels[:20])))
-    return every, size
-
-
-def differences(a: HParams, b: HParams, fields) -> str:
+def differences(a: HParams, b: HParams, fields: Iterable[str]) -> str:
     """'n_flows 12 and 8, ...' for those of `fields` in which a and b differ; '' if none."""
     return ', '.join('%s %s and %s' % (name, getattr(a, name), getattr(b, name))
                      for name in fields if getattr(a, name) != getattr(b, name))
 
 
-def require_same(hparams: HParams, other: HParams, fields, where: str, advice: str):
+def require_same(hparams: HParams, other: HParams, fields: Iterable[str], where: str,
+                 advice: str):
     """Raises UserError, naming `where` the other was found, if the two differ in `fields`."""
     unlike = differences(hparams, other, fields)
     if unlike:
         raise UserError('this command and %s differ in %s; %s' % (where, unlike, advice))
-
-
-def add_arguments(parser):
-    """Adds --preset and --hparams to an argparse parser."""
-    parser.add_argument('--preset', metavar='NAME',
-                        help='hyperparameters to start from: %s (default: those of the data or '
-                             'checkpoint, else %s)' % (', '.join(PRESETS), DEFAULT_PRESET))
-    parser.add_argument('--hparams', metavar='NAME=VALUE,...', default='',
-                        help='changes to them; params.py documents every name')
 
 
 def _nearest(name, choices):
@@ -307,8 +317,9 @@ def _parse(name, text):
                 raise ValueError
             return int(text) if text.lstrip('+-').isdigit() else int(value)
         return kind(text)
-    except (KeyError, ValueError, OverflowError):
-        raise UserError('hyperparameter %s takes %s, not %r' % (name, _KINDS[kind], text))
+    except (KeyError, ValueError, OverflowError) as error:
+        raise UserError('hyperparameter %s takes %s, not %r'
+                        % (name, _KINDS[kind], text)) from error
 
 
 def _checked(name, value):

@@ -25,7 +25,7 @@ import shlex
 import sys
 
 import params
-from command_line import local_path, run_script
+from command_line import add_hyperparameters, local_path, random_seed, run_script
 from datasets import audio_files, mel_files, preprocessing
 from datasets.corpus import printable
 from errors import UserError
@@ -49,10 +49,11 @@ def parse_arguments():
     for name, meaning in (('wave_dir', 'folder of speech'), ('mel_dir', 'folder for the mels'),
                           ('data_dir', 'folder for the file lists')):
         parser.add_argument('--' + name, required=name != 'mel_dir', type=local_path, help=meaning)
-    params.add_arguments(parser)
+    add_hyperparameters(parser)
     parser.add_argument('--test_size', type=int, metavar='N',
                         help='utterances held out (default: 5%%, but 1 to 20)')
-    parser.add_argument('--seed', type=int, default=0, help='of the choice of those')
+    parser.add_argument('--seed', type=random_seed, default=0,
+                        help='random seed of the choice of held-out utterances')
     parser.add_argument('--tfrecord_shards', type=int, metavar='N',
                         help='pack wavs and mels into N shards to train on as well')
     parser.add_argument('--shard_dir', type=local_path, metavar='PATH',
@@ -145,11 +146,8 @@ def preprocess_on_beam(args, hp, min_samples):
 
 def main():
     args = parse_arguments()
-    if args.preset or not params.exists(args.data_dir):
-        hp = params.preset(args.preset or params.DEFAULT_PRESET)
-    else:       # a corpus is not thrown away because a flag was forgotten
-        hp = params.load(args.data_dir)
-    hp = params.override(hp, args.hparams)
+    # a corpus is not thrown away because a flag was forgotten
+    hp = params.resolve(args.preset, args.hparams, lambda: params.load_if_exists(args.data_dir))
     print('%d Hz, mel profile %s' % (hp.sample_rate, hp.mel_profile))
     min_samples = hp.mel.n_fft if args.min_seconds is None else max(
         hp.hop_length, int(args.min_seconds * hp.sample_rate))

@@ -22,7 +22,6 @@ import tensorflow.compat.v1 as tf
 
 import command_line
 import devices
-import files
 import glow
 import ops
 import params
@@ -69,8 +68,7 @@ def main():
             first_step = initialize(session, model, checkpoints, args, run_dir, watch)
             if together.is_chief:
                 for directory in (run_dir, checkpoints.best_directory):
-                    with files.atomic_open(os.path.join(directory, 'params.json')) as f:
-                        f.write(params.to_json(hp))
+                    params.save(directory, hp)
             session.run(model.clips.initializer)
             graph.finalize()
             return loop.Training(session, model, hp, args, run_dir, checkpoints, source,
@@ -107,7 +105,7 @@ def parse_arguments():
                         help='what XLA compiles: '
                              + '; '.join('%s: %s' % what for what in towers.XLA_CHOICES.items())
                              + ' (default: what is fastest on this device)')
-    parser.add_argument('--reversible', nargs='?', type=command_line.flag, const=True, default=False,
+    parser.add_argument('--reversible', nargs='?', type=command_line.boolean, const=True, default=False,
                         help='train in the memory of one flow, for a third more work')
     parser.add_argument('--accumulate', type=int, default=1, metavar='N',
                         help='compute each step in N parts, in turn, in the memory of one')
@@ -118,12 +116,12 @@ def parse_arguments():
                         help='which of them this process is, from 0')
     parser.add_argument('--restore_from', type=path, metavar='RUN_OR_CHECKPOINT',
                         help='start a new run from the weights there (fine-tuning)')
-    params.add_arguments(parser)
+    command_line.add_hyperparameters(parser)
     parser.add_argument('--max_steps', type=int, default=1000000,
                         help='stop after this many steps in all (default: %(default)s)')
-    parser.add_argument('--seed', type=command_line.seed, default=0,
+    parser.add_argument('--seed', type=command_line.random_seed, default=0,
                         help='of initial weights and of the choice of clips')
-    parser.add_argument('--store_metadata', nargs='?', type=command_line.flag, const=True, default=False,
+    parser.add_argument('--store_metadata', nargs='?', type=command_line.boolean, const=True, default=False,
                         help='store traces for TensorBoard and chrome://tracing')
     args = parser.parse_args()
     if min(args.ngpu, args.max_steps, args.accumulate) < 1:
@@ -150,23 +148,21 @@ def hyperparameters(args, run_dir, together=hosts.SINGLE_HOST):
     Raises UserError where a run, a checkpoint or the data does not go with what was asked for.
     """
     resumed = params.exists(run_dir) and utils.has_checkpoint(run_dir)
-    if args.preset:
-        hp = params.preset(args.preset)
-    elif resumed:
-        hp = params.load(run_dir)
-    elif args.restore_from:
-        hp = params.load(os.path.dirname(utils.find_checkpoint(args.restore_from)))
-    elif args.data:
-        hp = shards.hyperparameters(args.data)
-    elif params.exists(data_dir(args)):
-        hp = params.load(data_dir(args))
-    else:
-        hp = params.preset(params.DEFAULT_PRESET)
-    hp = params.override(hp, args.hparams)
+
+    def stored():
+        if resumed:
+            return params.load(run_dir)
+        if args.restore_from:
+            return params.load(os.path.dirname(utils.find_checkpoint(args.restore_from)))
+        if args.data:
+            return shards.hyperparameters(args.data)
+        return params.load_if_exists(data_dir(args))
+
+    hp = params.resolve(args.preset, args.hparams, stored)
     count, what = args.ngpu * args.accumulate, 'parts' if args.accumulate > 1 else 'towers'
     if together.num_hosts > 1:
         count, what = count * together.num_hosts, what + ' of %d hosts' % together.num_hosts
-    if hp.batch_size % count and 'batch_size' not in args.hparams:
+    if hp.batch_size % count and 'batch_size' not in params.parse_overrides(args.hparams):
         hp = hp.replace(batch_size=-(-hp.batch_size // count) * count)
         print('batch_size=%d, for %d equal %s' % (hp.batch_size, count, what))
     towers.require_equal_parts(hp, count, what)

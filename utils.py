@@ -42,7 +42,7 @@ class Checkpoints:
             try:
                 self._saver.restore(session, path)
             except (tf.errors.OpError, ValueError) as error:
-                print('cannot read %s (%s); trying the one before' % (path, errors.explain(error)))
+                print('cannot read %s (%s); trying the one before' % (path, errors.reason(error)))
                 continue
             self._saver.recover_last_checkpoints(paths[:paths.index(path) + 1])
             self._best_saver.recover_last_checkpoints(_complete_checkpoints(self.best_directory))
@@ -130,13 +130,11 @@ def read_weights(path):
                 for name in names}
 
 
-@contextlib.contextmanager
-def readable(what):
+def readable(what: str):
     """Turns what TensorFlow raises for a checkpoint that it cannot read into a UserError."""
-    try:
-        yield
-    except (tf.errors.OpError, ValueError, IndexError) as error:  # IndexError: it was cut short
-        raise UserError('%s cannot be read (%s); take another checkpoint' % (what, errors.explain(error)))
+    return errors.as_user_error(what + ' cannot be read', 'take another checkpoint',
+                                tf.errors.OpError, ValueError,
+                                IndexError)     # of a file that was cut short
 
 
 def save_weights(directory, weights):
@@ -153,7 +151,7 @@ def save_weights(directory, weights):
         try:
             session.run(save, dict(zip(values, (weights[name] for name in names))))
         except tf.errors.OpError as error:
-            raise OSError(None, errors.explain(error))
+            raise OSError(None, errors.reason(error)) from error
     tf.train.update_checkpoint_state(directory, 'model.ckpt-0')
 
 
@@ -186,7 +184,7 @@ def locked(directory):
     with open(os.path.join(directory, '.lock'), 'w') as f:
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except BlockingIOError as error:
             raise UserError('another train.py is training in %s; wait for it, stop it, or take '
-                            'another --run_name' % directory)
+                            'another --run_name' % directory) from error
         yield

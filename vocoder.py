@@ -107,15 +107,15 @@ class Vocoder:
 
     def __init__(self, hp, weights, precision='float32', chunk_frames=None):
         """weights: {variable: array}, see `read`. The rest: see `load`."""
-        if precision != 'float32' and tf.__version__.startswith('1.'):
+        if precision != 'float32' and devices.is_tensorflow_1():
             raise UserError('precision %s takes TensorFlow 2, and this is %s; take float32'
                             % (precision, tf.__version__))
         self.hp = hp
-        device = 'GPU' if tf.config.experimental.list_physical_devices('GPU') else 'CPU'
+        device = 'GPU' if devices.has_gpu() else 'CPU'
         self.chunk_frames = chunk_frames or max(1, CHUNK_GROUPS[device] // hp.groups_per_frame)
         self._weights = {name: value for name, value in weights.items() if '/flow_' not in name}
         self._flows = freeze(hp, weights, precision)
-        self._compiles = device == 'CPU' and not tf.__version__.startswith('1.')
+        self._compiles = device == 'CPU' and not devices.is_tensorflow_1()
         self._conv_form = 'conv2d_nhwc' if hp.conv_form != 'conv2d_nchw' else hp.conv_form
         self._graph = tf.Graph()
         with self._graph.as_default():
@@ -161,13 +161,13 @@ class Vocoder:
         broken.
         """
         stored, weights = read(path)
-        hp = params.override(params.preset(preset) if preset else stored, hparams)
+        hp = params.resolve(preset, hparams, lambda: stored)
         params.require_same(hp, stored, params.MODEL_FIELDS, 'the model in ' + path,
                             'leave --preset away, and the model out of --hparams')
         try:
             return cls(hp, weights, precision, chunk_frames)
         except UserError as error:
-            raise UserError('%s: %s' % (path, error))
+            raise UserError('%s: %s' % (path, error)) from error
 
     def close(self):
         """Frees the session."""

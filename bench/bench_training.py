@@ -62,7 +62,7 @@ def parse_arguments():
                         default=['float32', 'bfloat16'])
     parser.add_argument('--xla', nargs='+', choices=['default'] + list(towers.XLA_CHOICES),
                         default=['default'])
-    parser.add_argument('--reversible', nargs='+', type=command_line.flag, default=[False])
+    parser.add_argument('--reversible', nargs='+', type=command_line.boolean, default=[False])
     parser.add_argument('--repeats', type=int, default=7)
     parser.add_argument('--json', default=os.path.join(files.ROOT, 'bench', 'training.json'))
     parser.add_argument('--profile', action='store_true', help='kinds of operations, by their time')

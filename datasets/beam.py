@@ -55,7 +55,7 @@ class Compute(beam.DoFn):
             with local_copy(posixpath.join(self._wave_dir, relative)) as path:
                 found = features.compute(path, hp.sample_rate, hp.mel, self._min_samples)
         except (UserError, tf.errors.OpError) as error:
-            yield beam.pvalue.TaggedOutput('skipped', (relative, errors.explain(error)))
+            yield beam.pvalue.TaggedOutput('skipped', (relative, errors.reason(error)))
             return
         yield (name, shards.encode(name, found.audio, found.mel, hp), len(found.audio),
                found.clipped > 0)

@@ -214,8 +214,8 @@ def prepare_folders(mel_dir, data_dir, wavs, hp):
     for folder in (mel_dir, data_dir):
         # Should this run be killed, mels of two kinds side by side must not pass for either.
         try:
-            holds = not params.exists(folder) or not params.differences(
-                params.load(folder), hp, params.DATA_FIELDS)
+            stored = params.load_if_exists(folder)
+            holds = not stored or not params.differences(stored, hp, params.DATA_FIELDS)
         except UserError:
             holds = False
         if not holds:
@@ -256,7 +256,7 @@ def preprocess(wave_dir, mel_dir, data_dir, hp, test_size=None, seed=0, num_work
         corpus.remove_converted(wavs)
     corpus.write_manifest(data_dir, records)
     for folder in (mel_dir, data_dir):
-        write_text(os.path.join(folder, 'params.json'), params.to_json(hp))
+        params.save(folder, hp)
     for name, names in (('test.scp', test), ('train.scp', train)):
         write_text(os.path.join(data_dir, name), ''.join(n + '\n' for n in names))
     new = [records[job.name] for job in jobs if job.name in records]

@@ -161,17 +161,14 @@ def test_beside(pattern):
     return beside if beside != pattern and _glob(beside) else None
 
 
-@contextlib.contextmanager
-def readable(path, what='read'):
-    """Turns what tf.io.gfile raises into a UserError."""
-    try:
-        yield
-    except (tf.errors.OpError, OSError) as error:
-        raise UserError('cannot %s %s (%s)' % (what, path, errors.explain(error)))
+def readable(path: str):
+    """Turns what tf.io.gfile raises about reading `path` into a UserError."""
+    return errors.as_user_error('cannot read ' + path, '', tf.errors.OpError, OSError)
 
 
-def writable(path):
-    return readable(path, 'write')
+def writable(path: str):
+    """Turns what tf.io.gfile raises about writing `path` into a UserError."""
+    return errors.as_user_error('cannot write ' + path, '', tf.errors.OpError, OSError)
 
 
 def records(path, hp):
@@ -213,7 +210,7 @@ def payloads(path):
                     yield offset, payload
                 offset += 16 + length
     except (tf.errors.OpError, OSError) as error:
-        yield 0, Fault(path, 0, 'the file cannot be read (%s)' % errors.explain(error))
+        yield 0, Fault(path, 0, 'the file cannot be read (%s)' % errors.reason(error))
 
 
 def _length(head, left):

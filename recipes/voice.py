@@ -119,8 +119,7 @@ def bundle(run, directory):
     shutil.rmtree(directory, ignore_errors=True)
     with files.atomic_directory(directory) as folder:
         utils.save_weights(folder, weights)
-        with files.atomic_open(os.path.join(folder, 'params.json')) as f:
-            f.write(params.to_json(hp))
+        params.save(folder, hp)
 
 
 if __name__ == '__main__':

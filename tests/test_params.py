@@ -123,6 +123,40 @@ def test_load_names_the_file(tmp_path):
     assert params.load(str(tmp_path)) == params.preset('small')
 
 
+def test_save_makes_the_folder_and_leaves_nothing_else(tmp_path):
+    directory = tmp_path / 'new' / 'run'
+    params.save(str(directory), params.preset('small'))
+    assert [path.name for path in directory.iterdir()] == ['params.json']
+    assert params.load(str(directory)) == params.preset('small')
+
+
+def test_load_if_exists(tmp_path):
+    assert params.load_if_exists(str(tmp_path)) is None
+    params.save(str(tmp_path), params.preset('paper'))
+    assert params.load_if_exists(str(tmp_path)) == params.preset('paper')
+    (tmp_path / 'params.json').write_text('{')
+    with pytest.raises(UserError, match='not JSON') as error:
+        params.load_if_exists(str(tmp_path))
+    assert isinstance(error.value.__cause__, ValueError)
+
+
+def test_parse_overrides_tells_which_names_are_set():
+    assert params.parse_overrides('lr=1e-4, batch_size=8') == {'lr': 1e-4, 'batch_size': 8}
+    assert params.parse_overrides('') == params.parse_overrides(None) == {}
+
+
+def test_resolve_prefers_the_preset_then_what_is_stored_then_the_default():
+    small, paper = params.preset('small'), params.preset('paper')
+    assert params.resolve(None) == params.preset(params.DEFAULT_PRESET)
+    assert params.resolve(None, '', lambda: None) == params.preset(params.DEFAULT_PRESET)
+    assert params.resolve(None, 'lr=0.5', lambda: None, lambda: small) == small.replace(lr=0.5)
+
+    def never():
+        raise AssertionError('is not needed')
+    assert params.resolve('paper', 'lr=0.5', never) == paper.replace(lr=0.5)
+    assert params.resolve(None, '', lambda: small, never) == small
+
+
 def test_require_same_names_both_values():
     small = params.preset('small')
     with pytest.raises(UserError) as error:

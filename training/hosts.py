@@ -153,7 +153,7 @@ def serve(hosts, config):
     try:
         server = tf.train.Server({JOB: list(hosts.addresses)}, JOB, hosts.task_index, config=config)
     except tf.errors.OpError as error:
-        raise UserError('cannot serve %s (%s)' % (hosts.name(hosts.task_index), errors.explain(error)))
+        raise UserError('cannot serve %s (%s)' % (hosts.name(hosts.task_index), errors.reason(error)))
     for i in range(hosts.num_hosts):
         _wait_for(hosts, i, deadline)
     return server

@@ -145,12 +145,12 @@ class Training:
         except tf.errors.ResourceExhaustedError as error:
             raise UserError('%s ran out of memory (%s); take --reversible, --accumulate, or '
                             'a smaller batch_size or clip_samples; %s'
-                            % (what, errors.explain(error), self.last_good()))
+                            % (what, errors.reason(error), self.last_good()))
         except (tf.errors.OpError, OSError) as error:
             if self.source.fault():
                 raise UserError('%s; %s' % (self.source.fault(), self.last_good()))
             raise UserError('%s failed (%s); see that files and disk are as they should be; %s'
-                            % (what, errors.explain(error), self.last_good()))
+                            % (what, errors.reason(error), self.last_good()))
 
     def after_step(self, step, result, rate):
         hp, last = self.hp, step == self.args.max_steps
@@ -173,7 +173,7 @@ class Training:
             self.save(step)
             raise UserError('the held-out utterances cannot be evaluated (%s); preprocess again, or '
                             'give another --test_filelist; %s'
-                            % (errors.explain(error), self.last_good()))
+                            % (errors.reason(error), self.last_good()))
         if step % hp.save_every == 0 or time.time() - self.saved_time > 60 * hp.save_minutes:
             self.save(step)
 

@@ -3,6 +3,7 @@ from typing import Callable, List, Optional, Sequence, Tuple
 
 import tensorflow.compat.v1 as tf
 
+import devices
 import glow
 from datasets.clip_files import Clips
 from errors import UserError
@@ -27,13 +28,14 @@ def compute_options(precision: str = 'float32', reversible: bool = False,
 
     Raises UserError if this TensorFlow cannot compute so.
     """
-    old, gpus = tf.__version__.startswith('1.'), tf.config.experimental.list_physical_devices('GPU')
+    old = devices.is_tensorflow_1()
     if precision != 'float32' and old:
         raise UserError('--precision=%s takes TensorFlow 2, and this is %s; take float32'
                         % (precision, tf.__version__))
     if xla == 'gates' and old:
         raise UserError('--xla=gates takes TensorFlow 2, and this is %s; take off' % tf.__version__)
-    return glow.Compute(precision, reversible, xla or ('off' if old or gpus else 'gates'))
+    fastest = 'off' if old or devices.has_gpu() else 'gates'
+    return glow.Compute(precision, reversible, xla or fastest)
 
 
 def loss_and_gradients(clips: Clips, hp: HParams, devices: Sequence[str],
