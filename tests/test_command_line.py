@@ -1,0 +1,96 @@
+"""command_line.py: types of arguments, exit status, errors in one line."""
+import argparse
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+import command_line
+import params
+from errors import UserError
+
+
+def parse(kind, text):
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--value', type=kind)
+    return parser.parse_args(['--value', text]).value
+
+
+@pytest.mark.parametrize('text, value', [('0', 0), ('4294967295', 2 ** 32 - 1)])
+def test_random_seed(text, value):
+    assert parse(command_line.random_seed, text) == value
+
+
+@pytest.mark.parametrize('text', ['x', '=-1', '4294967296', '1.5'])
+def test_random_seed_says_what_it_takes(text, capsys):
+    with pytest.raises(SystemExit):
+        parse(command_line.random_seed, text)
+    assert 'whole number from 0 to 4294967295' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('text, value', [('true', True), ('False', False), ('0', False), ('1', True)])
+def test_boolean(text, value):
+    assert parse(command_line.boolean, text) is value
+
+
+def test_boolean_says_what_it_takes(capsys):
+    with pytest.raises(SystemExit):
+        parse(command_line.boolean, 'maybe')
+    assert "true or false is expected, not 'maybe'" in capsys.readouterr().err
+
+
+def test_backslashes_are_slashes_where_no_such_file_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(str(tmp_path))
+    assert command_line.local_path('corpus\\wavs') == 'corpus/wavs'
+    (tmp_path / 'a\\b').mkdir()
+    assert command_line.local_path('a\\b') == 'a\\b'
+
+
+def test_hyperparameters_of_a_command():
+    parser = argparse.ArgumentParser()
+    command_line.add_hyperparameters(parser)
+    args = parser.parse_args(['--preset=small', '--hparams=lr=0.5'])
+    assert params.resolve(args.preset, args.hparams) == params.preset('small').replace(lr=0.5)
+    args = parser.parse_args([])
+    assert params.resolve(args.preset, args.hparams) == params.preset(params.DEFAULT_PRESET)
+
+
+def refuse():
+    try:
+        open('/nowhere/at all')
+    except OSError as error:
+        raise UserError('it is wrong; do it right') from error
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize('main, status, said', [
+    (lambda: None, 0, ''), (lambda: 1, 1, ''), (refuse, 2, ': error: it is wrong; do it right\n'),
+    (interrupt, 130, ': interrupted\n')])
+def test_exit_status_and_one_line(main, status, said, monkeypatch, capsys):
+    monkeypatch.delenv('WAVEGLOW_TRACEBACK', raising=False)
+    before = signal.getsignal(signal.SIGPIPE)   # which a script sets, but a test must not
+    with pytest.raises(SystemExit) as leaving:
+        command_line.run_script(main)
+    signal.signal(signal.SIGPIPE, before)
+    assert leaving.value.code == status
+    err = capsys.readouterr().err
+    assert err.endswith(said) and err.count('\n') == said.count('\n')
+
+
+def test_traceback_on_demand(monkeypatch):
+    """With its cause, which is what somebody who looks into the program wants to see."""
+    program = 'import test_command_line as t; t.command_line.run_script(t.refuse)'
+    monkeypatch.setenv('PYTHONPATH', ROOT + ':' + ROOT + '/tests')
+    monkeypatch.setenv('WAVEGLOW_TRACEBACK', '1')
+    done = subprocess.run([sys.executable, '-c', program], stderr=subprocess.PIPE,
+                          universal_newlines=True)
+    assert done.returncode == 2
+    for words in ('Traceback (most recent call last)', 'FileNotFoundError', 'direct cause',
+                  'in refuse', 'UserError: it is wrong'):
+        assert words in done.stderr, words
+    assert done.stderr.endswith('-c: error: it is wrong; do it right\n')
