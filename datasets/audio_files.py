@@ -5,6 +5,7 @@ Audio is float32 [samples], mono, -1 to 1.
 import io
 import os
 import struct
+from typing import List, Tuple
 
 import numpy as np
 import soundfile
@@ -22,37 +23,47 @@ AUDIO_EXTENSIONS = frozenset(
 
 
 LOUDEST = 16.0          # beyond it (full scale is 1) a float file surely holds integers
-STREAMED = 0x7fffff00   # a RIFF chunk announced as larger was written without knowing its size
+STREAMED = 0x7fff0000   # a RIFF chunk announced as larger was written without knowing its size
+MOST_SAMPLES = 1 << 40  # more, and a header does not say how many there are
+BLOCK = 1 << 16         # samples read at a time
+QUIET = 1e-2            # a channel below this part of the loudest one's RMS is not mixed in
+CANCELLED = 0.2         # a mix below this part of the loudest channel's RMS has lost the speech
 
 
-def read_wav(path, sample_rate):
-    """The sound in a file of any rate, width, channel count and container that soundfile reads.
+def read_wav(path: str, sample_rate: int) -> np.ndarray:
+    """The audio in a file of any rate, width, channel count and container that soundfile reads.
 
-    Returns float32 [samples] at `sample_rate` Hz, channels averaged. Its full scale is -1 to 1;
-    resampling, and float files, may overshoot a little.
+    Returns float32 [samples] at `sample_rate` Hz, channels mixed as `mix_channels` does. Its full
+    scale is -1 to 1; resampling, and float files, may overshoot a little.
     Raises UserError ('PATH: what is wrong') for a file that is missing, not audio, truncated,
     empty, or holds NaN, infinity or values far beyond full scale.
     """
+    return read_audio(path, sample_rate)[0]
+
+
+def read_audio(path: str, sample_rate: int) -> Tuple[np.ndarray, List[str]]:
+    """`read_wav`, and what is worth telling of the file: how it was mixed, what its header lacks."""
     def refuse(reason):
         raise UserError('%s: %s' % (path, reason))
 
     if not os.path.isfile(path):     # a FIFO would block for ever
         refuse('not a regular file' if os.path.lexists(path) else 'no such file')
     try:
-        with soundfile.SoundFile(path) as f:
-            audio, rate, announced = f.read(dtype='float32'), f.samplerate, f.frames
-        missing = _missing_bytes(path)
-    except (RuntimeError, OSError, TypeError, MemoryError) as error:
+        audio, rate, announced = _decode(path)
+        missing, unknown = _missing_bytes(path), announced == 0 and len(audio) > 0
+    except Exception as error:      # of a damaged file a decoder may raise anything
         if not os.access(path, os.R_OK):
-            refuse('no permission to read it')
-        refuse('not audio that can be read (%s)'
-               % (str(getattr(error, 'error_string', error)).strip().rstrip('.') or 'no memory'))
+            raise UserError('%s: no permission to read it' % path) from error
+        raise UserError('%s: not audio that can be read (%s)' % (
+            path, str(getattr(error, 'error_string', error)).strip().rstrip('.')
+            or 'no memory')) from error
     if missing or len(audio) < 0.95 * announced:     # the length of an MP3 is only an estimate
         refuse('truncated: its header announces more samples than there are')
     if not len(audio):
         refuse('holds no samples')
-    if audio.ndim == 2:
-        audio = audio.mean(axis=1)
+    notes = ['its header does not say its length; it was read to its end'] if unknown else []
+    audio, mixed = mix_channels(audio)
+    notes += [mixed] if mixed else []
     peak = max(float(audio.max()), -float(audio.min()))    # NaN anywhere makes it NaN
     if not np.isfinite(peak):
         refuse('holds samples that are NaN or infinite')
@@ -62,7 +73,75 @@ def read_wav(path, sample_rate):
         audio = soxr.resample(audio, rate, sample_rate)
         if not len(audio):
             refuse('holds no samples at %d Hz' % sample_rate)
-    return audio
+    return audio, notes
+
+
+def mix_channels(audio: np.ndarray) -> Tuple[np.ndarray, str]:
+    """One channel of audio [samples, channels], and what was done if it is not the plain mean.
+
+    Channels are averaged. Those that are silent beside the loudest are left out, so that speech in
+    one of six keeps its level. Where the channels cancel each other, the loudest is taken alone.
+    """
+    count = audio.shape[1]
+    if count == 1:
+        return audio[:, 0], ''
+    rms = np.array([np.sqrt(np.mean(np.square(audio[:, i], dtype=np.float64)))
+                    for i in range(count)])
+    if not np.isfinite(rms).all() or not rms.max():
+        return audio.mean(axis=1), ''
+    heard = [i for i in range(count) if rms[i] > QUIET * rms.max()]
+    mixed = audio.mean(axis=1) if len(heard) == count else audio[:, heard].mean(axis=1)
+    loudest = int(rms.argmax())
+    if np.sqrt(np.mean(np.square(mixed, dtype=np.float64))) < CANCELLED * rms[loudest]:
+        return np.ascontiguousarray(audio[:, loudest]), (
+            'its channels cancel each other; channel %d of %d was taken' % (loudest + 1, count))
+    if len(heard) == count:
+        return mixed, ''
+    return mixed, 'of its %d channels %s %s silence; the others were taken' % (
+        count, ', '.join(str(i + 1) for i in range(count) if i not in heard),
+        'is' if len(heard) == count - 1 else 'are')
+
+
+class _Sequential(soundfile.SoundFile):
+    """A sound file read from its beginning to its end.
+
+    Codecs of telephones cannot seek, and the length of what went through a pipe is not known.
+    """
+
+    def seekable(self):
+        return False
+
+
+def _decode(path):
+    """(float32 [samples, channels], Hz, samples that the header announces or 0) of a sound file."""
+    with _Sequential(_mended(path)) as f:
+        blocks, announced = [], f.frames if f.frames < MOST_SAMPLES else 0
+        while not blocks or len(blocks[-1]) == BLOCK:
+            blocks.append(f.read(BLOCK, dtype='float32', always_2d=True))
+        if isinstance(f.name, io.BytesIO) or _is_streamed(path):
+            announced = 0
+        return np.concatenate(blocks), f.samplerate, announced
+
+
+def _mended(path):
+    """`path`, or the content of a WAV with its length in the header, where a recorder left zero."""
+    with open(path, 'rb') as f:
+        chunks = _riff_chunks(f)
+        size = os.fstat(f.fileno()).st_size
+        offset = next((offset for name, offset, length in chunks if name == b'data' and not length),
+                      size)
+        tail = chunks[[name for name, _, _ in chunks].index(b'data') + 1:] if offset < size else []
+        if offset >= size or tail and tail[-1][1] + tail[-1][2] == size:    # whole chunks follow
+            return path
+        f.seek(0)
+        content = bytearray(f.read())
+    content[offset - 4:offset] = struct.pack('<I', min(size - offset, 0xffffffff))
+    return io.BytesIO(bytes(content))
+
+
+def _is_streamed(path):
+    with open(path, 'rb') as f:
+        return any(name == b'data' and size >= STREAMED for name, _, size in _riff_chunks(f))
 
 
 def to_pcm16(audio):
