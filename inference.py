@@ -2,17 +2,17 @@
 
     python inference.py --lc corpus/mels --restore_from logdir/waveglow --out_dir vocoded
 
-Without --restore_from it takes the bundled model, a woman's voice at 16 kHz.
-Takes .mel, .npy and .pt mels, whole folders of them, or sound files, of which it first computes the
-mels (copy synthesis). Writes OUT_DIR/NAME.wav. Exit status: 0; 1 if an input was skipped; 2 if
-nothing could be vocoded.
+Without --restore_from it uses the bundled model, a woman's voice at 16 kHz.
+Inputs are .mel, .npy and .pt mels, sound files, and folders of either. Of a sound file the mel is
+computed first (copy synthesis). Writes OUT_DIR/NAME.wav. Exit status: 0; 1 if an input was skipped;
+2 if nothing could be vocoded.
 """
 import argparse
 import contextlib
 import os
 import sys
 import time
-from typing import NamedTuple
+from typing import Dict, List, NamedTuple, Optional
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
 
@@ -32,11 +32,23 @@ from synthesis.denoiser import Denoiser
 from synthesis.mel_correction import MelCorrection
 from vocoder import Vocoder
 
+PLOTTED = 6     # inputs on the picture of --plot
+
 
 class Source(NamedTuple):
+    """An input: a mel or a sound file."""
     path: str
-    name: str  # of the output, without suffix, under --out_dir
-    root: str  # the folder that was given, or the file's own
+    name: str   # of the output under out_dir, without suffix
+    root: str   # the folder that was given, or the file's own
+
+
+class Summary(NamedTuple):
+    """What `vocode_all` did."""
+    vocoded: int                # utterances that were written
+    skipped: int                # utterances that gave samples that are not finite
+    audio_seconds: float        # length of the audio of all utterances
+    compute_seconds: float      # time that computing it took
+    clipped: int                # samples beyond full scale
 
 
 def main():
@@ -45,50 +57,52 @@ def main():
     refuse_overwriting(sources, args.out_dir)
     vocoder = Vocoder.load(args.restore_from, args.preset, args.hparams, args.precision,
                            args.chunk_frames)
-    hp = vocoder.hp
-    mels, skipped = {}, 0
-    for source in sources:
-        try:
-            mels[source] = read_source(source, hp)
-        except UserError as error:
-            print('%s: skipped: %s' % (os.path.basename(sys.argv[0]), error), file=sys.stderr)
-            skipped += 1
-    if not mels:
-        raise UserError('none of the %d inputs can be vocoded' % len(sources))
-    skipped += vocode_all(vocoder, mels, args)
+    mels = read_sources(sources, vocoder.hp)
+    summary = vocode_all(vocoder, mels, args.out_dir, args.sigma, args.seed, args.batch_size,
+                         args.denoiser_strength, args.mel_correction, args.plot)
+    if not summary.vocoded:
+        raise UserError('nothing could be vocoded; take another checkpoint than %s'
+                        % args.restore_from)
+    report(summary, args.out_dir, args.plot)
+    skipped = len(sources) - summary.vocoded
     if skipped:
         print('%d of %d inputs were skipped' % (skipped, len(sources)), file=sys.stderr)
     return 1 if skipped else 0
 
 
-def parse_arguments():
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
     path = command_line.local_path
     parser.add_argument('--lc', type=path, nargs='+', required=True, metavar='PATH',
-                        help='.mel, .npy or .pt mels, folders of them, or sound files')
+                        help='inputs: .mel, .npy or .pt mels, sound files, or folders of either')
     parser.add_argument('--restore_from', type=path, default=utils.BUNDLED_MODEL,
                         metavar='RUN_OR_CHECKPOINT',
-                        help='a run of train.py, its best/, or one of its checkpoints (default: the '
-                             'bundled model)')
+                        help='the model: a run of train.py, its best/, or one of its checkpoints '
+                             '(default: the bundled model)')
     parser.add_argument('--out_dir', type=path, default='vocoded',
-                        help='where the wavs go (default: %(default)s)')
+                        help='folder for the wavs (default: %(default)s)')
     parser.add_argument('--sigma', type=float,
                         help="standard deviation of the noise (default: the model's gen_sigma)")
     parser.add_argument('--seed', type=command_line.random_seed, default=0,
-                        help='of the noise; the same seed gives the same samples')
+                        help='random seed of the noise; the same seed gives the same audio '
+                             '(default: %(default)s)')
     parser.add_argument('--denoiser_strength', type=float, default=0.0, metavar='S',
-                        help="subtract the model's own noise S times, 0.01 to 0.1 (default: 0)")
+                        help="subtract the model's own noise S times from the audio; 0.01 to 0.1 "
+                             'are useful (default: 0, no denoiser)')
     parser.add_argument('--mel_correction', type=int, default=0, metavar='ROUNDS',
-                        help='bring the sound nearer to the mel, 16 are many (default: 0)')
+                        help='rounds that bring the mel of the audio nearer to the given mel; 16 '
+                             'are many (default: 0, no correction)')
     parser.add_argument('--batch_size', type=int, default=1,
-                        help='utterances vocoded at a time, of like lengths (a GPU likes more)')
+                        help='utterances of similar length vocoded at a time; larger batches are '
+                             'faster on a GPU (default: %(default)s)')
     parser.add_argument('--precision', choices=sorted(glow.PRECISIONS), default='float32',
-                        help='what the networks compute in (default: %(default)s)')
+                        help='number format that the networks compute in (default: %(default)s)')
     parser.add_argument('--chunk_frames', type=int, metavar='N',
-                        help='mel frames worked on at a time: the same samples, other memory and '
-                             'speed (default: what the device likes)')
+                        help='mel frames computed at a time: the audio is the same, memory and '
+                             'speed differ (default: what is fast on this device)')
     parser.add_argument('--plot', type=path, metavar='FILE.png',
-                        help='draw the first inputs above what became of them')
+                        help='picture to write: the mels of the first inputs above the mels of '
+                             'their audio')
     command_line.add_hyperparameters(parser)
     args = parser.parse_args()
     for name in ('sigma', 'denoiser_strength'):
@@ -102,8 +116,11 @@ def parse_arguments():
     return args
 
 
-def find_sources(paths):
-    """[Source] of files and folders; of a folder its mels, or else its sound files."""
+def find_sources(paths: List[str]) -> List[Source]:
+    """The inputs that files and folders mean; of a folder its mels, or else its sound files.
+
+    Raises UserError if a folder holds neither, or two inputs would be written to one wav.
+    """
     sources = []
     for path in paths:
         if os.path.isdir(path):
@@ -127,14 +144,15 @@ def find_sources(paths):
     return sources
 
 
-def output_name(path):
-    """`path` without its suffix; of NVIDIA's NAME.wav.pt without both."""
+def output_name(path: str) -> str:
+    """`path` without its suffix; without both of NVIDIA's NAME.wav.pt."""
     name, suffix = os.path.splitext(path)
     stem, inner = os.path.splitext(name)
     return stem if suffix == '.pt' and inner.lower() in audio_files.AUDIO_EXTENSIONS else name
 
 
-def refuse_overwriting(sources, out_dir):
+def refuse_overwriting(sources: List[Source], out_dir: str):
+    """Raises UserError if an output would replace an input."""
     inputs = {os.path.realpath(source.path): source for source in sources}
     for source in sources:
         path = os.path.realpath(wav_path(out_dir, source))
@@ -143,15 +161,32 @@ def refuse_overwriting(sources, out_dir):
                             '--out_dir' % inputs[path].path)
 
 
-def wav_path(out_dir, source):
+def wav_path(out_dir: str, source: Source) -> str:
     return os.path.join(out_dir, source.name + '.wav')
 
 
-def read_source(source, hp):
+def read_sources(sources: List[Source], hp: params.HParams) -> Dict[Source, np.ndarray]:
+    """The mels [frames, n_mels] of inputs; prints the reason for each that cannot be read.
+
+    Raises UserError if none can.
+    """
+    mels = {}
+    for source in sources:
+        try:
+            mels[source] = read_source(source, hp)
+        except UserError as error:
+            print('%s: skipped: %s' % (os.path.basename(sys.argv[0]), error), file=sys.stderr)
+    if not mels:
+        raise UserError('none of the %d inputs can be vocoded' % len(sources))
+    return mels
+
+
+def read_source(source: Source, hp: params.HParams) -> np.ndarray:
     """The mel [frames, n_mels] of an input; UserError if it cannot be one of `hp`'s profile."""
     path = source.path
     if not path.lower().endswith(mel_files.MEL_SUFFIXES):
-        return mel_transform.mel_spectrogram(audio_files.read_wav(path, hp.sample_rate), hp.sample_rate, hp.mel)
+        audio = audio_files.read_wav(path, hp.sample_rate)
+        return mel_transform.mel_spectrogram(audio, hp.sample_rate, hp.mel)
     mel = mel_files.read_mel(path, hp.n_mels)
     made_with = nearest_params(path, source.root)
     if made_with:
@@ -161,7 +196,7 @@ def read_source(source, hp):
     return mel
 
 
-def nearest_params(path, root):
+def nearest_params(path: str, root: str) -> Optional[params.HParams]:
     """The HParams that preprocessing left nearest above `path`, up to folder `root`, or None."""
     folder, root = os.path.dirname(os.path.abspath(path)), os.path.abspath(root)
     while True:
@@ -174,58 +209,67 @@ def nearest_params(path, root):
         folder = os.path.dirname(folder)
 
 
-def vocode_all(vocoder, mels, args):
-    """Vocodes {Source: mel} in batches of like lengths, writes the wavs, reports the speed.
+def vocode_all(vocoder: Vocoder, mels: Dict[Source, np.ndarray], out_dir: str,
+               sigma: Optional[float] = None, seed: int = 0, batch_size: int = 1,
+               denoiser_strength: float = 0.0, mel_correction: int = 0,
+               plot: Optional[str] = None) -> Summary:
+    """Vocodes mels [frames, n_mels] in batches of similar length and writes out_dir/NAME.wav.
 
-    Returns how many had to be skipped.
+    Args:
+      sigma: standard deviation of the noise; None for the model's gen_sigma.
+      seed: random seed of the noise of each utterance.
+      denoiser_strength, mel_correction: what is done to the audio; 0 for nothing.
+      plot: PNG to write, of the mels of the first inputs and of their audio.
+
+    Raises UserError if a file cannot be written.
     """
     hp = vocoder.hp
     order = sorted(mels, key=lambda source: len(mels[source]))
-    vocoder.vocode_batch([mels[order[0]][:1]] * min(args.batch_size, 2))  # a first run is slow
-    denoise = (Denoiser.of(vocoder, args.denoiser_strength) if args.denoiser_strength
-               else lambda sound: sound)
-    correct = MelCorrection(hp, args.mel_correction)
-    spent = seconds = clipped = skipped = 0
-    rows = {}
-    plotted = list(mels)[:6]
+    vocoder.vocode_batch([mels[order[0]][:1]] * min(batch_size, 2))  # a first run is slow
+    denoise = Denoiser.of(vocoder, denoiser_strength) if denoiser_strength else lambda audio: audio
+    correct = MelCorrection(hp, mel_correction)
+    vocoded = clipped = 0
+    audio_seconds = compute_seconds = 0.0
+    plotted = dict.fromkeys(list(mels)[:PLOTTED], ())
     with tqdm.tqdm(total=len(order), unit='utterance', file=sys.stdout, disable=None) as bar:
-        for i in range(0, len(order), args.batch_size):
-            batch = order[i:i + args.batch_size]
-            started = time.time()
+        for i in range(0, len(order), batch_size):
+            batch = order[i:i + batch_size]
             batch_mels = [mels[source] for source in batch]
-            sounds = [correct(denoise(sound), mel) for sound, mel in zip(
-                vocoder.vocode_batch(batch_mels, args.sigma, args.seed), batch_mels)]
-            spent += time.time() - started
-            for source, sound in zip(batch, sounds):
-                seconds += len(sound) / hp.sample_rate
-                if not np.isfinite(sound).all():
+            started = time.time()
+            batch_audio = [correct(denoise(audio), mel) for audio, mel in zip(
+                vocoder.vocode_batch(batch_mels, sigma, seed), batch_mels)]
+            compute_seconds += time.time() - started
+            for source, mel, audio in zip(batch, batch_mels, batch_audio):
+                audio_seconds += len(audio) / hp.sample_rate
+                if not np.isfinite(audio).all():
                     tqdm.tqdm.write('%s: skipped: it vocodes to samples that are not finite; the '
                                     'model is broken, or untrained' % source.path, file=sys.stderr)
-                    skipped += 1
                     continue
-                path = wav_path(args.out_dir, source)
+                path = wav_path(out_dir, source)
                 with errors.as_user_error('cannot write ' + path, 'give another --out_dir',
                                           OSError):
-                    clipped += audio_files.write_wav(path, sound, hp.sample_rate)
-                if args.plot and source in plotted:
-                    again = mel_transform.mel_spectrogram(sound, hp.sample_rate, hp.mel)
-                    rows[source] = [(source.name, mels[source]),
-                                    (source.name + ', vocoded', again[:len(mels[source])])]
+                    clipped += audio_files.write_wav(path, audio, hp.sample_rate)
+                vocoded += 1
+                if plot and source in plotted:
+                    again = mel_transform.mel_spectrogram(audio, hp.sample_rate, hp.mel)
+                    plotted[source] = ((source.name, mel),
+                                       (source.name + ', vocoded', again[:len(mel)]))
             bar.update(len(batch))
-    if skipped == len(order):
-        raise UserError('nothing could be vocoded; take another checkpoint than %s'
-                        % args.restore_from)
-    if args.plot:
-        with errors.as_user_error('cannot write ' + args.plot, 'give another --plot',
-                                  OSError), files.atomic_open(args.plot, 'wb') as f:
-            f.write(pictures.spectrogram_png(sum((rows[s] for s in plotted if s in rows), [])))
+    if plot and vocoded:
+        with errors.as_user_error('cannot write ' + plot, 'give another --plot',
+                                  OSError), files.atomic_open(plot, 'wb') as f:
+            f.write(pictures.spectrogram_png([row for rows in plotted.values() for row in rows]))
+    return Summary(vocoded, len(order) - vocoded, audio_seconds, compute_seconds, clipped)
+
+
+def report(summary: Summary, out_dir: str, plot: Optional[str] = None):
+    """Prints how many utterances were vocoded, how fast, and where they are."""
     print('vocoded %d utterances, %.1f s of speech, in %.1f s: real-time factor %.3f'
-          % (len(order) - skipped, seconds, spent, spent / seconds))
-    if clipped:
-        print('%d samples were beyond full scale and clipped' % clipped)
-    print('the wavs are in %s%s' % (args.out_dir,
-                                    ', a picture in %s' % args.plot if args.plot else ''))
-    return skipped
+          % (summary.vocoded, summary.audio_seconds, summary.compute_seconds,
+             summary.compute_seconds / summary.audio_seconds))
+    if summary.clipped:
+        print('%d samples were beyond full scale and clipped' % summary.clipped)
+    print('the wavs are in %s%s' % (out_dir, ', a picture in %s' % plot if plot else ''))
 
 
 if __name__ == '__main__':
