@@ -1,11 +1,11 @@
-"""Measures a trained WaveGlow on held-out speech, beside Griffin-Lim, and draws a page to hear it on.
+"""Measures a trained WaveGlow on held-out speech, beside Griffin-Lim, and writes a page to hear it.
 
     python evaluate.py                      # the bundled model on the bundled held-out speech
     python evaluate.py --filelist=corpus/test.scp --wave_dir=corpus/wavs --lc_dir=corpus/mels \
         --restore_from=logdir/waveglow --out_dir=evaluation
 
-Writes evaluation.json, index.html and the vocoded wavs to OUT_DIR, and prints the table. Takes what
-requirements-eval.txt lists. Exit status: 0; 2 with one sentence for bad input.
+Writes evaluation.json, index.html and the vocoded wavs to OUT_DIR, and prints the table. Needs the
+packages of requirements-eval.txt. Exit status: 0; 2 with one sentence for bad input.
 """
 import argparse
 import collections
@@ -14,6 +14,7 @@ import math
 import os
 import sys
 import time
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
 
@@ -23,6 +24,7 @@ import tqdm
 
 import command_line
 import devices
+import errors
 import files
 import glow
 import ops
@@ -44,70 +46,74 @@ except ImportError as error:
 ORIGINAL, GRIFFIN_LIM, GRIFFIN_LIM_CORRECTED, WAVEGLOW, DENOISED, CORRECTED = (
     'original', 'Griffin-Lim', 'Griffin-Lim, corrected', 'WaveGlow', 'WaveGlow, denoised',
     'WaveGlow, corrected')
-HEARD = ORIGINAL, GRIFFIN_LIM, WAVEGLOW, CORRECTED
+ON_PAGE = ORIGINAL, GRIFFIN_LIM, WAVEGLOW, CORRECTED
+
+
+class Settings(NamedTuple):
+    """How utterances are vocoded."""
+    sigma: Optional[float] = None       # standard deviation of the noise; None: model's gen_sigma
+    seed: int = 0                       # random seed of the noise
+    denoiser_strength: float = 0.01     # of the system `WaveGlow, denoised`
+    mel_correction: int = 16            # rounds, of the systems `..., corrected`
+    griffin_lim_iterations: int = 60    # of the systems `Griffin-Lim...`
+
+
+class Utterance(NamedTuple):
+    """Speech to be measured."""
+    name: str
+    audio: np.ndarray                   # [frames * hop_length]
+    mel: np.ndarray                     # [frames, n_mels]
+
+
+# audio [frames * hop_length] of a mel [frames, n_mels]
+Vocode = Callable[[np.ndarray], np.ndarray]
+# {system: (audio, {key of measures.METRICS: value})}
+Measured = Dict[str, Tuple[np.ndarray, Dict[str, float]]]
 
 
 def main():
     args = parse_arguments()
+    settings = Settings(**{field: getattr(args, field) for field in Settings._fields})
     hp, weights = vocoder.read(args.restore_from)
-    model = vocoder.Vocoder(hp, weights)
-    utterances = read_utterances(args, hp)
-    systems = vocoders(model, hp, args)
-    first = utterances[0][2]
-    for vocode in list(systems.values())[1:]:   # a first run is slow
-        vocode(first)
-    bits = likelihood(hp, weights)
-    found = []
-    for name, sound, mel in tqdm.tqdm(utterances, unit='utterance', disable=None):
-        sounds = measure(systems, sound, mel, hp)
-        sounds[WAVEGLOW][1]['nll_bits'] = bits(sound, mel)
-        found.append((name, sounds))
-    report(found, hp, args)
+    utterances = read_utterances(args.filelist, args.wave_dir, args.lc_dir, hp)
+    found = measure_all(utterances, hp, weights, settings)
+    report(found, hp, settings, args.out_dir, args.page_utterances)
 
 
-def vocoders(model, hp, args):
-    """{system: what makes a sound [frames * hop_length] of a mel [frames, n_mels], or None}."""
-    denoise = Denoiser.of(model, args.denoiser_strength)
-    correct = MelCorrection(hp, args.mel_correction)
-
-    def without_model(mel):
-        return griffin_lim(mel, hp.sample_rate, hp.mel, args.griffin_lim_iterations)
-
-    def waveglow(mel):
-        return model.vocode(mel, args.sigma, args.seed)
-
-    return collections.OrderedDict([
-        (ORIGINAL, None),
-        (GRIFFIN_LIM, without_model),
-        (GRIFFIN_LIM_CORRECTED, lambda mel: correct(without_model(mel), mel)),
-        (WAVEGLOW, waveglow),
-        (DENOISED, lambda mel: denoise(waveglow(mel))),
-        (CORRECTED, lambda mel: correct(waveglow(mel), mel))])
-
-
-def parse_arguments():
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
     path, samples = command_line.local_path, os.path.join(files.ROOT, 'samples')
     parser.add_argument('--filelist', type=path, default=os.path.join(samples, 'heldout.scp'),
-                        help='names of utterances, one a line (default: the bundled ones)')
+                        help='file list of the utterances to measure, a name a line (default: the '
+                             'bundled held-out speech)')
     parser.add_argument('--wave_dir', type=path, default=os.path.join(samples, 'wavs'),
-                        help='where NAME.wav are (default: the bundled ones)')
+                        help='folder of NAME.wav (default: the bundled speech)')
     parser.add_argument('--lc_dir', type=path,
-                        help='where NAME.mel are (default: mels are computed from the wavs)')
+                        help='folder of NAME.mel (default: mels are computed from the wavs)')
     parser.add_argument('--restore_from', type=path, default=utils.BUNDLED_MODEL,
-                        metavar='RUN_OR_CHECKPOINT', help='default: the bundled model')
+                        metavar='RUN_OR_CHECKPOINT',
+                        help='the model: a run of train.py, its best/, or one of its checkpoints '
+                             '(default: the bundled model)')
     parser.add_argument('--out_dir', type=path, default='evaluation',
-                        help='where the page, the JSON and the wavs go (default: %(default)s)')
-    parser.add_argument('--sigma', type=float,
+                        help='folder for the page, the JSON and the wavs (default: %(default)s)')
+    default = Settings()
+    parser.add_argument('--sigma', type=float, default=default.sigma,
                         help="standard deviation of the noise (default: the model's gen_sigma)")
-    parser.add_argument('--seed', type=command_line.random_seed, default=0, help='of the noise')
-    parser.add_argument('--denoiser_strength', type=float, default=0.01,
-                        help='of the denoised row (default: %(default)s)')
-    parser.add_argument('--mel_correction', type=int, default=16, metavar='ROUNDS',
-                        help='of the corrected rows (default: %(default)s)')
-    parser.add_argument('--griffin_lim_iterations', type=int, default=60)
+    parser.add_argument('--seed', type=command_line.random_seed, default=default.seed,
+                        help='random seed of the noise; the same seed gives the same audio '
+                             '(default: %(default)s)')
+    parser.add_argument('--denoiser_strength', type=float, default=default.denoiser_strength,
+                        help='strength of the denoiser in "WaveGlow, denoised" '
+                             '(default: %(default)s)')
+    parser.add_argument('--mel_correction', type=int, default=default.mel_correction,
+                        metavar='ROUNDS',
+                        help='rounds of mel correction in "Griffin-Lim, corrected" and "WaveGlow, '
+                             'corrected" (default: %(default)s)')
+    parser.add_argument('--griffin_lim_iterations', type=int,
+                        default=default.griffin_lim_iterations,
+                        help='iterations of Griffin-Lim (default: %(default)s)')
     parser.add_argument('--page_utterances', type=int, default=5,
-                        help='how many can be heard on the page (default: %(default)s)')
+                        help='utterances to hear on the page (default: %(default)s)')
     args = parser.parse_args()
     for name in ('sigma', 'denoiser_strength'):
         value = getattr(args, name)
@@ -119,45 +125,88 @@ def parse_arguments():
     return args
 
 
-def read_utterances(args, hp):
-    """[(name, sound [frames * hop_length], mel [frames, n_mels])] of what is to be measured."""
+def read_utterances(filelist: str, wave_dir: str, lc_dir: Optional[str],
+                    hp: params.HParams) -> List[Utterance]:
+    """The utterances of a file list; without `lc_dir` their mels are computed from the audio.
+
+    Raises UserError if one cannot be read, is too short, or mels are not those of `hp`.
+    """
     utterances = []
-    for name in files.read_list(args.filelist):
-        sound = audio_files.read_wav(clip_files.wav_path(args.wave_dir, name), hp.sample_rate)
-        mel = (mel_transform.mel_spectrogram(sound, hp.sample_rate, hp.mel) if args.lc_dir is None
-               else mel_files.read_mel(clip_files.mel_path(args.lc_dir, name), hp.n_mels))
-        frames = min(len(sound) // hp.hop_length, len(mel))
+    for name in files.read_list(filelist):
+        audio = audio_files.read_wav(clip_files.wav_path(wave_dir, name), hp.sample_rate)
+        mel = (mel_transform.mel_spectrogram(audio, hp.sample_rate, hp.mel) if lc_dir is None
+               else mel_files.read_mel(clip_files.mel_path(lc_dir, name), hp.n_mels))
+        frames = min(len(audio) // hp.hop_length, len(mel))
         if not frames:
-            raise UserError('%s is shorter than a mel frame; take it off %s' % (name, args.filelist))
-        utterances.append((name, sound[:frames * hp.hop_length], mel[:frames]))
-    made_with = params.load_if_exists(args.lc_dir) if args.lc_dir else None
+            raise UserError('%s is shorter than a mel frame; take it off %s' % (name, filelist))
+        utterances.append(Utterance(name, audio[:frames * hp.hop_length], mel[:frames]))
+    made_with = params.load_if_exists(lc_dir) if lc_dir else None
     if made_with:
-        params.require_same(hp, made_with, params.DATA_FIELDS,
-                            'the data in ' + args.lc_dir, 'compute the mels with the same --preset')
+        params.require_same(hp, made_with, params.DATA_FIELDS, 'the data in ' + lc_dir,
+                            'compute the mels with the same --preset')
     return utterances
 
 
-def measure(systems, original, mel, hp):
-    """{system: (sound, {key of metrics.METRICS: value})} of one utterance."""
-    found = {}
-    for system, vocode in systems.items():
-        started = time.time()
-        sound = original if vocode is None else vocode(mel)
-        spent = time.time() - started
-        if not np.isfinite(sound).all():
-            raise UserError('%s gives samples that are not finite; take another checkpoint' % system)
-        # what is heard is 16 bits
-        values = measures.compare(audio_files.to_pcm16(sound)[0] / np.float32(32768), original, hp)
-        if vocode is not None:
-            values['rtf'] = spent * hp.sample_rate / len(sound)
-        found[system] = sound, values
+def vocoding_systems(model: vocoder.Vocoder, settings: Settings) -> Dict[str, Optional[Vocode]]:
+    """{system: what vocodes a mel}, in the order of the table; None for the original."""
+    hp = model.hp
+    denoise = Denoiser.of(model, settings.denoiser_strength)
+    correct = MelCorrection(hp, settings.mel_correction)
+
+    def without_model(mel):
+        return griffin_lim(mel, hp.sample_rate, hp.mel, settings.griffin_lim_iterations)
+
+    def waveglow(mel):
+        return model.vocode(mel, settings.sigma, settings.seed)
+
+    return collections.OrderedDict([
+        (ORIGINAL, None),
+        (GRIFFIN_LIM, without_model),
+        (GRIFFIN_LIM_CORRECTED, lambda mel: correct(without_model(mel), mel)),
+        (WAVEGLOW, waveglow),
+        (DENOISED, lambda mel: denoise(waveglow(mel))),
+        (CORRECTED, lambda mel: correct(waveglow(mel), mel))])
+
+
+def measure_all(utterances: List[Utterance], hp: params.HParams, weights: Dict[str, np.ndarray],
+                settings: Settings = Settings()) -> List[Tuple[str, Measured]]:
+    """[(name, what every system gives and its figures)] of utterances, with a model's weights."""
+    systems = vocoding_systems(vocoder.Vocoder(hp, weights), settings)
+    for vocode in list(systems.values())[1:]:   # a first run is slow
+        vocode(utterances[0].mel)
+    bits = likelihood(hp, weights)
+    found = []
+    for name, audio, mel in tqdm.tqdm(utterances, unit='utterance', disable=None):
+        measured = measure(systems, audio, mel, hp)
+        measured[WAVEGLOW][1]['nll_bits'] = bits(audio, mel)
+        found.append((name, measured))
     return found
 
 
-def likelihood(hp, weights):
-    """A function: bits a sample of 16 bits, of a sound [samples] and its mel [frames, n_mels].
+def measure(systems: Dict[str, Optional[Vocode]], original: np.ndarray, mel: np.ndarray,
+            hp: params.HParams) -> Measured:
+    """What every system makes of one utterance, and its figures."""
+    found = {}
+    for system, vocode in systems.items():
+        started = time.time()
+        audio = original if vocode is None else vocode(mel)
+        spent = time.time() - started
+        if not np.isfinite(audio).all():
+            raise UserError('%s gives samples that are not finite; take another checkpoint'
+                            % system)
+        # as it is in a wav, in 16 bits
+        values = measures.compare(audio_files.to_pcm16(audio)[0] / np.float32(32768), original, hp)
+        if vocode is not None:
+            values['rtf'] = spent * hp.sample_rate / len(audio)
+        found[system] = audio, values
+    return found
 
-    The density of audio in -1..1, all its constants in, over steps of 2^-15.
+
+def likelihood(hp: params.HParams,
+               weights: Dict[str, np.ndarray]) -> Callable[[np.ndarray, np.ndarray], float]:
+    """A function that gives bits per sample of 16 bits, of audio [samples] and its mel.
+
+    The density of audio in -1..1, with all its constants, over steps of 2^-15.
     """
     graph = tf.Graph()
     with graph.as_default(), ops.frozen(weights):
@@ -166,47 +215,53 @@ def likelihood(hp, weights):
         nll = glow.loss(audio_in, mel_in, hp).total
     session = tf.Session(graph=graph, config=devices.session_config())
     constant = math.log(hp.sigma) + 0.5 * math.log(2 * math.pi)
-    return lambda sound, mel: (float(session.run(nll, {audio_in: sound[None], mel_in: mel[None]}))
+    return lambda audio, mel: (float(session.run(nll, {audio_in: audio[None], mel_in: mel[None]}))
                                + constant) / math.log(2) + 15
 
 
-def report(found, hp, args):
-    """Prints the table and writes wavs, JSON and page."""
+def report(found: List[Tuple[str, Measured]], hp: params.HParams, settings: Settings, out_dir: str,
+           page_utterances: int):
+    """Prints the table and writes wavs, JSON and page to `out_dir`."""
     systems = list(found[0][1])
-    summary = {system: {key: measures.interval([sounds[system][1][key] for _, sounds in found])
+    summary = {system: {key: measures.interval([measured[system][1][key] for _, measured in found])
                         for key in measures.METRICS if key in found[0][1][system][1]}
                for system in systems}
-    seconds = sum(len(sounds[ORIGINAL][0]) for _, sounds in found) / hp.sample_rate
+    seconds = sum(len(measured[ORIGINAL][0]) for _, measured in found) / hp.sample_rate
     print(table(systems, summary))
     about = ('%d utterances, %.0f seconds at %d Hz, vocoded from their mel spectrograms; '
              'Griffin-Lim with %d iterations on the same mels; the denoiser at %g, %d '
              'rounds of mel correction.'
-             % (len(found), seconds, hp.sample_rate, args.griffin_lim_iterations,
-                args.denoiser_strength, args.mel_correction))
+             % (len(found), seconds, hp.sample_rate, settings.griffin_lim_iterations,
+                settings.denoiser_strength, settings.mel_correction))
     print('\n' + about)
-    result = dict(about=about, summary=summary, utterances={
-        name: {system: values for system, (_, values) in sounds.items()} for name, sounds in found})
-    heard = [(name, {system: sounds[system] for system in HEARD}) for name, sounds in found]
-    rendered = page.render('WaveGlow', about, systems, summary, heard[:args.page_utterances],
-                           hp.sample_rate)
-    try:
-        for name, sounds in found:
-            for system in systems[1:]:
+    on_page = [(name, {system: measured[system] for system in ON_PAGE})
+               for name, measured in found[:page_utterances]]
+    rendered = page.render('WaveGlow', about, systems, summary, on_page, hp.sample_rate)
+    with errors.as_user_error('cannot write to ' + out_dir, 'give another --out_dir', OSError):
+        write_results(out_dir, found, summary, about, rendered, hp.sample_rate)
+    print('hear them: %s' % os.path.join(out_dir, 'index.html'))
+
+
+def write_results(out_dir: str, found: List[Tuple[str, Measured]], summary: dict, about: str,
+                  rendered: str, sample_rate: int):
+    """Writes the wavs of every system, evaluation.json and index.html."""
+    for name, measured in found:
+        for system, (audio, _) in measured.items():
+            if system != ORIGINAL:
                 folder = system.replace(', ', '-').lower()
-                audio_files.write_wav(os.path.join(args.out_dir, folder, name + '.wav'),
-                                sounds[system][0], hp.sample_rate)
-        for name, text in (('evaluation.json', json.dumps(result, indent=1, sort_keys=True) + '\n'),
-                           ('index.html', rendered)):
-            with files.atomic_open(os.path.join(args.out_dir, name)) as f:
-                f.write(text)
-    except OSError as error:
-        raise UserError('cannot write to %s (%s); give another --out_dir'
-                        % (args.out_dir, error.strerror))
-    print('hear them: %s' % os.path.join(args.out_dir, 'index.html'))
+                audio_files.write_wav(os.path.join(out_dir, folder, name + '.wav'), audio,
+                                      sample_rate)
+    result = dict(about=about, summary=summary, utterances={
+        name: {system: values for system, (_, values) in measured.items()}
+        for name, measured in found})
+    for name, text in (('evaluation.json', json.dumps(result, indent=1, sort_keys=True) + '\n'),
+                       ('index.html', rendered)):
+        with files.atomic_open(os.path.join(out_dir, name)) as f:
+            f.write(text)
 
 
-def table(systems, summary):
-    """The summary as lines of text, one a metric."""
+def table(systems: List[str], summary: dict) -> str:
+    """The summary, {system: {key: (mean, low, high)}}, as lines of text, one a metric."""
     rows = [[''] + systems]
     for key, metric in measures.METRICS.items():
         cells = ['%.*f (%.*f to %.*f)' % sum(((metric.digits, x) for x in summary[s][key]), ())

@@ -98,7 +98,7 @@ def test_the_page_holds_all_that_it_shows(evaluation):
     assert not re.search(r'(src|href)="(?!data:)', page) and '<script' not in page
     sounds = re.findall(r'src="data:audio/flac;base64,([^"]+)"', page)
     pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
-    assert len(sounds) == len(pictures) == len(evaluate.HEARD)
+    assert len(sounds) == len(pictures) == len(evaluate.ON_PAGE)
     lengths = set()
     for sound in sounds:
         samples, rate = soundfile.read(io.BytesIO(base64.b64decode(sound)))
