@@ -2,8 +2,8 @@
 
     python preprocess_data.py --wave_dir=corpus/wavs --mel_dir=corpus/mels --data_dir=corpus
 
-Takes every sound file under wave_dir, nested folders included, of any rate, width, channel count
-and container that soundfile reads; names that begin with a dot are passed over. Writes
+Reads every sound file under wave_dir, nested folders included: any sample rate, sample width,
+channel count and container that soundfile reads. Names that begin with a dot are left out. Writes
 
     mel_dir/NAME.mel        NAME is the path under wave_dir without its extension
     data_dir/train.scp      the names to train on, and test.scp, those held out
@@ -12,62 +12,80 @@ and container that soundfile reads; names that begin with a dot are passed over.
                             wave_dir is that already (in wavs_RATE if wavs holds the corpus itself)
     params.json             the hyperparameters, in mel_dir and data_dir
 
-and, for --tfrecord_shards, all of it again in files of many utterances each
+With --tfrecord_shards it also writes audio and mels in files of many utterances each:
 
     shard_dir/train-*.tfrecord, test-*.tfrecord and their params.json
 
-and prints the command to train with. Run again, it computes what is new or changed. Exit status:
-0; 1 if anything was skipped; 2 if there is nothing to train on.
+At last it prints the command to train with. A second run computes only what is new or changed.
+Exit status: 0; 1 if anything was skipped; 2 if there is nothing to train on.
 """
 import argparse
 import os
 import shlex
 import sys
+from typing import List, Optional
 
+import errors
 import params
 from command_line import add_hyperparameters, local_path, random_seed, run_script
-from datasets import audio_files, mel_files, preprocessing
+from datasets import audio_files, corpus, mel_files, preprocessing
 from datasets.corpus import printable
 from errors import UserError
 
 
-def pack(summary, args, hp):
-    """Writes the shards of a preprocessed corpus."""
-    from datasets import shards  # TensorFlow, which nothing else here needs
+def main():
+    args = parse_arguments()
+    # without --preset a corpus keeps its own: a forgotten flag must not compute it anew
+    hp = params.resolve(args.preset, args.hparams, lambda: params.load_if_exists(args.data_dir))
+    print('%d Hz, mel profile %s' % (hp.sample_rate, hp.mel_profile))
+    min_samples = hp.mel.n_fft if args.min_seconds is None else max(
+        hp.hop_length, int(args.min_seconds * hp.sample_rate))
+    if args.runner:
+        return preprocess_on_beam(args.wave_dir, args.shard_dir, hp, args.tfrecord_shards,
+                                  args.test_size, args.seed, min_samples, args.runner, args.beam)
+    with errors.as_user_error('cannot write to ' + args.data_dir, '', OSError):
+        summary = preprocessing.preprocess(args.wave_dir, args.mel_dir, args.data_dir, hp,
+                                           args.test_size, args.seed, args.num_workers, min_samples)
+    if args.tfrecord_shards:
+        pack(summary, args.mel_dir, args.shard_dir, hp, args.tfrecord_shards, args.num_workers)
+    report(summary, args.data_dir)
+    if args.tfrecord_shards:
+        report_shards(args.tfrecord_shards, args.shard_dir)
+    else:
+        report_command(args.data_dir, summary.wave_dir, args.mel_dir)
+    return 1 if summary.skipped else 0
 
-    def read(name):
-        wave = audio_files.read_wav(os.path.join(summary.wave_dir, name + '.wav'), hp.sample_rate)
-        return (audio_files.to_pcm16(wave)[0],
-                mel_files.read_mel(os.path.join(args.mel_dir, name + '.mel'), hp.n_mels))
-    shards.pack(args.shard_dir, hp, summary.train, summary.test, args.tfrecord_shards, read,
-                args.num_workers)
 
-
-def parse_arguments():
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, meaning in (('wave_dir', 'folder of speech'), ('mel_dir', 'folder for the mels'),
-                          ('data_dir', 'folder for the file lists')):
-        parser.add_argument('--' + name, required=name != 'mel_dir', type=local_path, help=meaning)
+    parser.add_argument('--wave_dir', required=True, type=local_path,
+                        help='folder of speech: sound files, in folders within it too')
+    parser.add_argument('--mel_dir', type=local_path,
+                        help='folder for the mels; required without --runner')
+    parser.add_argument('--data_dir', required=True, type=local_path,
+                        help='folder for the file lists, params.json and converted wavs')
     add_hyperparameters(parser)
     parser.add_argument('--test_size', type=int, metavar='N',
-                        help='utterances held out (default: 5%%, but 1 to 20)')
+                        help='number of held-out utterances (default: 5%% of the utterances, at '
+                             'least 1 and at most %d)' % corpus.MOST_HELD_OUT)
     parser.add_argument('--seed', type=random_seed, default=0,
-                        help='random seed of the choice of held-out utterances')
+                        help='random seed of the choice of held-out utterances '
+                             '(default: %(default)s)')
     parser.add_argument('--tfrecord_shards', type=int, metavar='N',
-                        help='pack wavs and mels into N shards to train on as well')
+                        help='also pack wavs and mels into N TFRecord files to train on')
     parser.add_argument('--shard_dir', type=local_path, metavar='PATH',
-                        help='folder for those, on any path that tf.io.gfile writes (default: '
-                             'DATA_DIR/shards)')
+                        help='folder for the TFRecord files, on any path that tf.io.gfile writes '
+                             '(default: DATA_DIR/shards)')
     parser.add_argument('--num_workers', type=int, metavar='N',
-                        help='processes (default: one a processor)')
+                        help='number of worker processes (default: one per processor)')
     parser.add_argument('--min_seconds', type=float, metavar='S',
-                        help='shorter utterances are skipped (default: one window of the mel '
-                             'profile\'s transform, about 0.1)')
+                        help='skip utterances shorter than S seconds (default: one window of the '
+                             "mel profile's Fourier transform, about 0.1)")
     parser.add_argument('--runner', metavar='RUNNER',
-                        help='compute on Apache Beam: DirectRunner, FlinkRunner, SparkRunner, '
-                             'DataflowRunner. Writes shards and no mels; flags that are not listed '
-                             'here are Beam\'s')
+                        help='compute on Apache Beam: DirectRunner, FlinkRunner, SparkRunner or '
+                             'DataflowRunner. Writes TFRecord files and no mels. Flags that are '
+                             'not listed here go to Beam')
     args, args.beam = parser.parse_known_args()
     if args.beam and not args.runner:
         parser.error('unrecognized arguments: ' + ' '.join(args.beam))
@@ -93,25 +111,54 @@ def parse_arguments():
     return args
 
 
-def report(summary, args):
-    """Prints what was done and what to do next."""
+def pack(summary: preprocessing.Summary, mel_dir: str, shard_dir: str, hp: params.HParams,
+         count: int, num_workers: int):
+    """Writes `count` shards of a preprocessed corpus."""
+    from datasets import shards  # TensorFlow, which nothing else here needs
+
+    def read(name):
+        audio = audio_files.read_wav(os.path.join(summary.wave_dir, name + '.wav'), hp.sample_rate)
+        return (audio_files.to_pcm16(audio)[0],
+                mel_files.read_mel(os.path.join(mel_dir, name + '.mel'), hp.n_mels))
+    shards.pack(shard_dir, hp, summary.train, summary.test, count, read, num_workers)
+
+
+def preprocess_on_beam(wave_dir: str, shard_dir: str, hp: params.HParams, count: int,
+                       test_size: Optional[int], seed: int, min_samples: int, runner: str,
+                       options: List[str]) -> int:
+    """Writes `count` shards on Apache Beam and reports; returns the exit status.
+
+    Raises UserError if Beam is not installed or there is nothing to train on.
+    """
+    try:
+        from datasets import beam
+    except ImportError as error:
+        raise UserError('--runner takes Apache Beam (%s): pip install -r requirements-beam.txt'
+                        % error) from error
+    counted = beam.run(wave_dir, shard_dir, hp, count, test_size, seed, min_samples,
+                       ['--runner=' + runner] + options)
+    report_totals(counted['train'], counted['test'],
+                  (counted['train_samples'] + counted['test_samples']) / hp.sample_rate,
+                  counted['skipped'], counted['clipped'], shard_dir)
+    report_shards(count, shard_dir)
+    return 1 if counted['skipped'] else 0
+
+
+def report(summary: preprocessing.Summary, data_dir: str):
+    """Prints what was skipped, and why, and what was done."""
     for path, reason in summary.skipped:
         print('skipped %s: %s' % (printable(path), printable(reason)), file=sys.stderr)
     report_totals(len(summary.train), len(summary.test), summary.speech_seconds,
-                  len(summary.skipped), summary.clipped, args.data_dir)
+                  len(summary.skipped), summary.clipped, data_dir)
     up_to_date = len(summary.train) + len(summary.test) - summary.computed
     print('%d computed%s, %d up to date' % (
         summary.computed, ' at %.0f x real time' % summary.speed if summary.computed else '',
         up_to_date))
-    if args.tfrecord_shards:
-        report_shards(args)
-        return
-    print('python train.py ' + ' '.join('--%s=%s' % (flag, shlex.quote(value)) for flag, value in (
-        ('filelist', os.path.join(args.data_dir, 'train.scp')),
-        ('wave_dir', summary.wave_dir), ('lc_dir', args.mel_dir))))
 
 
-def report_totals(train, test, seconds, skipped, clipped, directory):
+def report_totals(train: int, test: int, seconds: float, skipped: int, clipped: int,
+                  directory: str):
+    """Prints numbers of utterances; `directory` is that of skipped.tsv."""
     if skipped:
         print('skipped %d in all, listed in %s' % (skipped, os.path.join(directory, 'skipped.tsv')),
               file=sys.stderr)
@@ -121,48 +168,18 @@ def report_totals(train, test, seconds, skipped, clipped, directory):
           % (train, test, seconds / 3600))
 
 
-def report_shards(args):
-    print('%d shards in %s' % (args.tfrecord_shards, args.shard_dir))
-    print('python train.py --data='
-          + shlex.quote(os.path.join(args.shard_dir, 'train-*.tfrecord')))
+def report_command(data_dir: str, wave_dir: str, mel_dir: str):
+    """Prints the command to train with."""
+    flags = (('filelist', os.path.join(data_dir, 'train.scp')), ('wave_dir', wave_dir),
+             ('lc_dir', mel_dir))
+    print('python train.py ' + ' '.join('--%s=%s' % (flag, shlex.quote(value))
+                                        for flag, value in flags))
 
 
-def preprocess_on_beam(args, hp, min_samples):
-    """Runs preprocess_beam and reports; returns the exit status."""
-    try:
-        from datasets import beam
-    except ImportError as error:
-        raise UserError('--runner takes Apache Beam (%s): pip install -r requirements-beam.txt'
-                        % error)
-    counted = beam.run(args.wave_dir, args.shard_dir, hp, args.tfrecord_shards,
-                                  args.test_size, args.seed, min_samples,
-                                  ['--runner=' + args.runner] + args.beam)
-    report_totals(counted['train'], counted['test'],
-                  (counted['train_samples'] + counted['test_samples']) / hp.sample_rate,
-                  counted['skipped'], counted['clipped'], args.shard_dir)
-    report_shards(args)
-    return 1 if counted['skipped'] else 0
-
-
-def main():
-    args = parse_arguments()
-    # a corpus is not thrown away because a flag was forgotten
-    hp = params.resolve(args.preset, args.hparams, lambda: params.load_if_exists(args.data_dir))
-    print('%d Hz, mel profile %s' % (hp.sample_rate, hp.mel_profile))
-    min_samples = hp.mel.n_fft if args.min_seconds is None else max(
-        hp.hop_length, int(args.min_seconds * hp.sample_rate))
-    if args.runner:
-        return preprocess_on_beam(args, hp, min_samples)
-    try:
-        summary = preprocessing.preprocess(args.wave_dir, args.mel_dir, args.data_dir, hp, args.test_size,
-                             args.seed, args.num_workers, min_samples)
-    except OSError as error:
-        raise UserError('cannot write %s (%s)' % (error.filename or args.data_dir,
-                                                  error.strerror or error))
-    if args.tfrecord_shards:
-        pack(summary, args, hp)
-    report(summary, args)
-    return 1 if summary.skipped else 0
+def report_shards(count: int, shard_dir: str):
+    """Prints where the shards are, and the command to train with."""
+    print('%d shards in %s' % (count, shard_dir))
+    print('python train.py --data=' + shlex.quote(os.path.join(shard_dir, 'train-*.tfrecord')))
 
 
 if __name__ == '__main__':
