@@ -23,7 +23,6 @@ import tensorflow.compat.v1 as tf
 import command_line
 import devices
 import glow
-import ops
 import params
 import utils
 from datasets import shards, sources
@@ -40,7 +39,7 @@ def main():
     compute = towers.compute_options(args.precision, args.reversible, args.xla)
     device_names = devices.tower_devices(args.ngpu)
     config = devices.session_config(args.ngpu)
-    check_convolution(hp, device_names, config)
+    convolution_check.require_dilated_convolution(hp, device_names, config)
     source = sources.of(args, hp, together)
     facts = dict(dataclasses.asdict(hp), data=source.fact, hosts=together.addresses, **{
         '--' + name: getattr(args, name) for name in ('accumulate', 'precision', 'reversible', 'seed',
@@ -51,19 +50,19 @@ def main():
             held.enter_context(utils.locked(run_dir))
         target = ''
         if together.num_hosts > 1:
-            config = hosts.configure(config, together)
-            target = hosts.serve(together, config).target
-        watch = held.enter_context(hosts.Watch(
+            config = hosts.add_collectives(config, together)
+            target = hosts.start_server(together, config).target
+        watch = held.enter_context(hosts.HostMonitor(
             together, 'the same commands again continue from the last checkpoint'))
         tf.set_random_seed(args.seed)
         heldout = source.heldout() if source.test_names else None
         model = build_training_graph(hp, source.clips, heldout, device_names, compute,
-                                     args.accumulate, together, hosts.words(facts), source.placed)
+                                     args.accumulate, together, hosts.fingerprints(facts), source.placed)
         checkpoints = utils.Checkpoints(run_dir, hp.keep_checkpoints)
         print_summary(hp, source, device_names, together)
         print_compute(compute, args.accumulate)
         with tf.Session(target, graph, config) as session:
-            with watch.watched():
+            with watch.guard():
                 hosts.require_agreement(session.run(model.roll_call), facts, together)
             first_step = initialize(session, model, checkpoints, args, run_dir, watch)
             if together.is_chief:
@@ -190,19 +189,6 @@ def data_dir(args):
     return os.path.dirname(os.path.abspath(args.filelist))
 
 
-def check_convolution(hp, device_names, config):
-    """Refuses a convolution form that computes something else on a device: see docs/nhwc.md."""
-    def conv(x, filters, dilation, causal):
-        return ops.dilated_conv(x, filters, dilation, causal, hp.conv_form)
-    for device in device_names:
-        fault = convolution_check.check(conv, device, config,
-                              [2 ** i for i in range(hp.n_layers)], hp.kernel_size, hp.causal)
-        if fault:
-            raise UserError('conv_form=%s does not compute a dilated convolution on %s under '
-                            'TensorFlow %s: %s; take --hparams conv_form=time_to_batch'
-                            % (hp.conv_form, device, tf.__version__, fault))
-
-
 def make_directory(path):
     try:
         os.makedirs(path, exist_ok=True)
@@ -225,7 +211,7 @@ def initialize(session, model, checkpoints, args, run_dir, watch):
         utils.load_weights(session, source)
         session.run([v.initializer for v in tf.global_variables() if utils.AVERAGE in v.op.name])
         print('starting from the weights of %s' % source)
-    with watch.watched():
+    with watch.guard():
         session.run(model.share)
     step = session.run(tf.train.get_global_step())
     if step:

@@ -71,8 +71,8 @@ def test_impulse_check_passes_what_runs_and_names_what_does_not():
     for form in ops.CONV_FORMS:
         def conv(x, filters, dilation, causal=False):
             return ops.dilated_conv(x, filters, dilation, causal, form)
-        fault = convolution_check.check(conv, '/cpu:0', None, (1, 2, 64), 3)
-        causal_fault = convolution_check.check(conv, '/cpu:0', None, (1, 8), 2, causal=True)
+        fault = convolution_check.find_fault(conv, '/cpu:0', None, (1, 2, 64), 3)
+        causal_fault = convolution_check.find_fault(conv, '/cpu:0', None, (1, 8), 2, causal=True)
         assert bool(fault) == bool(causal_fault)
         if form in forms_that_run():
             assert fault == ''
@@ -88,8 +88,8 @@ def test_impulse_check_finds_a_gradient_of_another_function():
             y = ops.dilated_conv(x, filters, of_values)
             other = ops.dilated_conv(x, filters, of_input_gradient)
             return y, lambda dy: (tf.gradients(other, x, dy)[0], tf.gradients(y, filters, dy)[0])
-        return convolution_check.check(lambda x, filters, dilation, causal: conv(x, filters), '/cpu:0',
-                                 dilations=[4])
+        return convolution_check.find_fault(
+            lambda x, filters, dilation, causal: conv(x, filters), '/cpu:0', dilations=[4])
 
     assert fault(4, 4) == ''
     assert fault(1, 4) == "wrong: its values for dilation 4, its filters' gradient for dilation 4"

@@ -1,9 +1,30 @@
 """Does a device compute a dilated convolution as it should? An impulse tells."""
+from typing import Callable, Optional, Sequence
+
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+import ops
+from errors import UserError
+from params import HParams
 
-def check(conv, device, config=None, dilations=(1, 4), width=3, causal=False):
+
+def require_dilated_convolution(hp: HParams, device_names: Sequence[str],
+                                config: tf.ConfigProto) -> None:
+    """Raises UserError if hp.conv_form computes something else on a device: see docs/nhwc.md."""
+    def conv(x, filters, dilation, causal):
+        return ops.dilated_conv(x, filters, dilation, causal, hp.conv_form)
+    for device in device_names:
+        fault = find_fault(conv, device, config, [2 ** i for i in range(hp.n_layers)],
+                           hp.kernel_size, hp.causal)
+        if fault:
+            raise UserError('conv_form=%s does not compute a dilated convolution on %s under '
+                            'TensorFlow %s: %s; take --hparams conv_form=time_to_batch'
+                            % (hp.conv_form, device, tf.__version__, fault))
+
+
+def find_fault(conv: Callable, device: str, config: Optional[tf.ConfigProto] = None,
+               dilations: Sequence[int] = (1, 4), width: int = 3, causal: bool = False) -> str:
     """What `conv` computes wrongly on `device`, in words; '' if it is right.
 
     Runs a dilated convolution of an impulse and its two gradients, through the graph optimizer
@@ -16,7 +37,7 @@ def check(conv, device, config=None, dilations=(1, 4), width=3, causal=False):
       config: tf.ConfigProto of the session.
       dilations, width, causal: of the convolutions to check.
     """
-    cases = [_impulse(dilation, width, causal) for dilation in dilations]
+    cases = [_impulse_response(dilation, width, causal) for dilation in dilations]
     with tf.Graph().as_default(), tf.device(device):
         fetches, feeds = [], {}
         try:
@@ -39,7 +60,7 @@ def check(conv, device, config=None, dilations=(1, 4), width=3, causal=False):
     return 'wrong: ' + ', '.join(wrong) if wrong else ''
 
 
-def _impulse(dilation, width, causal):
+def _impulse_response(dilation, width, causal):
     """((x, filters, dy), (y, dx, dfilters)) of a dilated convolution, by its definition."""
     channels, middle = 8, 2 * width * dilation
     rng = np.random.RandomState(dilation)

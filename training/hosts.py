@@ -1,6 +1,6 @@
 """Training on several hosts: who they are, whether all are there, and when one is lost.
 
-Each host runs the same command and works on its share of every batch: `collective.py` adds up what
+Each host runs the same command and works on its part of every batch; `collectives.py` averages what
 they find. The first of them, the chief, alone reads and writes the run's directory.
 """
 import contextlib
@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from typing import Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import tensorflow.compat.v1 as tf
 
@@ -25,7 +25,7 @@ JOB = 'worker'
 WAIT_MINUTES = 10       # for all hosts to be there, and for an earlier process to leave the port
 RENEW_SECONDS = 20      # between two connections to a peer; a server ends silent ones after 120
 CONNECT_SECONDS = 10    # for a peer to accept one: two failures, and it is lost within 60
-SETTLE_SECONDS = 2      # between the loss of a peer and the end, so that all hosts name the same one
+SETTLE_SECONDS = 2      # between the loss of a peer and the end: all hosts name the same one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Hosts:
 SINGLE_HOST = Hosts()
 
 
-def from_arguments(worker_hosts, task_index, tf_config):
+def from_arguments(worker_hosts: Optional[str], task_index: Optional[int],
+                   tf_config: Optional[str]) -> Hosts:
     """The Hosts of --worker_hosts and --task_index, else of TF_CONFIG's JSON, else SINGLE_HOST.
 
     TF_CONFIG is {"cluster": {"chief": ["a:2222"], "worker": ["b:2222"]}, "task": {"type": "worker",
@@ -61,7 +62,7 @@ def from_arguments(worker_hosts, task_index, tf_config):
     Args:
       worker_hosts: 'host:port,host:port' or None.
       task_index: an int or None.
-      tf_config: the variable's value, or None.
+      tf_config: the value of the environment variable, or None.
 
     Raises UserError for what is not of these forms.
     """
@@ -73,16 +74,19 @@ def from_arguments(worker_hosts, task_index, tf_config):
         return _checked(addresses, task_index, '--worker_hosts', '--task_index')
     if task_index is not None:
         raise UserError('--task_index=%d takes --worker_hosts, the addresses of all' % task_index)
-    if not tf_config:
-        return SINGLE_HOST
+    return _from_tf_config(tf_config) if tf_config else SINGLE_HOST
+
+
+def _from_tf_config(tf_config):
     try:
         config = json.loads(tf_config)
         cluster = {job: list(members) for job, members in config.get('cluster', {}).items()}
         task = config.get('task', {})
         kind, index = task.get('type', JOB), int(task.get('index', 0))
     except (ValueError, AttributeError, TypeError) as error:
-        raise UserError('TF_CONFIG is not {"cluster": {"worker": [...]}, "task": {...}} in JSON (%s); '
-                        'correct it, or give --worker_hosts and --task_index' % error)
+        raise UserError('TF_CONFIG is not {"cluster": {"worker": [...]}, "task": {...}} in JSON '
+                        '(%s); correct it, or give --worker_hosts and --task_index'
+                        % error) from error
     if not cluster:
         return SINGLE_HOST
     if kind not in ('chief', 'master', JOB):
@@ -108,23 +112,30 @@ def _checked(addresses, index, where, which):
     return Hosts(tuple(addresses), index)
 
 
-def words(facts):
-    """A whole number for the value of each of {name: value}, by which hosts compare them."""
+def fingerprints(settings: Dict[str, Any]) -> List[int]:
+    """A whole number for the value of each setting, by which hosts compare them."""
     return [int(hashlib.sha256(repr(value).encode()).hexdigest()[:12], 16)
-            for value in facts.values()]
+            for value in settings.values()]
 
 
-def require_agreement(roll_call, facts, hosts):
-    """Raises UserError, naming the host and the facts, if one's `words` differ from the chief's."""
-    for i, said in enumerate(roll_call):
-        unlike = [name for name, a, b in zip(facts, said, roll_call[0]) if a != b]
+def require_agreement(all_fingerprints: Sequence[Sequence[int]], settings: Dict[str, Any],
+                      hosts: Hosts) -> None:
+    """Raises UserError, naming the host and the settings, if one differs from the chief.
+
+    Args:
+      all_fingerprints: `fingerprints` of the settings of every host, the chief's first.
+      settings: those of this host, for their names.
+    """
+    for i, found in enumerate(all_fingerprints):
+        unlike = [name for name, a, b in zip(settings, found, all_fingerprints[0]) if a != b]
         if unlike:
             raise UserError('%s and the chief differ in %s; start the same version with the same '
-                            'flags on the same data everywhere' % (hosts.name(i), ', '.join(unlike)))
+                            'flags on the same data everywhere'
+                            % (hosts.name(i), ', '.join(unlike)))
 
 
-def configure(config, hosts):
-    """`config`, of a session, with what collective operations between `hosts` take."""
+def add_collectives(config: tf.ConfigProto, hosts: Hosts) -> tf.ConfigProto:
+    """A copy of a session's `config` with what collective operations between `hosts` need."""
     distributed = tf.ConfigProto()
     distributed.CopyFrom(config)
     distributed.experimental.collective_group_leader = '/job:%s/replica:0/task:0' % JOB
@@ -133,8 +144,8 @@ def configure(config, hosts):
     return distributed
 
 
-def serve(hosts, config):
-    """Starts this host's tf.train.Server; returns when all hosts have theirs.
+def start_server(hosts: Hosts, config: tf.ConfigProto) -> tf.train.Server:
+    """Starts this host's server, and waits until all hosts have theirs.
 
     It serves until the process ends. Raises UserError if its port stays taken, or after
     WAIT_MINUTES without one of the others.
@@ -153,7 +164,8 @@ def serve(hosts, config):
     try:
         server = tf.train.Server({JOB: list(hosts.addresses)}, JOB, hosts.task_index, config=config)
     except tf.errors.OpError as error:
-        raise UserError('cannot serve %s (%s)' % (hosts.name(hosts.task_index), errors.reason(error)))
+        raise UserError('cannot serve %s (%s)' % (hosts.name(hosts.task_index),
+                                                  errors.reason(error))) from error
     for i in range(hosts.num_hosts):
         _wait_for(hosts, i, deadline)
     return server
@@ -167,7 +179,8 @@ def _free(port):
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 return False
-            raise UserError('cannot serve on port %d (%s); give another' % (port, error.strerror))
+            raise UserError('cannot serve on port %d (%s); give another'
+                            % (port, error.strerror)) from error
     return True
 
 
@@ -182,33 +195,35 @@ def _wait_for(hosts, i, deadline):
             if now > deadline:
                 raise UserError('%s was not there within %d minutes (%s); start it with the same '
                                 'command, or correct its address'
-                                % (hosts.name(i), WAIT_MINUTES, error.strerror or error))
+                                % (hosts.name(i), WAIT_MINUTES, error.strerror or error)) from error
             if now - told > 5:
                 print('waiting for %s, %.0f s' % (hosts.name(i), now - began), flush=True)
                 told = now
         time.sleep(0.5)
 
 
-def connect(address, timeout):
+def connect(address: str, timeout: float) -> socket.socket:
+    """A connection to 'host:port'; OSError if none is made in `timeout` seconds."""
     host, _, port = address.rpartition(':')
     return socket.create_connection((host.strip('[]'), int(port)), timeout)
 
 
-class Watch:
+class HostMonitor:
     """Ends the process, with one sentence and status 2, when another host is lost.
 
     A thread holds a connection to every other host's server. The system ends that of a process that
     dies, however it dies; one on a host that vanished is not accepted again. A step that waits for
     the lost host waits for ever in some versions of TensorFlow and fails in others: the thread ends
-    it in all of them. `advice` is said after the loss.
+    it in all of them.
     """
 
-    def __init__(self, hosts, advice):
+    def __init__(self, hosts: Hosts, advice: str):
+        """advice: what to do after the loss; the message ends with it."""
         self.hosts, self._advice = hosts, advice
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self):
+    def __enter__(self) -> 'HostMonitor':
         if self.hosts.num_hosts > 1:
             self._thread.start()
         return self
@@ -216,13 +231,13 @@ class Watch:
     def __exit__(self, *error):
         self.stop()
 
-    def stop(self):
-        """For when all hosts are done: from now on they may go."""
+    def stop(self) -> None:
+        """To be called when all hosts are done: from now on they may end."""
         self._done.set()
 
     @contextlib.contextmanager
-    def watched(self):
-        """What fails in this block for the loss of a host ends the process with that sentence."""
+    def guard(self):
+        """Within it, an error of TensorFlow's waits for the thread to tell that a host is lost."""
         try:
             yield
         except tf.errors.OpError:
@@ -232,18 +247,18 @@ class Watch:
 
     def _run(self):
         others = [i for i in range(self.hosts.num_hosts) if i != self.hosts.task_index]
-        held = {}
+        connections = {}        # of each other host: (socket, when it was made)
         while not self._done.is_set():
             now = time.monotonic()
             for i in others:
-                if i not in held or now - held[i][1] > RENEW_SECONDS:
+                if i not in connections or now - connections[i][1] > RENEW_SECONDS:
                     fresh = self._connect(i)
                     if fresh is None:
                         return self._lost(i)
-                    if i in held:
-                        held[i][0].close()
-                    held[i] = fresh, time.monotonic()
-            for i in self._ended(held):
+                    if i in connections:
+                        connections[i][0].close()
+                    connections[i] = fresh, time.monotonic()
+            for i in self._ended(connections):
                 return self._lost(i)
 
     def _connect(self, i):
@@ -257,9 +272,9 @@ class Watch:
         return None
 
     @staticmethod
-    def _ended(held):
-        """The hosts that ended their connection, waiting for half a second."""
-        by_socket = {connection: i for i, (connection, _) in held.items()}
+    def _ended(connections):
+        """Yields the hosts that end their connection within half a second."""
+        by_socket = {connection: i for i, (connection, _) in connections.items()}
         ready, _, _ = select.select(list(by_socket), [], [], 0.5)
         for connection in ready:
             try:
@@ -272,8 +287,8 @@ class Watch:
     def _lost(self, i):
         if self._done.wait(SETTLE_SECONDS):
             return
-        print('\n%s: error: %s is gone: its process ended or its host cannot be reached; see what it '
-              'printed; %s' % (os.path.basename(sys.argv[0]), self.hosts.name(i), self._advice),
+        print('\n%s: error: %s is gone: its process ended or its host cannot be reached; see what '
+              'it printed; %s' % (os.path.basename(sys.argv[0]), self.hosts.name(i), self._advice),
               file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()

@@ -140,7 +140,7 @@ class Training:
     def explained(self, what):
         """Turns an error of TensorFlow's or the system's in `what` into a UserError."""
         try:
-            with self.watch.watched():
+            with self.watch.guard():
                 yield
         except tf.errors.ResourceExhaustedError as error:
             raise UserError('%s ran out of memory (%s); take --reversible, --accumulate, or '

@@ -17,8 +17,8 @@ POWER_FLOOR = 1e-9                  # added to |X|^2: keeps logarithms and roots
 def distance(drawn, reference, hp):
     """Spectral convergence + L1 of log magnitudes, a mean over resolutions, + L1 of log mels.
 
-    Resolutions are params.STFT_SIZES, a hop a quarter of them; mels have the frames and the basis of
-    hp.mel. All are means of clips, and frames lie within them. Logarithms are natural.
+    Resolutions are params.STFT_SIZES, a hop is a quarter of them; mels have the frames and the
+    basis of hp.mel. All are means of clips, and frames lie within them. Logarithms are natural.
 
     Args:
       drawn, reference: float32 [batch, samples], samples at least the largest of params.STFT_SIZES.

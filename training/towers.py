@@ -38,7 +38,7 @@ def compute_options(precision: str = 'float32', reversible: bool = False,
     return glow.Compute(precision, reversible, xla or fastest)
 
 
-def loss_and_gradients(clips: Clips, hp: HParams, devices: Sequence[str],
+def loss_and_gradients(clips: Clips, hp: HParams, device_names: Sequence[str],
                        compute: glow.Compute = glow.Compute()
                        ) -> Tuple[objective.Objective, List[Tuple[tf.Tensor, tf.Variable]]]:
     """The mean loss over towers and its gradients, as the whole batch in one tower would give.
@@ -48,22 +48,22 @@ def loss_and_gradients(clips: Clips, hp: HParams, devices: Sequence[str],
 
     Args:
       clips: of a batch that splits into as many towers.
-      devices: names of a device for each tower, as devices.tower_devices gives them.
+      device_names: names of a device for each tower, as devices.tower_devices gives them.
       compute: how the loss is computed.
 
     Returns: (the objective, [(gradient, variable)]).
     """
     tensors = [clips.audio, clips.mel] + ([clips.noise] if hp.stft_weight else [])
-    parts = zip(*(tf.split(tensor, len(devices)) for tensor in tensors))
+    parts = zip(*(tf.split(tensor, len(device_names)) for tensor in tensors))
     losses, gradients = [], []
-    for i, (device, part) in enumerate(zip(devices, parts)):
-        with tf.device(device), tf.name_scope('tower_%d' % i), variables_on(devices[0]):
+    for i, (device, part) in enumerate(zip(device_names, parts)):
+        with tf.device(device), tf.name_scope('tower_%d' % i), variables_on(device_names[0]):
             part = dict(zip(('audio', 'mel', 'noise'), part))
             losses.append(objective.objective(clips._replace(**part), hp, compute))
             variables = tf.trainable_variables()
             gradients.append(tf.gradients(losses[-1].total, variables))
-    loss = objective.Objective(*(tf.add_n(terms) / len(devices) for terms in zip(*losses)))
-    return loss, list(zip(average_gradients(gradients, devices), variables))
+    loss = objective.Objective(*(tf.add_n(terms) / len(device_names) for terms in zip(*losses)))
+    return loss, list(zip(average_gradients(gradients, device_names), variables))
 
 
 def require_equal_parts(hp: HParams, count: int, what: str) -> None:
@@ -77,24 +77,24 @@ def require_equal_parts(hp: HParams, count: int, what: str) -> None:
 
 
 def average_gradients(gradients: Sequence[Sequence[tf.Tensor]],
-                      devices: Sequence[str]) -> List[tf.Tensor]:
+                      device_names: Sequence[str]) -> List[tf.Tensor]:
     """The mean over towers of their gradients, float32, on the first device.
 
     They travel and are added in buckets (`packing.buckets`), not one by one.
 
     Args:
-      gradients: a list for each of `devices`, all in the same order of variables.
+      gradients: a list for each of `device_names`, all in the same order of variables.
     """
-    if len(devices) == 1:
+    if len(device_names) == 1:
         return gradients[0]
     shapes, means = [gradient.shape for gradient in gradients[0]], []
     for bucket in packing.buckets(gradients[0]):
         vectors = []
-        for device, of_tower in zip(devices, gradients):
+        for device, of_tower in zip(device_names, gradients):
             with tf.device(device):
                 vectors.append(packing.flatten([of_tower[i] for i in bucket]))
-        with tf.device(devices[0]):
-            means += packing.unflatten(tf.add_n(vectors) / len(devices),
+        with tf.device(device_names[0]):
+            means += packing.unflatten(tf.add_n(vectors) / len(device_names),
                                        [shapes[i] for i in bucket])
     return means
 

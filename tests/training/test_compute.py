@@ -94,7 +94,8 @@ def test_memory_is_that_of_one_flow():
         bench_training.row('small', 'n_layers=4,clip_samples=20480', 'float32', 'off', flag, args)
         for flag in (False, True))
     assert plain['activations_mb'] > 200
-    assert reversible['activations_mb'] < plain['activations_mb'] / 2  # of 8 flows; 1.15 frees later
+    # of 8 flows; TensorFlow 1.15 frees later
+    assert reversible['activations_mb'] < plain['activations_mb'] / 2
 
 
 def test_defaults_and_refusals():

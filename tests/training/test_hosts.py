@@ -82,8 +82,8 @@ def train_together(data, root, *more):
 def test_two_hosts_of_two_towers_train_as_one_tower_does(data, tmp_path):
     """The whole batch in one: the weights of 20 steps, and their averages, agree to 1e-5."""
     more = ['--max_steps=20', '--hparams=batch_size=4,lr=1e-3']
-    assert script('train.py', *(data + ['--logdir_root=%s' % tmp_path, '--run_name=run', '--xla=off']
-                                + more)).returncode == 0
+    assert script('train.py', *(data + ['--logdir_root=%s' % tmp_path, '--run_name=run',
+                                        '--xla=off'] + more)).returncode == 0
     alone = weights(tmp_path / 'run')
     together = weights(train_together(data, tmp_path, '--ngpu=2', *more))
     assert sorted(alone) == sorted(together) and together['global_step'] == 20
@@ -157,7 +157,8 @@ def test_another_training_is_refused(data, tmp_path):
         shorter.writelines(f.readlines()[1:])
     addresses = free_addresses(2)
     ended = finish([start(data, tmp_path, 0, addresses, '--hparams=lr=1e-3'),
-                    start(['--filelist=%s' % other] + data[1:], tmp_path, 1, addresses, '--seed=1')])
+                    start(['--filelist=%s' % other] + data[1:], tmp_path, 1, addresses,
+                          '--seed=1')])
     for status, out in ended:
         assert status == 2 and 'Traceback' not in out
         assert ('worker 1 (%s) and the chief differ in lr, data, --seed; ' % addresses[1]) in out
@@ -193,7 +194,8 @@ def test_shares_of_a_step_make_it_up(data):
     (None, None, '{}', SINGLE_HOST),
     (None, None, '{"cluster": {}, "task": {"type": "worker", "index": 0}}', SINGLE_HOST),
     ('a:1, b:2', 1, '{"cluster": 3}', Hosts(('a:1', 'b:2'), 1)),        # flags go first
-    (None, None, '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": "1"}}',
+    (None, None, '{"cluster": {"worker": ["a:1", "b:1"]}, '
+                 '"task": {"type": "worker", "index": "1"}}',
      Hosts(('a:1', 'b:1'), 1)),
     (None, None, '{"cluster": {"master": ["m:1"], "worker": ["a:1"]}, "task": {"type": "worker"}}',
      Hosts(('m:1', 'a:1'), 1)),
@@ -227,7 +229,7 @@ def test_a_host_that_never_comes(monkeypatch):
     monkeypatch.setattr(hosts, 'WAIT_MINUTES', 1 / 60)
     addresses = free_addresses(2)
     with pytest.raises(UserError, match='worker 1 .* was not there within'):
-        hosts.serve(Hosts(tuple(addresses), 0), tf.ConfigProto())
+        hosts.start_server(Hosts(tuple(addresses), 0), tf.ConfigProto())
     # the server of that test holds its port for as long as this process lives
     with pytest.raises(UserError, match='port %s of the chief.* is taken' % addresses[0][10:]):
-        hosts.serve(Hosts(tuple(addresses), 0), tf.ConfigProto())
+        hosts.start_server(Hosts(tuple(addresses), 0), tf.ConfigProto())

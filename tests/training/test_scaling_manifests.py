@@ -40,7 +40,7 @@ def test_tfjob(monkeypatch):
         config = json.dumps({'cluster': cluster, 'task': {'type': kind, 'index': 0},
                              'environment': 'cloud'})
         found = hosts.from_arguments(None, None, config)
-        assert (found.count, found.index) == (2, index)
+        assert (found.num_hosts, found.task_index) == (2, index)
 
 
 def test_slurm(monkeypatch, tmp_path):

@@ -36,7 +36,8 @@ def test_mels_are_those_of_preprocessing(preset):
     hp, sound = params.preset(preset), SOUND[0].astype(np.float32)
     with tf.Graph().as_default():
         found = run(spectral_loss.mel(tf.constant(sound[None]), hp))[0]
-    reference = mel_transform.mel_magnitudes(mel_transform.mel_spectrogram(sound, hp.sample_rate, hp.mel), hp.mel)
+    reference = mel_transform.mel_magnitudes(
+        mel_transform.mel_spectrogram(sound, hp.sample_rate, hp.mel), hp.mel)
     # without edges: of n_fft / 2 samples with preprocessing, of the window here
     first = (hp.mel.win_length // 2) // hp.hop_length
     reference = reference[first:first + len(found)]
@@ -60,8 +61,8 @@ def test_distance_is_a_mean_over_clips():
     hp, other = params.preset('small'), SOUND[::-1]
     with tf.Graph().as_default():
         whole = spectral_loss.distance(tf.constant(SOUND), tf.constant(other), hp)
-        parts = [spectral_loss.distance(tf.constant(SOUND[i:i + 1]), tf.constant(other[i:i + 1]), hp)
-                 for i in range(2)]
+        parts = [spectral_loss.distance(tf.constant(SOUND[i:i + 1]),
+                                        tf.constant(other[i:i + 1]), hp) for i in range(2)]
         whole, first, second = run(tf.stack([whole] + parts))
     np.testing.assert_allclose(whole, (first + second) / 2, rtol=1e-12)
 
