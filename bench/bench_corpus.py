@@ -137,7 +137,7 @@ def read(pattern):
     batches = clips = 0
     with tf.Graph().as_default(), tf.Session() as session:
         batch = tf.data.make_one_shot_iterator(clip_shards.training_clips(reader)).get_next()
-        fetches = batch.place[-1, 0], batch.name
+        fetches = batch.shard_position[-1, 0], batch.name
         began = time.monotonic()
         while True:
             epoch, name = session.run(fetches)

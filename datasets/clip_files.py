@@ -16,8 +16,9 @@ from errors import UserError
 # frames: whole frames that both the wav and the mel have.
 Utterance = collections.namedtuple('Utterance', 'name frames')
 
-# noise: see `training_clips`; place: see shard_clips.training_clips. What there is none of is ().
-Clips = collections.namedtuple('Clips', 'audio mel name start_frame noise place')
+# noise: see `training_clips`; shard_position: see clip_shards.training_clips. What there is none of
+# is ().
+Clips = collections.namedtuple('Clips', 'audio mel name start_frame noise shard_position')
 Clips.__new__.__defaults__ = ((), ())
 
 

@@ -2,7 +2,7 @@
 
 An epoch is every shard once, in an order of its own, dealt out to the hosts. A host reads OPEN shards
 side by side, cuts each utterance into clips from a random frame on, and draws from SHUFFLED of them.
-A clip's place, (epoch, which OPEN shards, which of their clips), is stored with the weights: from
+A clip's position, (epoch, which OPEN shards, which of their clips), is stored with the weights: from
 there a training goes on with the clips that it would have had, after reading those shards again.
 """
 import hashlib
@@ -42,7 +42,7 @@ class Reader:
         self._told = set()
 
     def clips(self, start=(0, 0, 0)):
-        """Yields (audio [samples], mel, name, start frame, place of the next clip), from place
+        """Yields (audio [samples], mel, name, start frame, position of the next clip), from position
         `start` on, without end: float32 audio in -1..1."""
         epoch, group, taken = (int(i) for i in start)
         while True:
@@ -122,9 +122,9 @@ class Reader:
 
 
 def training_clips(reader, start=(0, 0, 0), parts=1):
-    """A tf.data.Dataset of dataset.Clips from place `start` (int64 [3]) on.
+    """A tf.data.Dataset of clip_files.Clips from position `start` (int64 [3]) on.
 
-    As dataset.training_clips, and place [batch, 3]: where the reader stands after each clip. It
+    As clip_files.training_clips, and shard_position [batch, 3]: where the reader stands after each clip. It
     ends, which is a fault, when reader.fault says so.
     """
     hp = reader.hp
@@ -134,20 +134,20 @@ def training_clips(reader, start=(0, 0, 0), parts=1):
         ([samples], [hp.clip_frames, hp.n_mels], [], [], [3]),
         args=(tf.cast(start, tf.int64),))
 
-    def clip(audio, mel, name, start_frame, place):
+    def clip(audio, mel, name, start_frame, position):
         noise = ()
         if hp.stft_weight:
-            epoch, group, n = tf.unstack(place)
+            epoch, group, n = tf.unstack(position)
             serial = ((epoch * 2 ** 20 + group) * 2 ** 24 + n) * reader.num_hosts + reader.task_index
             noise = clip_files.noise(serial, reader.seed, hp)
-        return clip_files.Clips(audio, mel, name, start_frame, noise, place)
+        return clip_files.Clips(audio, mel, name, start_frame, noise, position)
 
     batch = hp.batch_size // (parts * reader.num_hosts)
     return clips.map(clip, num_parallel_calls=2).batch(batch, drop_remainder=True).prefetch(4)
 
 
 def first_utterances(paths, hp):
-    """[dataset.Clips] of the first hp.eval_utterances records of shards, of each the first
+    """[clip_files.Clips] of the first hp.eval_utterances records of shards, of each the first
     hp.eval_seconds. Raises UserError for damage."""
     most = max(1, int(hp.eval_seconds * hp.sample_rate) // hp.hop_length)
     found = []
@@ -164,7 +164,7 @@ def first_utterances(paths, hp):
 
 
 def whole_utterances(clips, hp):
-    """A tf.data.Dataset of `clips`, as dataset.whole_utterances makes them: batches of 1."""
+    """A tf.data.Dataset of `clips`, as clip_files.whole_utterances makes them: batches of 1."""
     utterances = tf.data.Dataset.from_generator(
         lambda: (clip[:4] for clip in clips), (tf.float32, tf.float32, tf.string, tf.int32),
         ([None], [None, hp.n_mels], [], []))

@@ -17,12 +17,13 @@ from graphs import TINY
 from speech import MODEL, prepare, script
 
 import files
+import ops
 import params
 import train
 import utils
 from datasets import clip_files
 from errors import UserError
-from training import loop
+from training import events, loop
 from training.graph import build_training_graph
 
 TRAIN = os.path.join(ROOT, 'train.py')
@@ -56,21 +57,11 @@ def assert_same_bits(a, b):
         assert a[name].tobytes() == b[name].tobytes(), name
 
 
-def events(run_dir):
-    """{tag: [(step, tf.Summary.Value)]} of all event files of a run."""
-    found = {}
-    for path in sorted(glob.glob(os.path.join(str(run_dir), 'events*'))):
-        for event in tf.train.summary_iterator(path):
-            for value in event.summary.value:
-                found.setdefault(value.tag, []).append((event.step, value))
-    return found
-
-
 def test_learns_real_speech_and_says_so(monkeypatch, data, tmp_path, capsys):
     """The held-out loss falls by over a nat a sample in 150 steps of a tiny model."""
     assert run(monkeypatch, data, tmp_path, '--max_steps=150', '--hparams=eval_every=50,'
                'summary_every=25,gen_test_wave_every=150,gen_utterances=1,save_every=50') == 0
-    found = events(tmp_path / 'run')
+    found = events.read(str(tmp_path / 'run'))
     losses = [value.simple_value for _, value in found['heldout/nll']]
     assert [step for step, _ in found['heldout/nll']] == [50, 100, 150]
     assert losses[2] < losses[1] < losses[0] and losses[2] < -2.5
@@ -203,7 +194,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(monkeypatch, d
 
 
 def test_a_checkpoint_of_weights_gone_bad_is_set_aside(monkeypatch, data, tmp_path, capsys):
-    """Saved after every step: what was saved just before the loss broke is not the last good one."""
+    """Saved after every step: what is saved just before the loss breaks is not the last good."""
     run(monkeypatch, data, tmp_path, '--max_steps=3', '--hparams=save_every=1')
     with pytest.raises(UserError) as error:
         run(monkeypatch, data, tmp_path, '--max_steps=50',
@@ -227,14 +218,14 @@ def test_data_that_vanishes_is_named(monkeypatch, tmp_path):
         corpus.mkdir()
         arguments = prepare(corpus, MODEL + ',eval_every=4')
         gone = files.read_list(str(corpus / (which + '.scp')))
-        original = loop.Training.after_step
+        original = loop.TrainingLoop.after_step
 
-        def after_step(self, step, result, rate):
+        def after_step(self, step, result, speed):
             if step == 3:
                 for name in gone:
                     os.rename(str(corpus / 'mels' / (name + '.mel')), str(corpus / 'gone'))
-            original(self, step, result, rate)
-        monkeypatch.setattr(loop.Training, 'after_step', after_step)
+            original(self, step, result, speed)
+        monkeypatch.setattr(loop.TrainingLoop, 'after_step', after_step)
         with pytest.raises(UserError) as error:
             run(monkeypatch, arguments, corpus, '--max_steps=400')
         monkeypatch.undo()
@@ -354,9 +345,9 @@ def test_errors_are_one_sentence_and_a_status(data, tmp_path):
 def test_a_convolution_that_this_device_lacks_is_refused(monkeypatch, data, tmp_path):
     """TensorFlow 1.15 has no NCHW convolution on a CPU; elsewhere an impostor stands in."""
     if not tf.__version__.startswith('1.'):
-        forms = dict(train.ops.CONV_FORMS, conv2d_nchw=lambda x, f, dilation,
-                     padding: train.ops.CONV_FORMS['time_to_batch'](x, f, 1, [1, 1]))
-        monkeypatch.setattr(train.ops, 'CONV_FORMS', forms)
+        forms = dict(ops.CONV_FORMS, conv2d_nchw=lambda x, f, dilation,
+                     padding: ops.CONV_FORMS['time_to_batch'](x, f, 1, [1, 1]))
+        monkeypatch.setattr(ops, 'CONV_FORMS', forms)
     with pytest.raises(UserError, match='conv_form=time_to_batch') as error:
         run(monkeypatch, data, tmp_path, '--hparams=conv_form=conv2d_nchw')
     assert 'conv_form=conv2d_nchw does not compute a dilated convolution' in str(error.value)

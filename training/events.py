@@ -1,6 +1,10 @@
 """TensorBoard events."""
+import glob
 import io
+import os
+from typing import Dict, List, Tuple
 
+import numpy as np
 import soundfile
 import tensorflow.compat.v1 as tf
 
@@ -8,36 +12,53 @@ from datasets import audio_files
 
 
 class Events:
-    """Writes TensorBoard events from numbers, so that summaries add nothing to the training graph."""
+    """Writes TensorBoard events from numbers, so that summaries add nothing to the training graph.
 
-    def __init__(self, directory, first_step):
+    A context manager: events are written when they are given, and the file is closed at its end.
+    """
+
+    def __init__(self, directory: str, first_step: int):
         self._writer = tf.summary.FileWriter(directory)
         # What a killed run had written beyond the step it is resumed from does not count.
         self._writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), first_step)
 
-    def scalars(self, values, step):
+    def __enter__(self) -> 'Events':
+        return self
+
+    def __exit__(self, *error):
+        self._writer.close()
+
+    def scalars(self, values: Dict[str, float], step: int) -> None:
+        """values: {tag: value}."""
         self._add([tf.Summary.Value(tag=tag, simple_value=float(value))
                    for tag, value in values.items()], step)
 
-    def speech(self, tag, samples, sample_rate, step):
-        """samples: [n] float in -1..1."""
+    def audio(self, tag: str, audio: np.ndarray, sample_rate: int, step: int) -> None:
+        """audio: [samples] in -1..1."""
         wav = io.BytesIO()
-        soundfile.write(wav, audio_files.to_pcm16(samples)[0], sample_rate, 'PCM_16', format='WAV')
-        sound = tf.Summary.Audio(sample_rate=sample_rate, num_channels=1,
-                                 length_frames=len(samples), content_type='audio/wav',
+        soundfile.write(wav, audio_files.to_pcm16(audio)[0], sample_rate, 'PCM_16', format='WAV')
+        value = tf.Summary.Audio(sample_rate=sample_rate, num_channels=1,
+                                 length_frames=len(audio), content_type='audio/wav',
                                  encoded_audio_string=wav.getvalue())
-        self._add([tf.Summary.Value(tag=tag, audio=sound)], step)
+        self._add([tf.Summary.Value(tag=tag, audio=value)], step)
 
-    def image(self, tag, png, step):
+    def image(self, tag: str, png: bytes, step: int) -> None:
         self._add([tf.Summary.Value(tag=tag, image=tf.Summary.Image(encoded_image_string=png))],
                   step)
 
-    def metadata(self, run_metadata, step):
+    def metadata(self, run_metadata: tf.RunMetadata, step: int) -> None:
         self._writer.add_run_metadata(run_metadata, 'step_%d' % step, step)
-
-    def close(self):
-        self._writer.close()
 
     def _add(self, values, step):
         self._writer.add_summary(tf.Summary(value=values), step)
         self._writer.flush()
+
+
+def read(directory: str) -> Dict[str, List[Tuple[int, tf.Summary.Value]]]:
+    """{tag: [(step, value)]} of all event files in `directory`, in the order of their writing."""
+    found = {}
+    for path in sorted(glob.glob(os.path.join(glob.escape(directory), 'events*'))):
+        for event in tf.train.summary_iterator(path):
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, value))
+    return found

@@ -1,98 +1,185 @@
-"""The training graph."""
-import collections
+"""The training graph: one step of gradient descent, and what is measured and heard in between."""
+from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 import glow
 import ops
-from datasets import clip_files
+from datasets.clip_files import Clips
+from params import HParams
 from training import collectives, objective, optimizer, towers
-from training.hosts import SINGLE_HOST
+from training.hosts import SINGLE_HOST, Hosts
 
-# clips, heldout: iterators; parts: fetches of each part of a training step but the last; step: of
-# the last, which ends it; told_to_stop: whether this host is, for `step` to tell all; roll_call: the
-# words of all hosts; share: the operation that gives them the chief's variables; heldout_clip, heldout_loss, heldout_samples: of the next held-out
-# utterance; vocode: see `vocoding`; best: the held-out loss of the best checkpoint and a number for
-# the utterances it was measured on, with placeholders for both and the operation that sets them.
-Model = collections.namedtuple('Model', 'clips parts step told_to_stop roll_call share heldout '
-                                        'heldout_clip heldout_loss heldout_samples vocode best new_best '
-                                        'new_best_set set_best')
-ROLL_CALL, PLACES, GRADIENTS, VARIABLES = 1, 2, 10 ** 6, 2 * 10 ** 6   # keys of collective operations
+# Keys of collective operations; gradients and variables take many, from these on.
+FINGERPRINTS_KEY, POSITIONS_KEY, GRADIENTS_KEY, VARIABLES_KEY = 1, 2, 10 ** 6, 2 * 10 ** 6
 
 
-def build_training_graph(hp, clips, heldout, devices, compute=glow.Compute(), accumulate=1, hosts=SINGLE_HOST,
-          words=(), placed=False):
-    """The training graph. Averaged weights serve the held-out loss and vocoding.
+class PartFetches(NamedTuple):
+    """What is fetched of a part of a step that is not its last."""
+    clip_names: tf.Tensor           # string [batch]
+    start_frames: tf.Tensor         # of the clips in their utterances, int32 [batch]
+    op: tf.Operation                # adds the gradients of the part
+
+
+class StepFetches(NamedTuple):
+    """What is fetched of the last part of a step, which ends it."""
+    loss: objective.Objective       # means over the step
+    learning_rate: tf.Tensor
+    gradient_norm: tf.Tensor        # before clipping
+    clip_names: tf.Tensor           # of this part, string [batch]
+    start_frames: tf.Tensor         # of the clips in their utterances, int32 [batch]
+    stopping: tf.Tensor             # whether any host was told to stop
+    op: tf.Operation                # updates the weights
+
+
+class HeldoutGraph(NamedTuple):
+    """The loss of held-out utterances, one after the other, with the averaged weights."""
+    iterator: tf.data.Iterator      # initialized for every pass over the utterances
+    clip: Clips                     # the next utterance
+    loss: glow.Loss                 # of that utterance, in float32
+    samples: tf.Tensor              # its length
+
+
+class VocodingGraph(NamedTuple):
+    """Noise and mel in, audio out, with the averaged weights."""
+    z: tf.Tensor                    # placeholder [1, groups, n_group]
+    mel: tf.Tensor                  # placeholder [1, frames, n_mels]
+    audio: tf.Tensor                # [1, samples]
+
+
+class BestLoss(NamedTuple):
+    """The held-out loss of the best checkpoint, as checkpoints store it."""
+    loss: tf.Tensor                 # infinite before the first
+    utterances: tf.Tensor           # fingerprint of the utterances that it was measured on
+    new_loss: tf.Tensor             # placeholder of the next best
+    new_utterances: tf.Tensor       # placeholder of its fingerprint
+    assign: tf.Operation            # stores these two
+
+
+class TrainingGraph(NamedTuple):
+    """What the training loop runs."""
+    clips_iterator: tf.data.Iterator    # initialized once the weights are restored
+    parts: List[PartFetches]            # of each part of a step but the last, in order
+    step: StepFetches                   # of the last part
+    told_to_stop: tf.Tensor             # placeholder: whether this host is, for `step` to tell all
+    fingerprints: tf.Tensor             # of all hosts' settings, int64 [num_hosts, settings]
+    broadcast: tf.Operation             # gives all hosts the chief's variables
+    heldout: Optional[HeldoutGraph]     # None without held-out utterances
+    vocoding: VocodingGraph
+    best: BestLoss
+
+
+def build_training_graph(hp: HParams, training_clips: Callable[..., tf.data.Dataset],
+                         heldout_clips: Optional[tf.data.Dataset], device_names: Sequence[str],
+                         compute: glow.Compute = glow.Compute(), accumulate: int = 1,
+                         hosts: Hosts = SINGLE_HOST, fingerprints: Sequence[int] = (),
+                         has_positions: bool = False) -> TrainingGraph:
+    """Builds all of a training in the default graph.
 
     Args:
-      clips: makes a dataset of dataset.Clips of hp.batch_size / (accumulate * hosts.num_hosts) clips,
-        from two tensors: the steps already done and, if it has places, the place of the last clip.
-      heldout: a dataset of single utterances, or None.
-      devices: of the towers, as parallel.tower_devices names them.
+      training_clips: makes a dataset of clip_files.Clips, each of hp.batch_size / (accumulate *
+        num_hosts) clips, from two tensors: the steps already done and, if clips have positions,
+        the position of the last one.
+      heldout_clips: a dataset of single utterances, or None.
+      device_names: of the towers, as devices.tower_devices gives them.
       compute: how the training loss is computed; held-out losses are float32's.
       accumulate: parts that a step is computed in, one after the other.
-      hosts: that compute a step together, each its share of it.
-      words: whole numbers that say what this host computes, for the roll call.
-      placed: whether clips have places; the places of all hosts are stored with the weights then.
+      hosts: that compute a step together, each its part of the batch.
+      fingerprints: of this host's settings, for hosts to compare.
+      has_positions: whether clips have a shard_position; those of all hosts are then stored with
+        the weights.
     """
     global_step = ops.variable('global_step', [], tf.zeros_initializer(), tf.int64,
                                trainable=False)
     tf.add_to_collection(tf.GraphKeys.GLOBAL_STEP, global_step)
-    best = ops.variable('best_heldout_loss', [], tf.constant_initializer(np.inf), trainable=False)
-    best_set = ops.variable('best_heldout_set', [], tf.zeros_initializer(), tf.int64,
-                            trainable=False)
-    new_best, new_best_set = tf.placeholder(tf.float32, []), tf.placeholder(tf.int64, [])
-    places = ops.variable('places', [hosts.num_hosts, 3], tf.zeros_initializer(), tf.int64,
-                          trainable=False) if placed else None
-    iterator, batch = iterate(clips(global_step.read_value(), places[hosts.task_index] if placed else None))
-    loss, gradients = towers.loss_and_gradients(batch, hp, devices, compute)
-    gradients, variables = zip(*gradients)
-    with tf.device(devices[0]), tf.variable_scope('accumulated'):
-        means, add, clear = towers.accumulate(list(loss) + list(gradients), accumulate)
-    told_to_stop = tf.placeholder_with_default(False, [], 'told_to_stop')
-    with tf.device(devices[0]), tf.name_scope('hosts'):
-        *means, stopped = collectives.all_reduce_mean(list(means) + [tf.cast(told_to_stop, tf.float32)], hosts,
-                                          GRADIENTS)
-    loss, gradients = objective.Objective(*means[:len(loss)]), means[len(loss):]
+    best = _build_best_loss()
+    positions = ops.variable('places', [hosts.num_hosts, 3], tf.zeros_initializer(), tf.int64,
+                             trainable=False) if has_positions else None
+    iterator, batch = iterate(training_clips(
+        global_step.read_value(), positions[hosts.task_index] if has_positions else None))
+
+    found = _build_gradients(hp, batch, device_names, compute, accumulate, hosts)
     learning_rate = optimizer.schedule(hp, tf.cast(global_step, tf.float32))
-    train_op, gradient_norm, ema = optimizer.optimize(hp, zip(gradients, variables), learning_rate,
-                                                      global_step)
-    with tf.control_dependencies([train_op] + means):
-        train_op = clear()
-    if placed:      # those of all hosts are kept, by the chief as by the others
-        train_op = tf.group(train_op, places.assign(
-            collectives.all_gather(batch.place[-1], hosts, PLACES)))
-    part = dict(name=batch.name, start_frame=batch.start_frame, op=add)
-    step = dict(loss=loss, learning_rate=learning_rate, gradient_norm=gradient_norm,
-                name=batch.name, start_frame=batch.start_frame, stopped=stopped > 0, op=train_op)
-    held = held_clip = held_loss = held_samples = None
-    with tf.device(devices[0]), towers.averaged_variables(ema):
-        if heldout is not None:
-            held, held_clip = iterate(heldout)
-            held_loss = glow.loss(held_clip.audio, held_clip.mel, hp)
-            held_samples = tf.size(held_clip.audio)
-        vocode = build_vocoding(hp)
-    if len(tf.trainable_variables()) != len(gradients):
+    train_op, gradient_norm, ema = optimizer.optimize(
+        hp, zip(found.gradients, found.variables), learning_rate, global_step)
+    with tf.control_dependencies([train_op] + list(found.loss) + list(found.gradients)):
+        train_op = found.make_clear()
+    if has_positions:       # the chief stores those of all hosts, and so do the others
+        train_op = tf.group(train_op, positions.assign(
+            collectives.all_gather(batch.shard_position[-1], hosts, POSITIONS_KEY)))
+
+    with tf.device(device_names[0]), towers.averaged_variables(ema):
+        heldout = None if heldout_clips is None else _build_heldout(hp, heldout_clips)
+        vocoding = build_vocoding(hp)
+    if len(tf.trainable_variables()) != len(found.variables):
         raise AssertionError('evaluation has weights of its own')
-    with tf.device(devices[0]):
-        share = collectives.broadcast(tf.global_variables(), hosts, VARIABLES)
-    roll_call = collectives.all_gather(tf.constant(words, tf.int64), hosts, ROLL_CALL)
-    return Model(iterator, [part] * (accumulate - 1), step, told_to_stop, roll_call, share, held,
-                 held_clip, held_loss, held_samples, vocode, (best.read_value(), best_set.read_value()),
-                 new_best, new_best_set,
-                 tf.group(best.assign(new_best), best_set.assign(new_best_set)))
+    with tf.device(device_names[0]):
+        broadcast = collectives.broadcast(tf.global_variables(), hosts, VARIABLES_KEY)
+    return TrainingGraph(
+        clips_iterator=iterator,
+        parts=[PartFetches(batch.name, batch.start_frame, found.add)] * (accumulate - 1),
+        step=StepFetches(
+            loss=found.loss, learning_rate=learning_rate, gradient_norm=gradient_norm,
+            clip_names=batch.name, start_frames=batch.start_frame, stopping=found.stopping > 0,
+            op=train_op),
+        told_to_stop=found.told_to_stop,
+        fingerprints=collectives.all_gather(tf.constant(fingerprints, tf.int64), hosts,
+                                            FINGERPRINTS_KEY),
+        broadcast=broadcast, heldout=heldout, vocoding=vocoding, best=best)
 
 
-def build_vocoding(hp):
-    """(z [1, steps, n_group], mel [1, frames, n_mels], audio): placeholders and `glow.infer`."""
+class _Gradients(NamedTuple):
+    """What one step finds: means over towers, parts and hosts."""
+    loss: objective.Objective
+    gradients: Sequence[tf.Tensor]
+    variables: Sequence[tf.Variable]        # of these gradients
+    told_to_stop: tf.Tensor                 # placeholder: whether this host is
+    stopping: tf.Tensor                     # the share of the hosts that are
+    add: tf.Operation                       # see `towers.accumulate`
+    make_clear: Callable[[], tf.Operation]
+
+
+def _build_gradients(hp, batch, device_names, compute, accumulate, hosts):
+    loss, gradients = towers.loss_and_gradients(batch, hp, device_names, compute)
+    gradients, variables = zip(*gradients)
+    with tf.device(device_names[0]), tf.variable_scope('accumulated'):
+        means, add, make_clear = towers.accumulate(list(loss) + list(gradients), accumulate)
+    told_to_stop = tf.placeholder_with_default(False, [], 'told_to_stop')
+    with tf.device(device_names[0]), tf.name_scope('hosts'):
+        *means, stopping = collectives.all_reduce_mean(
+            list(means) + [tf.cast(told_to_stop, tf.float32)], hosts, GRADIENTS_KEY)
+    loss, gradients = objective.Objective(*means[:len(loss)]), means[len(loss):]
+    return _Gradients(loss=loss, gradients=gradients, variables=variables,
+                      told_to_stop=told_to_stop, stopping=stopping, add=add, make_clear=make_clear)
+
+
+def _build_best_loss():
+    loss = ops.variable('best_heldout_loss', [], tf.constant_initializer(np.inf), trainable=False)
+    utterances = ops.variable('best_heldout_set', [], tf.zeros_initializer(), tf.int64,
+                              trainable=False)
+    new_loss, new_utterances = tf.placeholder(tf.float32, []), tf.placeholder(tf.int64, [])
+    return BestLoss(
+        loss=loss.read_value(), utterances=utterances.read_value(), new_loss=new_loss,
+        new_utterances=new_utterances,
+        assign=tf.group(loss.assign(new_loss), utterances.assign(new_utterances)))
+
+
+def _build_heldout(hp, heldout_clips):
+    iterator, clip = iterate(heldout_clips)
+    loss = glow.loss(clip.audio, clip.mel, hp)
+    return HeldoutGraph(iterator=iterator, clip=clip, loss=loss, samples=tf.size(clip.audio))
+
+
+def build_vocoding(hp: HParams) -> VocodingGraph:
+    """Placeholders, and what `glow.infer` makes of them."""
     z = tf.placeholder(tf.float32, [1, None, hp.n_group], 'z')
     mel = tf.placeholder(tf.float32, [1, None, hp.n_mels], 'mel')
-    return z, mel, glow.infer(z, mel, hp)
+    return VocodingGraph(z, mel, glow.infer(z, mel, hp))
 
 
-def iterate(clips):
-    """(iterator, its next dataset.Clips) of a dataset, on the CPU, where datasets live."""
+def iterate(clips: tf.data.Dataset) -> Tuple[tf.data.Iterator, Clips]:
+    """An iterator over a dataset and its next Clips, on the CPU, where datasets live."""
     with tf.device('/cpu:0'):
         iterator = tf.data.make_initializable_iterator(clips)
-        return iterator, clip_files.Clips(*iterator.get_next())
+        return iterator, Clips(*iterator.get_next())

@@ -1,10 +1,9 @@
 """The loop that runs the training graph."""
 import contextlib
 import os
-import signal
 import sys
 import time
-import zlib
+from typing import List, NamedTuple, NoReturn, Optional
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -13,110 +12,184 @@ from tensorflow.python.client import timeline
 
 import errors
 import files
-import glow
-import vocoder
-from datasets import mel_transform
+import utils
+from datasets.sources import Source
 from errors import UserError
-from metrics import pictures
+from params import HParams
+from training.evaluation import Evaluation
 from training.events import Events
+from training.graph import PartFetches, StepFetches, TrainingGraph
+from training.hosts import HostMonitor
+from training.options import TrainingOptions
+from training.signals import StopSignals
 
 
-class Training:
+class TrainingResult(NamedTuple):
+    """How a training ended."""
+    step: int           # steps done in all
+    finished: bool      # whether these are max_steps; else a signal stopped it
+
+
+class TrainingLoop:
     """Runs steps, and between them what the hyperparameters say: summaries, checkpoints, ...
 
     Of several hosts, all run the steps and the chief alone does the rest.
     """
 
-    def __init__(self, session, model, hp, args, run_dir, checkpoints, source, watch):
-        """args: train.py's; source: a sources.Source; watch: a hosts.Watch."""
-        self.session, self.model, self.hp, self.args = session, model, hp, args
-        self.run_dir, self.checkpoints, self.watch = run_dir, checkpoints, watch
-        self.is_chief, self.together = watch.hosts.is_chief, watch.hosts.num_hosts > 1
+    def __init__(self, session: tf.Session, graph: TrainingGraph, hp: HParams,
+                 options: TrainingOptions, source: Source, checkpoints: utils.Checkpoints,
+                 monitor: HostMonitor):
+        self.session, self.graph, self.hp, self.options = session, graph, hp, options
+        self.source, self.checkpoints, self.monitor = source, checkpoints, monitor
+        self.is_chief = options.hosts.is_chief
+        self.signals = StopSignals()
+        self.events, self.evaluation = None, None       # the chief's alone
         self.saved_step, self.saved_time = None, time.time()
-        self.stopped_by = None
-        # losses of other utterances, or of other parts of them, are not to be compared
-        self.source = source
-        self.test_set = zlib.crc32(repr((source.test_names, hp.eval_seconds, hp.sigma)).encode())
+        self.clip_seconds = hp.batch_size * hp.clip_frames * hp.hop_length / hp.sample_rate
 
-    def run(self, first_step):
-        """Trains from `first_step` to --max_steps, or to a signal. Returns the exit status."""
-        args, hp = self.args, self.hp
-        if first_step >= args.max_steps:
+    def run(self, first_step: int) -> TrainingResult:
+        """Trains from `first_step` to options.max_steps, or to a signal."""
+        last_step = self.options.max_steps
+        if first_step >= last_step:
             print('%s has %d steps already; raise --max_steps to train on'
-                  % (self.run_dir, first_step))
-            return 0
+                  % (self.options.run_dir, first_step))
+            return TrainingResult(first_step, finished=True)
         self.saved_step = first_step or None
-        resources = contextlib.ExitStack()
-        if self.is_chief:
-            self.events = resources.enter_context(
-                contextlib.closing(Events(self.run_dir, first_step)))
-        if self.session.run(self.model.best)[1] != self.test_set:
-            self.set_best(np.inf)
-        clip_seconds = hp.batch_size * hp.clip_frames * hp.hop_length / hp.sample_rate
-        step, stopped = first_step, False
-        with self.stop_signals(), resources, tqdm.tqdm(
-                initial=first_step, total=args.max_steps, unit='step', mininterval=1,
-                dynamic_ncols=True, file=sys.stdout, disable=None) as bar:
-            started = time.time()
-            while step < args.max_steps and not stopped:
-                result = self.train_step(step)
-                step += 1
-                rate = (step - first_step) * clip_seconds / (time.time() - started)
-                state = 'loss %.3f, %slr %.2g, %.1f s audio/s' % (
-                    result['loss'].nll, 'stft %.3f, ' % result['loss'].stft if hp.stft_weight else '',
-                    result['learning_rate'], rate)
-                bar.set_postfix_str(state, refresh=False)
-                bar.update()
-                if bar.disable and step % hp.summary_every == 0:  # the output is no terminal
-                    left = (args.max_steps - step) * clip_seconds / rate / 60
-                    print('step %d: %s, %.0f minutes left' % (step, state, left), flush=True)
-                if self.is_chief:
-                    self.after_step(step, result, rate)
-                # several hosts end together: after the step that tells them all
-                stopped = result['stopped'] if self.together else self.stopped_by
-            if self.together:
-                self.session.run(self.model.roll_call)
-                self.watch.stop()
+        with contextlib.ExitStack() as resources:
+            resources.enter_context(self.signals)
+            if self.is_chief:
+                self.events = resources.enter_context(
+                    Events(self.options.run_dir, first_step))
+                self.evaluation = Evaluation(
+                    self.session, self.graph, self.hp, self.source.heldout_names,
+                    self.options.seed, self.events, self.signals)
+            bar = resources.enter_context(tqdm.tqdm(
+                initial=first_step, total=last_step, unit='step', mininterval=1,
+                dynamic_ncols=True, file=sys.stdout, disable=None))
+            step, stopped = self._run_steps(first_step, bar)
+            if self.options.hosts.num_hosts > 1:
+                self.session.run(self.graph.fingerprints)   # all are done before one leaves
+                self.monitor.stop()
             if self.is_chief and self.saved_step != step:
                 self.save(step)
+        self._tell_end(step, stopped)
+        return TrainingResult(step, finished=step >= last_step)
+
+    def _run_steps(self, step, bar):
+        """Runs steps to the last, or to a signal. Returns (steps done in all, whether stopped)."""
+        first_step, stopped, started = step, False, time.time()
+        while step < self.options.max_steps and not stopped:
+            result = self.train_step(step)
+            step += 1
+            speed = (step - first_step) * self.clip_seconds / (time.time() - started)
+            self._tell_progress(step, result, speed, bar)
+            if self.is_chief:
+                self.after_step(step, result, speed)
+            # several hosts end together: after the step that tells them all
+            stopped = (result.stopping if self.options.hosts.num_hosts > 1
+                       else bool(self.signals.received))
+        return step, stopped
+
+    def _tell_progress(self, step, result, speed, bar):
+        state = 'loss %.3f, %slr %.2g, %.1f s audio/s' % (
+            result.loss.nll, 'stft %.3f, ' % result.loss.stft if self.hp.stft_weight else '',
+            result.learning_rate, speed)
+        bar.set_postfix_str(state, refresh=False)
+        bar.update()
+        if bar.disable and step % self.hp.summary_every == 0:   # the output is no terminal
+            left = (self.options.max_steps - step) * self.clip_seconds / speed / 60
+            print('step %d: %s, %.0f minutes left' % (step, state, left), flush=True)
+
+    def _tell_end(self, step, stopped):
         if stopped:
             print('%s: stopped%s at step %d; the same command continues'
-                  % (self.stopped_by or 'another host was told to stop',
+                  % (self.signals.received or 'another host was told to stop',
                      ' and saved' if self.is_chief else '', step))
         elif self.is_chief:
             print('trained to step %d; vocode with: python inference.py --restore_from=%s --lc ...'
-                  % (step, self.run_dir))
+                  % (step, self.options.run_dir))
         else:
             print('trained to step %d; the chief has the weights' % step)
-        return 0
 
-    def train_step(self, step):
-        """Runs the step after `step` steps and returns its results.
+    def train_step(self, step: int) -> StepFetches:
+        """Runs the step after `step` steps and returns what it fetched.
 
         Raises UserError if it fails or its loss or gradients are not finite.
         """
-        options = metadata = None
-        if self.args.store_metadata and self.is_chief and (step - 10) % self.hp.eval_every == 0:
-            options, metadata = tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE), tf.RunMetadata()
-        with self.explained('step %d' % (step + 1)):
-            parts = [self.session.run(part) for part in self.model.parts]
-            result = self.session.run(self.model.step,
-                                      {self.model.told_to_stop: bool(self.stopped_by)},
-                                      options=options, run_metadata=metadata)
-        if not np.isfinite(result['loss'].total) or not np.isfinite(result['gradient_norm']):
-            clips = ', '.join('%s from frame %d' % (name.decode(), frame)
-                              for part in parts + [result]
-                              for name, frame in zip(part['name'], part['start_frame']))
-            self.diverged(step, 'step %d has a loss of %s and gradients of norm %s; its clips were %s'
-                          % (step + 1, result['loss'].total, result['gradient_norm'], clips))
-        if metadata:
+        traced = (self.options.store_metadata and self.is_chief
+                  and (step - 10) % self.hp.eval_every == 0)
+        run_options = tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE) if traced else None
+        metadata = tf.RunMetadata() if traced else None
+        with self.errors_told('step %d' % (step + 1)):
+            parts = [self.session.run(part) for part in self.graph.parts]
+            result = self.session.run(
+                self.graph.step, {self.graph.told_to_stop: bool(self.signals.received)},
+                options=run_options, run_metadata=metadata)
+        self._require_finite(step, parts, result)
+        if traced:
             self.events.metadata(metadata, step + 1)
-            path = os.path.join(self.run_dir, 'timeline-%d.json' % (step + 1))
-            with self.explained('a trace'), files.atomic_open(path) as f:
+            path = os.path.join(self.options.run_dir, 'timeline-%d.json' % (step + 1))
+            with self.errors_told('a trace'), files.atomic_open(path) as f:
                 f.write(timeline.Timeline(metadata.step_stats).generate_chrome_trace_format())
         return result
 
-    def diverged(self, step, what):
+    def _require_finite(self, step, parts: List[PartFetches], result: StepFetches):
+        if np.isfinite(result.loss.total) and np.isfinite(result.gradient_norm):
+            return
+        clips = ', '.join('%s from frame %d' % (name.decode(), frame)
+                          for part in parts + [result]
+                          for name, frame in zip(part.clip_names, part.start_frames))
+        self.stop_diverged(
+            step, 'step %d has a loss of %s and gradients of norm %s; its clips were %s'
+            % (step + 1, result.loss.total, result.gradient_norm, clips))
+
+    def after_step(self, step: int, result: StepFetches, speed: float) -> None:
+        """What the chief does after step `step`. speed: seconds of audio a second."""
+        hp, last = self.hp, step == self.options.max_steps
+        if step % hp.summary_every == 0 or last:
+            with self.errors_told('writing events'):
+                self.write_summary(step, result, speed)
+        try:
+            if self.graph.heldout is not None:
+                if step % hp.eval_every == 0 or last:
+                    self.evaluate(step)
+                if step % hp.gen_test_wave_every == 0 or last:
+                    self.evaluation.vocode(step)
+        except tf.errors.OpError as error:  # of the held-out data: the weights are worth keeping
+            self.save(step)
+            raise UserError('the held-out utterances cannot be evaluated (%s); preprocess again, '
+                            'or give another --test_filelist; %s'
+                            % (errors.reason(error), self._last_good())) from error
+        if step % hp.save_every == 0 or time.time() - self.saved_time > 60 * hp.save_minutes:
+            self.save(step)
+
+    def write_summary(self, step: int, result: StepFetches, speed: float) -> None:
+        loss = result.loss
+        self.events.scalars({
+            'train/nll': loss.nll, 'train/z': loss.z, 'train/log_s': loss.log_s,
+            'train/log_det': loss.log_det, 'train/stft': loss.stft,
+            'train/objective': loss.total, 'train/gradient_norm': result.gradient_norm,
+            'train/learning_rate': result.learning_rate,
+            'train/seconds_of_audio_a_second': speed}, step)
+
+    def evaluate(self, step: int) -> None:
+        """Measures the held-out loss; saves the weights as the best checkpoint if they are."""
+        loss = self.evaluation.heldout_loss()
+        if loss is None:
+            return
+        if not np.isfinite(loss.total):
+            self.stop_diverged(
+                step, 'the held-out loss after step %d is %s' % (step, loss.total))
+        if self.evaluation.record(loss, step):
+            with self.errors_told('writing the best checkpoint'):
+                self.checkpoints.save_best(self.session, step)
+
+    def save(self, step: int) -> None:
+        with self.errors_told('writing a checkpoint'):
+            self.checkpoints.save(self.session, step)
+        self.saved_step, self.saved_time = step, time.time()
+
+    def stop_diverged(self, step: int, what: str) -> NoReturn:
         """Raises UserError for weights, of `step` steps, that give no finite loss.
 
         A checkpoint of those very weights is set aside: the one before it is the last good one.
@@ -127,124 +200,29 @@ class Training:
             self.saved_step = int(before.split('-')[-1]) if before else None
             aside = '; model.ckpt-%d, of these weights, is now suspect.ckpt-%d' % (step, step)
         raise UserError('training stopped: %s%s; %s; a lower lr or clip_norm may help'
-                        % (what, aside, self.last_good()))
+                        % (what, aside, self._last_good()))
 
-    def last_good(self):
+    def _last_good(self):
         if not self.is_chief:
             return 'checkpoints are the chief\'s'
         if self.saved_step is None:
             return 'there is no good checkpoint yet'
-        return 'the last good checkpoint is model.ckpt-%d in %s' % (self.saved_step, self.run_dir)
+        return ('the last good checkpoint is model.ckpt-%d in %s'
+                % (self.saved_step, self.options.run_dir))
 
     @contextlib.contextmanager
-    def explained(self, what):
+    def errors_told(self, what: str):
         """Turns an error of TensorFlow's or the system's in `what` into a UserError."""
         try:
-            with self.watch.guard():
+            with self.monitor.guard():
                 yield
         except tf.errors.ResourceExhaustedError as error:
             raise UserError('%s ran out of memory (%s); take --reversible, --accumulate, or '
                             'a smaller batch_size or clip_samples; %s'
-                            % (what, errors.reason(error), self.last_good()))
+                            % (what, errors.reason(error), self._last_good())) from error
         except (tf.errors.OpError, OSError) as error:
-            if self.source.fault():
-                raise UserError('%s; %s' % (self.source.fault(), self.last_good()))
+            fault: Optional[str] = self.source.fault()
+            if fault:
+                raise UserError('%s; %s' % (fault, self._last_good())) from error
             raise UserError('%s failed (%s); see that files and disk are as they should be; %s'
-                            % (what, errors.reason(error), self.last_good()))
-
-    def after_step(self, step, result, rate):
-        hp, last = self.hp, step == self.args.max_steps
-        if step % hp.summary_every == 0 or last:
-            loss = result['loss']
-            with self.explained('writing events'):
-                self.events.scalars({
-                    'train/nll': loss.nll, 'train/z': loss.z, 'train/log_s': loss.log_s,
-                    'train/log_det': loss.log_det, 'train/stft': loss.stft,
-                    'train/objective': loss.total, 'train/gradient_norm': result['gradient_norm'],
-                    'train/learning_rate': result['learning_rate'],
-                    'train/seconds_of_audio_a_second': rate}, step)
-        try:
-            if self.model.heldout is not None:
-                if step % hp.eval_every == 0 or last:
-                    self.evaluate(step)
-                if step % hp.gen_test_wave_every == 0 or last:
-                    self.vocode(step)
-        except tf.errors.OpError as error:  # of the held-out data: the weights are worth keeping
-            self.save(step)
-            raise UserError('the held-out utterances cannot be evaluated (%s); preprocess again, or '
-                            'give another --test_filelist; %s'
-                            % (errors.reason(error), self.last_good()))
-        if step % hp.save_every == 0 or time.time() - self.saved_time > 60 * hp.save_minutes:
-            self.save(step)
-
-    def save(self, step):
-        with self.explained('writing a checkpoint'):
-            self.checkpoints.save(self.session, step)
-        self.saved_step, self.saved_time = step, time.time()
-
-    def set_best(self, loss):
-        self.session.run(self.model.set_best, {self.model.new_best: loss,
-                                               self.model.new_best_set: self.test_set})
-
-    def heldout(self, fetches, most=None):
-        """Yields what `fetches` are for each held-out utterance, the first `most`, until a signal."""
-        self.session.run(self.model.heldout.initializer)
-        with contextlib.suppress(tf.errors.OutOfRangeError):
-            while most is None or most > 0:
-                if self.stopped_by:
-                    return
-                yield self.session.run(fetches)
-                most = None if most is None else most - 1
-
-    def evaluate(self, step):
-        """The held-out loss of the averaged weights, a mean over samples; keeps the best."""
-        total, samples = np.zeros(4), 0
-        for terms, n in self.heldout([self.model.heldout_loss, self.model.heldout_samples]):
-            total += n * np.array(terms)
-            samples += n
-        if self.stopped_by:
-            return
-        loss = glow.Loss(*(total / samples))
-        if not np.isfinite(loss.total):
-            self.diverged(step, 'the held-out loss after step %d is %s' % (step, loss.total))
-        self.events.scalars({'heldout/' + tag: value for tag, value in
-                             zip(('nll', 'z', 'log_s', 'log_det'), loss)}, step)
-        best = loss.total < self.session.run(self.model.best)[0]
-        tqdm.tqdm.write('step %d: held-out loss %.4f nats a sample%s'
-                        % (step, loss.total, ', the best so far' if best else ''))
-        sys.stdout.flush()
-        if best:
-            self.set_best(loss.total)
-            with self.explained('writing the best checkpoint'):
-                self.checkpoints.save_best(self.session, step)
-
-    def vocode(self, step):
-        """Vocodes the first held-out utterances for TensorBoard: sound, and spectrograms."""
-        hp, (z_in, mel_in, vocoded) = self.hp, self.model.vocode
-        for clip in self.heldout(self.model.heldout_clip, hp.gen_utterances):
-            name, frames = clip.name[0].decode(), clip.mel.shape[1]
-            z = vocoder.noise(frames, hp, hp.gen_sigma, self.args.seed)
-            sound = self.session.run(vocoded, {z_in: z[None], mel_in: clip.mel})[0]
-            if not np.isfinite(sound).all():
-                tqdm.tqdm.write('step %d: %s vocodes to samples that are not finite' % (step, name))
-                continue
-            mel = mel_transform.mel_spectrogram(sound, hp.sample_rate, hp.mel)
-            self.events.speech('original/' + name, clip.audio[0], hp.sample_rate, step)
-            self.events.speech('vocoded/' + name, sound, hp.sample_rate, step)
-            self.events.image('spectrogram/' + name, pictures.spectrogram_png(
-                [('%s, original' % name, clip.mel[0]),
-                 ('vocoded at step %d' % step, mel[:frames])]), step)
-
-    @contextlib.contextmanager
-    def stop_signals(self):
-        """SIGTERM and Ctrl-C end the training after the step under way; again, at once."""
-        def stop(number, frame):
-            if self.stopped_by:
-                raise KeyboardInterrupt
-            self.stopped_by = signal.Signals(number).name
-        before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for s, handler in before.items():
-                signal.signal(s, handler)
+                            % (what, errors.reason(error), self._last_good())) from error

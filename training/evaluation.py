@@ -1,0 +1,87 @@
+"""What is done with held-out utterances while a model trains: they are measured, and vocoded."""
+import contextlib
+import sys
+import zlib
+from typing import Iterator, Optional
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+import tqdm
+
+import glow
+import vocoder
+from datasets import mel_transform
+from metrics import pictures
+from params import HParams
+from training.events import Events
+from training.graph import TrainingGraph
+from training.signals import StopSignals
+
+
+class Evaluation:
+    """Measures the held-out loss, remembers the best, and vocodes utterances for TensorBoard.
+
+    All with the averaged weights. A stop signal ends what is under way after the utterance.
+    """
+
+    def __init__(self, session: tf.Session, graph: TrainingGraph, hp: HParams, heldout_names,
+                 seed: int, events: Events, signals: StopSignals):
+        """seed: of the noise that is vocoded."""
+        self.session, self.graph, self.hp, self.seed = session, graph, hp, seed
+        self.events, self.signals = events, signals
+        # Losses of other utterances, or of other parts of them, are not to be compared.
+        utterances = heldout_names, hp.eval_seconds, hp.sigma
+        self.fingerprint = zlib.crc32(repr(utterances).encode())
+        if session.run(graph.best.utterances) != self.fingerprint:
+            self._set_best(np.inf)
+
+    def heldout_loss(self) -> Optional[glow.Loss]:
+        """The mean over all samples of the held-out utterances; None after a stop signal."""
+        total, samples = np.zeros(4), 0
+        for loss, n in self._utterances([self.graph.heldout.loss, self.graph.heldout.samples]):
+            total += n * np.array(loss)
+            samples += n
+        return None if self.signals.received else glow.Loss(*(total / samples))
+
+    def record(self, loss: glow.Loss, step: int) -> bool:
+        """Writes a held-out loss to TensorBoard and tells it. Returns whether it is the best."""
+        self.events.scalars({'heldout/' + tag: value for tag, value in
+                             zip(('nll', 'z', 'log_s', 'log_det'), loss)}, step)
+        best = loss.total < self.session.run(self.graph.best.loss)
+        tqdm.tqdm.write('step %d: held-out loss %.4f nats a sample%s'
+                        % (step, loss.total, ', the best so far' if best else ''))
+        sys.stdout.flush()
+        if best:
+            self._set_best(loss.total)
+        return best
+
+    def vocode(self, step: int) -> None:
+        """Vocodes the first held-out utterances for TensorBoard: audio, and spectrograms."""
+        hp, (z_input, mel_input, vocoded) = self.hp, self.graph.vocoding
+        for clip in self._utterances(self.graph.heldout.clip, hp.gen_utterances):
+            name, frames = clip.name[0].decode(), clip.mel.shape[1]
+            z = vocoder.noise(frames, hp, hp.gen_sigma, self.seed)
+            audio = self.session.run(vocoded, {z_input: z[None], mel_input: clip.mel})[0]
+            if not np.isfinite(audio).all():
+                tqdm.tqdm.write('step %d: %s vocodes to samples that are not finite' % (step, name))
+                continue
+            mel = mel_transform.mel_spectrogram(audio, hp.sample_rate, hp.mel)
+            self.events.audio('original/' + name, clip.audio[0], hp.sample_rate, step)
+            self.events.audio('vocoded/' + name, audio, hp.sample_rate, step)
+            self.events.image('spectrogram/' + name, pictures.spectrogram_png(
+                [('%s, original' % name, clip.mel[0]),
+                 ('vocoded at step %d' % step, mel[:frames])]), step)
+
+    def _set_best(self, loss):
+        best = self.graph.best
+        self.session.run(best.assign, {best.new_loss: loss, best.new_utterances: self.fingerprint})
+
+    def _utterances(self, fetches, most: Optional[int] = None) -> Iterator:
+        """What `fetches` are for each of the first `most` held-out utterances."""
+        self.session.run(self.graph.heldout.iterator.initializer)
+        with contextlib.suppress(tf.errors.OutOfRangeError):
+            while most is None or most > 0:
+                if self.signals.received:
+                    return
+                yield self.session.run(fetches)
+                most = None if most is None else most - 1

@@ -1,0 +1,180 @@
+"""Trains: everything around the loop, from compatible hyperparameters to the last checkpoint."""
+import collections
+import contextlib
+import dataclasses
+import os
+from typing import List, Union
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import devices
+import params
+import utils
+from datasets.sources import FileData, ShardData, Source
+from errors import UserError
+from params import HParams
+from training import convolution_check, towers
+from training import hosts as cluster
+from training.graph import TrainingGraph, build_training_graph
+from training.loop import TrainingLoop, TrainingResult
+from training.options import TrainingOptions
+
+POSITIONS = 'places'        # the variable in checkpoints of trainings that read shards
+
+
+def train(hp: HParams, data: Union[FileData, ShardData],
+          options: TrainingOptions) -> TrainingResult:
+    """Trains a model, or trains one on: the same call continues where the last one stopped.
+
+    Writes checkpoints, params.json and TensorBoard events to options.run_dir. SIGTERM and Ctrl-C
+    save and end it.
+
+    Raises UserError for what does not go together, data that cannot be read, and a training that
+    cannot go on.
+    """
+    require_compatible(hp, data, options)
+    device_names = devices.tower_devices(options.num_towers)
+    config = devices.session_config(options.num_towers)
+    if options.check_convolution:
+        convolution_check.require_dilated_convolution(hp, device_names, config)
+    hosts = options.hosts
+    source = data.open(hp, options.seed, options.accumulate, hosts.num_hosts, hosts.task_index)
+    settings = _shared_settings(hp, source, options)
+    with contextlib.ExitStack() as resources, tf.Graph().as_default() as tf_graph:
+        if hosts.is_chief:
+            _make_directory(options.run_dir)
+            resources.enter_context(utils.locked(options.run_dir))
+        target = ''
+        if hosts.num_hosts > 1:
+            config = cluster.add_collectives(config, hosts)
+            target = cluster.start_server(hosts, config).target
+        monitor = resources.enter_context(cluster.HostMonitor(
+            hosts, 'the same commands again continue from the last checkpoint'))
+        tf.set_random_seed(options.seed)
+        graph = build_training_graph(
+            hp, source.training_clips, source.heldout_clips() if source.heldout_names else None,
+            device_names, options.compute, options.accumulate, hosts,
+            cluster.fingerprints(settings), source.has_positions)
+        checkpoints = utils.Checkpoints(options.run_dir, hp.keep_checkpoints)
+        _print_summary(hp, source, device_names, options)
+        session = resources.enter_context(tf.Session(target, tf_graph, config))
+        with monitor.guard():
+            cluster.require_agreement(session.run(graph.fingerprints), settings, hosts)
+        first_step = _initialize(session, graph, checkpoints, options, monitor)
+        if hosts.is_chief:
+            for directory in (checkpoints.directory, checkpoints.best_directory):
+                params.save(directory, hp)
+        session.run(graph.clips_iterator.initializer)
+        tf_graph.finalize()
+        return TrainingLoop(session, graph, hp, options, source, checkpoints,
+                            monitor).run(first_step)
+
+
+def is_resumed(run_dir: str) -> bool:
+    """Whether there is a training in `run_dir` to continue."""
+    return params.exists(run_dir) and utils.has_checkpoint(run_dir)
+
+
+def require_compatible(hp: HParams, data: Union[FileData, ShardData],
+                       options: TrainingOptions) -> None:
+    """Raises UserError where the run, the checkpoint it starts from or the data is another's."""
+    towers.require_equal_parts(hp, options.batch_parts, options.batch_parts_name)
+    run_dir = options.run_dir
+    if is_resumed(run_dir):
+        stored = params.load(run_dir)
+        params.require_same(hp, stored, params.MODEL_FIELDS, 'the run in ' + run_dir,
+                            'take another --run_name for another model')
+        if bool(hp.ema_decay) != bool(stored.ema_decay):
+            raise UserError('the run in %s has ema_decay=%g; averages can neither be begun nor '
+                            'given up on the way: take another --run_name with --restore_from=%s'
+                            % (run_dir, stored.ema_decay, run_dir))
+    elif options.restore_from:
+        start = os.path.dirname(utils.find_checkpoint(options.restore_from))
+        params.require_same(hp, params.load(start), params.MODEL_FIELDS, 'the model in ' + start,
+                            'leave --preset and --hparams of the model away to fine-tune it')
+    data.require_fit(hp)
+
+
+def _shared_settings(hp, source, options):
+    """{name: value} of what must be the same on all hosts; messages name what is not."""
+    return dict(dataclasses.asdict(hp), data=source.fingerprint, hosts=options.hosts.addresses, **{
+        '--accumulate': options.accumulate, '--precision': options.compute.precision,
+        '--reversible': options.compute.reversible, '--seed': options.seed,
+        '--max_steps': options.max_steps, 'TensorFlow': tf.__version__})
+
+
+def _make_directory(path):
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise UserError('cannot make the directory %s (%s); give another --logdir_root'
+                        % (path, error.strerror)) from error
+
+
+def _initialize(session: tf.Session, graph: TrainingGraph, checkpoints: utils.Checkpoints,
+                options: TrainingOptions, monitor: cluster.HostMonitor) -> int:
+    """Restores the run's newest checkpoint, or starts one. Returns the steps already done.
+
+    The chief does, and the other hosts get what it has then.
+    """
+    session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
+    if options.hosts.is_chief:
+        if utils.has_checkpoint(options.run_dir):
+            _require_same_positions(options.run_dir)
+        restored = checkpoints.restore(session)
+        if not restored and options.restore_from:
+            start = utils.find_checkpoint(options.restore_from)
+            utils.load_weights(session, start)
+            session.run([v.initializer for v in tf.global_variables()
+                         if utils.AVERAGE in v.op.name])
+            print('starting from the weights of %s' % start)
+    with monitor.guard():
+        session.run(graph.broadcast)
+    step = session.run(tf.train.get_global_step())
+    if step:
+        print('continuing %s from step %d' % (options.run_dir, step))
+    return step
+
+
+def _require_same_positions(run_dir):
+    """Raises UserError if the run read files and this graph reads shards, or with other hosts."""
+    def what_is_read(shape):
+        return 'files' if shape is None else 'shards on %d hosts' % shape[0]
+    path = utils.find_checkpoint(run_dir)
+    with utils.readable(path):
+        stored = tf.train.load_checkpoint(path).get_variable_to_shape_map().get(POSITIONS)
+    here = next((v.shape.as_list() for v in tf.global_variables() if v.op.name == POSITIONS), None)
+    if stored != here:
+        raise UserError('the run in %s reads %s, and this command reads %s; take another '
+                        '--run_name with --restore_from=%s'
+                        % (run_dir, what_is_read(stored), what_is_read(here), run_dir))
+
+
+def _print_summary(hp: HParams, source: Source, device_names: List[str],
+                   options: TrainingOptions) -> None:
+    sizes = collections.Counter()  # the flows of one width count together
+    for v in tf.trainable_variables():
+        part = v.op.name.split('/')[1]
+        if part.startswith('flow_'):
+            part = 'flows of %d channels' % hp.flow_channels(int(part[len('flow_'):]))
+        sizes[part] += int(np.prod(v.shape.as_list()))
+    print('model: %d flows of %d layers of %d channels, groups of %d; %.2f M parameters: %s'
+          % (hp.n_flows, hp.n_layers, hp.residual_channels, hp.n_group, sum(sizes.values()) / 1e6,
+             ', '.join('%s %.2f M' % (part, n / 1e6) for part, n in sizes.items())))
+    receptive_field = 1 + (hp.kernel_size - 1) * (2 ** hp.n_layers - 1)
+    print('       a coupling network sees %d groups, %.0f ms'
+          % (receptive_field, 1000 * receptive_field * hp.n_group / hp.sample_rate))
+    print('data: ' + source.summary)
+    hosts, compute = options.hosts, options.compute
+    if not source.heldout_names and hosts.is_chief:
+        print('      nothing is held out: no measure of how well it generalizes, no best '
+              'checkpoint')
+    if hosts.num_hosts > 1:
+        print('hosts: %d; this is %s' % (hosts.num_hosts, hosts.name(hosts.task_index)))
+    print('towers: %s; a step is %d clips of %.2f s' % (
+        ', '.join(device_names), hp.batch_size, hp.clip_frames * hp.hop_length / hp.sample_rate))
+    print('computed in %s%s%s; XLA compiles %s' % (
+        compute.precision, ', reversibly' if compute.reversible else '',
+        ', in %d parts' % options.accumulate if options.accumulate > 1 else '',
+        towers.XLA_CHOICES[compute.xla]), flush=True)

@@ -1,0 +1,28 @@
+"""Signals that stop a training."""
+import signal
+from typing import Optional
+
+
+class StopSignals:
+    """Within it, SIGTERM and Ctrl-C ask the training to stop; a second signal interrupts it.
+
+    The training looks at `received` after every step, so that it can save before it stops.
+    """
+
+    def __init__(self):
+        self.received: Optional[str] = None     # the name of the first signal: 'SIGTERM'
+        self._handlers_before = {}
+
+    def __enter__(self) -> 'StopSignals':
+        self._handlers_before = {number: signal.signal(number, self._receive)
+                                 for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error):
+        for number, handler in self._handlers_before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number, frame):
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number).name
