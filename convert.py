@@ -76,7 +76,7 @@ def convert_checkpoint(reader: Callable, checkpoint: str, out_dir: str, override
     hp = params.override(stored, overrides)
     params.require_same(hp, stored, set(params.MODEL_FIELDS) - set(params.DATA_FIELDS), checkpoint,
                         'leave out of --hparams what its weights tell')
-    vocoder.require_sound(weights, checkpoint)
+    vocoder.require_finite_and_invertible(weights, checkpoint)
     with errors.as_user_error('cannot write ' + out_dir, 'make room, or give another --out_dir',
                               OSError), files.atomic_directory(out_dir) as folder:
         utils.save_weights(folder, weights)
@@ -102,8 +102,8 @@ def export_nvidia(run: str, path: str):
     except ImportError as error:
         raise UserError("writing NVIDIA's format takes PyTorch: pip install -r "
                         'requirements-convert.txt') from error
-    hp, weights = vocoder.read(run)
-    vocoder.require_fit(hp, weights, run)
+    hp, weights = vocoder.load_model(run)
+    vocoder.require_shapes(hp, weights, run)
     state, config = nvidia.export(hp, weights)
     state = {key: torch.from_numpy(value) for key, value in state.items()}
     with errors.as_user_error(

@@ -74,7 +74,7 @@ Measured = Dict[str, Tuple[np.ndarray, Dict[str, float]]]
 def main():
     args = parse_arguments()
     settings = Settings(**{field: getattr(args, field) for field in Settings._fields})
-    hp, weights = vocoder.read(args.restore_from)
+    hp, weights = vocoder.load_model(args.restore_from)
     utterances = read_utterances(args.filelist, args.wave_dir, args.lc_dir, hp)
     found = measure_all(utterances, hp, weights, settings)
     report(found, hp, settings, args.out_dir, args.page_utterances)

@@ -70,7 +70,7 @@ def parse_arguments():
 
 # --- The graph ------------------------------------------------------------------------------------
 
-def vocode(mel, noise, flows, hp, weights):
+def build_vocoding(mel, noise, flows, hp, weights):
     """The tensor audio [batch, frames * hop_length] of mel [batch, frames, n_mels] and its noise.
 
     Args:
@@ -81,13 +81,13 @@ def vocode(mel, noise, flows, hp, weights):
     with ops.frozen(weights), tf.variable_scope('waveglow'):
         cond = glow.condition(mel, hp)
     # the form that a CPU computes in every TensorFlow, and a GPU too
-    time = streaming.Whole(hp.replace(conv_form='conv2d_nhwc'))
-    audio = glow.backward(noise, cond, flows, hp, time)
+    time = streaming.WholeUtterances(hp.replace(conv_form='conv2d_nhwc'))
+    audio = glow.inverse(noise, cond, flows, hp, time)
     audio.set_shape([None, None])
     return tf.identity(audio, 'audio')
 
 
-def draw(sigma, seed, mel, hp):
+def draw_noise(sigma, seed, mel, hp):
     """Noise [batch, steps, n_group] for mel [batch, frames, n_mels]: sigma times that of each seed.
 
     sigma, seed: [batch] or scalars.
@@ -102,7 +102,7 @@ def draw(sigma, seed, mel, hp):
     return tf.broadcast_to(sigma, [batch])[:, None, None] * z
 
 
-def held(flows):
+def as_variables(flows):
     """(flows as tensors, {variable that holds one: array}) of flows as arrays.
 
     As constants the filters would be there again in each signature that is loaded (preset weixsong:
@@ -115,7 +115,7 @@ def held(flows):
         values[v] = array
         return tf.convert_to_tensor(v)
 
-    return glow.mapped(variable, flows), values
+    return tf.nest.map_structure(variable, flows), values
 
 
 # --- SavedModel -----------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ def held(flows):
 def export_saved_model(run, out_dir):
     """Writes the model in `run`, with its averaged weights, as a SavedModel to new `out_dir`."""
     files.require_new_directory(out_dir)
-    hp, weights = read(run)
+    hp, weights = load_exportable(run)
     with errors.as_user_error('cannot write ' + out_dir, 'make room, or give another folder',
                               OSError), files.atomic_directory(out_dir) as folder:
         write_saved_model(hp, weights, folder)
@@ -142,10 +142,10 @@ def write_saved_model(hp, weights, folder):
         sigma = tf.placeholder(tf.float32, None, 'sigma')
         seed = tf.placeholder(tf.int64, None, 'seed')
         # one graph for both signatures: what is not given is drawn
-        noise = tf.placeholder_with_default(draw(sigma, seed, mel, hp), [None, None, hp.n_group],
-                                            'noise')
-        flows, values = held(vocoder.freeze(hp, weights))
-        audio = {'audio': vocode(mel, noise, flows, hp, weights)}
+        noise = tf.placeholder_with_default(draw_noise(sigma, seed, mel, hp),
+                                            [None, None, hp.n_group], 'noise')
+        flows, values = as_variables(vocoder.freeze(hp, weights))
+        audio = {'audio': build_vocoding(mel, noise, flows, hp, weights)}
         for v, array in values.items():
             session.run(v.initializer, {v.initializer.inputs[1]: array})
         signature = tf.saved_model.predict_signature_def
@@ -173,7 +173,7 @@ def export_onnx(run, path):
     except ImportError as error:
         raise UserError('writing ONNX takes tf2onnx: pip install -r '
                         'requirements-export.txt') from error
-    hp, weights = read(run)
+    hp, weights = load_exportable(run)
     model = onnx_model(hp, weights)
     with errors.as_user_error('cannot write ' + path, 'make room, or give another file',
                               OSError), files.atomic_open(path, 'wb') as f:
@@ -191,14 +191,14 @@ def onnx_model(hp, weights):
         raise UserError("ONNX's converter does not know TensorFlow's LSTM, of encoder=blstm; "
                         'export a SavedModel')
     flows = vocoder.freeze(hp, weights)
-    size = sum(x.nbytes for x in glow.flat(flows))
+    size = sum(x.nbytes for x in tf.nest.flatten(flows))
     if size > MAX_GRAPH_BYTES:
         raise UserError('the filters of this model take %.1f GB, of which an ONNX file holds %.1f; '
                         'export a SavedModel' % (size / 1e9, MAX_GRAPH_BYTES / 1e9))
     with tf.Graph().as_default() as graph:
         mel = tf.placeholder(tf.float32, [None, None, hp.n_mels], 'mel')
         noise = tf.placeholder(tf.float32, [None, None, hp.n_group], 'noise')
-        audio = vocode(mel, noise, glow.mapped(tf.constant, flows), hp, weights)
+        audio = build_vocoding(mel, noise, tf.nest.map_structure(tf.constant, flows), hp, weights)
         converted = tf2onnx.tfonnx.process_tf_graph(
             graph, opset=OPSET, input_names=[mel.name, noise.name], output_names=[audio.name],
             tensors_to_rename={x.name: x.op.name for x in (mel, noise, audio)})
@@ -216,10 +216,10 @@ def onnx_model(hp, weights):
     return model
 
 
-def read(run):
-    """`vocoder.read` of what can be exported; UserError else."""
-    hp, weights = vocoder.read(run)
-    vocoder.require_fit(hp, weights, run)
+def load_exportable(run):
+    """`vocoder.load_model` of what can be exported; UserError else."""
+    hp, weights = vocoder.load_model(run)
+    vocoder.require_shapes(hp, weights, run)
     return hp, weights
 
 

@@ -41,10 +41,11 @@ def loss(audio, mel, hp, compute=Compute()):
 
     Returns: a Loss of scalars.
     """
-    time = streaming.Whole(hp, activation=ops.trainable_gate(compute.xla == 'gates'))
+    activation = ops.trainable_gated_activation(compute.xla == 'gates')
+    time = streaming.WholeUtterances(hp, activation=activation)
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
-        parts = _computed(flows(hp, audio.dtype), compute)
-        z, log_s, log_det = forward(audio, condition(mel, hp), parts, hp, time, compute.reversible)
+        flows = _cast_couplings(build_flows(hp, audio.dtype), compute)
+        z, log_s, log_det = forward(audio, condition(mel, hp), flows, hp, time, compute.reversible)
     samples = tf.cast(tf.size(audio), audio.dtype)
     z_term = tf.reduce_sum(tf.square(z)) / (2 * hp.sigma ** 2) / samples
     log_s_term = -log_s / samples
@@ -55,7 +56,7 @@ def loss(audio, mel, hp, compute=Compute()):
 def encode(audio, mel, hp):
     """z [batch, steps, n_group] of audio [batch, frames * hop_length] under its mel."""
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
-        return forward(audio, condition(mel, hp), flows(hp, audio.dtype), hp)[0]
+        return forward(audio, condition(mel, hp), build_flows(hp, audio.dtype), hp)[0]
 
 
 def infer(z, mel, hp, lengths=None, compute=None):
@@ -68,17 +69,19 @@ def infer(z, mel, hp, lengths=None, compute=None):
         alone, and what lies beyond its end is to be cut off.
       compute: a Compute, where gradients of the audio are wanted; it keeps all for them.
     """
-    activation = ops.trainable_gate(compute.xla == 'gates') if compute else ops.gate
+    activation = ops.gated_activation
+    if compute:
+        activation = ops.trainable_gated_activation(compute.xla == 'gates')
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
-        parts = _computed(flows(hp, z.dtype), compute or Compute())
-        return backward(z, condition(mel, hp, lengths), [inverted(flow) for flow in parts], hp,
-                        streaming.Whole(hp, lengths, activation))
+        flows = _cast_couplings(build_flows(hp, z.dtype), compute or Compute())
+        return inverse(z, condition(mel, hp, lengths), [invert_1x1(flow) for flow in flows], hp,
+                       streaming.WholeUtterances(hp, lengths, activation))
 
 
-def _computed(flows, compute):
+def _cast_couplings(flows, compute):
     if compute.precision == 'float32':
         return flows
-    return [lowered(flow, PRECISIONS[compute.precision]) for flow in flows]
+    return [cast_coupling(flow, PRECISIONS[compute.precision]) for flow in flows]
 
 
 # --- The condition --------------------------------------------------------------------------------
@@ -111,17 +114,18 @@ def condition(mel, hp, lengths=None):
     return squeeze(x, hp)
 
 
-def condition_reach(hp):
+def condition_receptive_field(hp):
     """[frames behind, frames ahead] of a frame that its condition hears; None for all (blstm)."""
     if hp.encoder == 'blstm':
         return None
     behind = ahead = 0
     if hp.encoder == 'conv':
-        behind, ahead = (hp.encoder_layers * n for n in ops.reach(hp.encoder_width, 1, hp.causal))
+        behind, ahead = (hp.encoder_layers * n for n in
+                         ops.receptive_field(hp.encoder_width, 1, hp.causal))
     if hp.upsampling == 'transposed':
         behind += (hp.upsample_width - 1) // hp.upsample_stride
     elif hp.upsampling == 'two_transposed':
-        more = ops.transposed_reach(hp.upsample_width, hp.upsample_stride)
+        more = ops.transposed_receptive_field(hp.upsample_width, hp.upsample_stride)
         # of the second layer in steps of the first, whose step is a frame's stride-th part
         behind, ahead = (n + m + -(-m // hp.upsample_stride) for n, m in zip((behind, ahead), more))
     return [behind, ahead]
@@ -129,7 +133,7 @@ def condition_reach(hp):
 
 def receptive_field(hp):
     """[groups behind, groups ahead] of a group of audio that the flow hears of z and condition."""
-    reach = [ops.reach(hp.kernel_size, 2 ** i, hp.causal) for i in range(hp.n_layers)]
+    reach = [ops.receptive_field(hp.kernel_size, 2 ** i, hp.causal) for i in range(hp.n_layers)]
     return [hp.n_flows * sum(side) for side in zip(*reach)]
 
 
@@ -147,7 +151,7 @@ class Layer(NamedTuple):
     cond: Any            # [condition channels, 2 * residual]
     bias: Any            # [2 * residual]
     res_skip: Any        # [residual, residual + 2 * c], in the last layer [residual, 2 * c]
-    residual_bias: Any   # [residual], None in the last layer
+    residual_bias: Any   # [residual]; () in the last layer: nothing, to tf.nest too
 
 
 class Coupling(NamedTuple):
@@ -162,19 +166,19 @@ class Flow(NamedTuple):
     coupling: Any
 
 
-def flows(hp, dtype=tf.float32):
+def build_flows(hp, dtype=tf.float32):
     """[Flow] of the current scope's variables."""
-    return [flow(k, hp, dtype) for k in range(hp.n_flows)]
+    return [build_flow(k, hp, dtype) for k in range(hp.n_flows)]
 
 
-def flow(k, hp, dtype=tf.float32):
+def build_flow(k, hp, dtype=tf.float32):
     """The k-th of them."""
     with tf.variable_scope('flow_%d' % k):
         return Flow(ops.invertible_1x1_weight(hp.flow_channels(k), dtype),
-                    coupling(hp.flow_channels(k) // 2, hp, dtype))
+                    build_coupling(hp.flow_channels(k) // 2, hp, dtype))
 
 
-def coupling(c, hp, dtype=tf.float32):
+def build_coupling(c, hp, dtype=tf.float32):
     """The Coupling of the current scope's variables, for halves of c channels.
 
     Two products of filters are worked out here and not sample by sample. The paper's network
@@ -205,37 +209,21 @@ def coupling(c, hp, dtype=tf.float32):
                 residual_bias, more = tf.split(biases, [units, skips])
             else:
                 skip, more = _weight_norm_1x1('res_skip', units, skips, dtype)
-                res_skip, residual_bias = tf.matmul(skip, end), None
+                res_skip, residual_bias = tf.matmul(skip, end), ()
             skip_bias += more
             layers.append(Layer(dilated, conds[i], bias, res_skip, residual_bias))
     return Coupling(start, layers, end_bias + tf.linalg.matvec(end, skip_bias, transpose_a=True))
 
 
-def inverted(flow):
-    """The flow as `backward` wants it: with the inverse of w."""
-    return flow._replace(w=ops.inverse(flow.w))
+def invert_1x1(flow):
+    """The flow as `inverse` takes it: with the inverse of w."""
+    return flow._replace(w=ops.inverse_matrix(flow.w))
 
 
-def lowered(flow, dtype):
+def cast_coupling(flow, dtype):
     """The flow with a coupling network that computes in `dtype`, up to log_s and t."""
-    net = mapped(lambda x: tf.cast(x, dtype), flow.coupling)
+    net = tf.nest.map_structure(lambda x: tf.cast(x, dtype), flow.coupling)
     return flow._replace(coupling=net._replace(bias=flow.coupling.bias))
-
-
-def mapped(f, flows):
-    """The same Flows, or parts of one, with f of each of their tensors or arrays."""
-    return tf.nest.map_structure(lambda x: x if x is None else f(x), flows)
-
-
-def flat(flows):
-    """[every tensor or array] of Flows, or of parts of one."""
-    return [x for x in tf.nest.flatten(flows) if x is not None]
-
-
-def packed(tensors, flows):
-    """The same Flows, or parts of one, with the next of `tensors` for each of theirs."""
-    left = iter(tensors)
-    return mapped(lambda _: next(left), flows)
 
 
 def _weight_norm_1x1(name, channels, out_channels, dtype):
@@ -252,10 +240,10 @@ def wavenet(a, cond, net, hp, time=None):
       a: [batch, steps, c].
       cond: `condition`'s result.
       net: the Coupling; the type of its filters is what the network computes in.
-      time: what lies before and after the steps: streaming.Whole by default, or a streaming.Block,
-        for which log_s and t come as late as its delay has grown.
+      time: what lies before and after the steps: streaming.WholeUtterances by default, or a
+        streaming.StreamBlock, for which log_s and t come as late as its delay has grown.
     """
-    time = time or streaming.Whole(hp)
+    time = time or streaming.WholeUtterances(hp)
     h = tf.cast(tf.concat([a, tf.ones_like(a[..., :1])], axis=-1), net.start.dtype)
     h, output = time.masked(h), net.bias
     for i, layer in enumerate(net.layers):
@@ -267,11 +255,11 @@ def wavenet(a, cond, net, hp, time=None):
             h = ops.matmul(h, net.start)
         else:
             output = time.delayed(output, time.delay - delay)
-        if layer.residual_bias is None:
-            output += tf.cast(y, output.dtype)
-        else:
+        if i < len(net.layers) - 1:
             h, output = time.res_skip(y, h, output, layer.residual_bias)
             h = time.masked(h)
+        else:
+            output += tf.cast(y, output.dtype)
     log_s, t = tf.split(output, 2, axis=-1)
     return log_s, t
 
@@ -287,7 +275,7 @@ def forward(audio, cond, flows, hp, time=None, reversible=False):
     batch, steps, _ = ops.shape_of(x)
     log_det = hp.n_group * math.log(hp.audio_scale) + sum(ops.log_abs_det(f.w) for f in flows)
     run = reversible_flows if reversible else forward_flows
-    z, log_s_sum = run(x, cond, flows, hp, time or streaming.Whole(hp))
+    z, log_s_sum = run(x, cond, flows, hp, time or streaming.WholeUtterances(hp))
     return z, log_s_sum, tf.cast(batch * steps, x.dtype) * log_det
 
 
@@ -307,14 +295,14 @@ def forward_flows(x, cond, flows, hp, time):
     return tf.concat(early + [x], axis=-1), log_s_sum
 
 
-def backward(z, cond, flows, hp, time=None):
+def inverse(z, cond, flows, hp, time=None):
     """z [batch, steps, n_group] -> audio [batch, samples]: `forward`, undone step by step.
 
     Args:
-      flows: `inverted` ones.
+      flows: `invert_1x1` of each.
       time: see `wavenet`.
     """
-    time = time or streaming.Whole(hp)
+    time = time or streaming.WholeUtterances(hp)
     n_early = hp.n_group - hp.flow_channels(hp.n_flows - 1)
     early, x = z[..., :n_early], z[..., n_early:]
     for k in reversed(range(hp.n_flows)):
@@ -343,7 +331,7 @@ def reversible_flows(x, cond, flows, hp, time):
     """
     @tf.custom_gradient
     def run(x, cond, *tensors):
-        own = packed(tensors, flows)
+        own = tf.nest.pack_sequence_as(flows, tensors)
         z, log_s_sum = forward_flows(x, cond, own, hp, time)
 
         def gradients(dz, dlog_s_sum):
@@ -359,7 +347,7 @@ def reversible_flows(x, cond, flows, hp, time):
                              for whole, part in ((z, x), (dz, dx)))
             return [dx] + dcond + dflows
         return (z, log_s_sum), gradients
-    return run(x, cond, *flat(flows))
+    return run(x, cond, *tf.nest.flatten(flows))
 
 
 def _flow_gradients(y, dy, dlog_s_sum, cond, flow, hp, time):
@@ -367,17 +355,17 @@ def _flow_gradients(y, dy, dlog_s_sum, cond, flow, hp, time):
 
     y is what the flow made of x; dy and dlog_s_sum are the gradients to it and to the sum of log_s.
     """
-    with ops.after(dy):  # not before its turn: the memory is still that of the flow behind it
+    with ops.computed_after(dy):    # the memory is still that of the flow behind it
         a, b = tf.split(tf.identity(y), 2, axis=-1)
     log_s, t = wavenet(a, cond, flow.coupling, hp, time)
     da, db = tf.split(dy, 2, axis=-1)
-    inputs = [a, cond] + flat(flow.coupling)
+    inputs = [a, cond] + tf.nest.flatten(flow.coupling)
     found = tf.gradients([log_s, t], inputs, [db * (b - t) + dlog_s_sum, db], stop_gradients=inputs)
 
     x = tf.concat([a, (b - t) * tf.exp(-log_s)], axis=-1)
     dx = tf.concat([da + found[0], db * tf.exp(log_s)], axis=-1)
-    x = ops.matmul(x, ops.inverse(flow.w))
-    dw = tf.matmul(ops.rows(x), ops.rows(dx), transpose_a=True)
+    x = ops.matmul(x, ops.inverse_matrix(flow.w))
+    dw = tf.matmul(ops.as_matrix(x), ops.as_matrix(dx), transpose_a=True)
     dx = ops.matmul(dx, tf.transpose(flow.w))
     with tf.control_dependencies([dw, x] + found[1:]):
         return tf.identity(x), tf.identity(dx), found[1], [dw] + found[2:]

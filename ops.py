@@ -65,7 +65,7 @@ def matmul(x, filters, bias=None):
     return y if len(sizes) == 2 else tf.reshape(y, sizes[:-1] + [static_channels(y)])
 
 
-def gate(y, cond):
+def gated_activation(y, cond):
     """WaveNet's activation [..., c]: tanh times sigmoid of the halves of y + cond, each [..., 2 c].
 
     Computed in cond's type, but in float32 for bfloat16, whose tanh and sigmoid are slower; given
@@ -75,8 +75,8 @@ def gate(y, cond):
     return tf.cast(tf.tanh(y_tanh) * tf.sigmoid(y_sigmoid), y.dtype)
 
 
-def trainable_gate(compiled=False):
-    """`gate` with a gradient that keeps nothing but y and cond for itself.
+def trainable_gated_activation(compiled=False):
+    """`gated_activation` with a gradient that keeps nothing but y and cond for itself.
 
     tanh and sigmoid are worked out again: that takes less time than to write and read them, and
     half the memory. cond may have one row, in its last axis but one, for many of y.
@@ -84,21 +84,21 @@ def trainable_gate(compiled=False):
     Args:
       compiled: XLA makes one loop of each direction; on TensorFlow 2, for y of a known shape.
     """
-    forward, backward = gate, _gate_gradients
+    forward, backward = gated_activation, _gate_gradients
     if compiled:
         forward, backward = (tf.function(f, jit_compile=True) for f in (forward, backward))
 
     @tf.custom_gradient
     def activation(y, cond):
         def gradients(dz):
-            with after(dz):
+            with computed_after(dz):
                 return backward(y, cond, dz)
         return forward(y, cond), gradients
     return activation
 
 
 def _gate_gradients(y, cond, dz):
-    """The gradients to y and cond of the sum of gate(y, cond) * dz."""
+    """The gradients to y and cond of the sum of gated_activation(y, cond) * dz."""
     y_tanh, y_sigmoid = (f(half) for f, half in zip((tf.tanh, tf.sigmoid), _gate_halves(y, cond)))
     dz = tf.cast(dz, y_tanh.dtype)
     dy = tf.concat([dz * y_sigmoid * (1 - tf.square(y_tanh)),
@@ -142,10 +142,10 @@ def dilated_conv(x, filters, dilation, causal=False, form='per_direction'):
     Returns: [batch, steps, out].
     """
     return CONV_FORMS[form](x, filters, dilation,
-                            reach(filters.shape.as_list()[0], dilation, causal))
+                            receptive_field(filters.shape.as_list()[0], dilation, causal))
 
 
-def reach(width, dilation, causal=False):
+def receptive_field(width, dilation, causal=False):
     """[steps behind, steps ahead] that a dilated convolution hears."""
     span = (width - 1) * dilation
     return [span, 0] if causal else [span // 2, span - span // 2]
@@ -209,13 +209,13 @@ def _per_direction(x, filters, dilation, padding):
     @tf.custom_gradient
     def conv(x, filters):
         def gradients(dy):
-            with after(dy):
+            with computed_after(dy):
                 mirrored = tf.transpose(tf.reverse(filters, [0]), [0, 2, 1])
                 padded, steps = _padded(x, padding), shape_of(dy)[1]
-                taps = [rows(padded[:, tap * dilation:tap * dilation + steps])
+                taps = [as_matrix(padded[:, tap * dilation:tap * dilation + steps])
                         for tap in range(width)]
             dx = _conv2d_nhwc(dy, mirrored, dilation, [span - side for side in padding])
-            return dx, tf.stack([tf.matmul(tap, rows(dy), transpose_a=True) for tap in taps])
+            return dx, tf.stack([tf.matmul(tap, as_matrix(dy), transpose_a=True) for tap in taps])
         return _conv2d_nhwc(x, filters, dilation, padding), gradients
     return conv(x, filters)
 
@@ -224,7 +224,7 @@ def _padded(x, padding):
     return tf.pad(x, [[0, 0], padding, [0, 0]]) if any(padding) else x
 
 
-def rows(x):
+def as_matrix(x):
     """x [..., c] as a matrix of rows of c."""
     return tf.reshape(x, [-1, static_channels(x)])
 
@@ -259,7 +259,7 @@ def log_abs_det(w):
     return tf.cast(tf.linalg.slogdet(tf.cast(w, tf.float64)).log_abs_determinant, w.dtype)
 
 
-def inverse(w):
+def inverse_matrix(w):
     """The inverse of matrix w, computed in float64, in w's type."""
     return tf.cast(tf.linalg.inv(tf.cast(w, tf.float64)), w.dtype)
 
@@ -276,7 +276,7 @@ def conv_encoder(x, layers, width, channels, causal=False, mask=None):
             filters = variable('filter', [width, static_channels(x), channels],
                                tf.glorot_uniform_initializer(seed=variable_seed('filter')),
                                x.dtype)
-            x = tf.nn.relu(dilated_conv(masked(x, mask), filters, 1, causal)
+            x = tf.nn.relu(dilated_conv(apply_mask(x, mask), filters, 1, causal)
                            + bias('bias', channels, x.dtype))
     return x
 
@@ -347,14 +347,14 @@ def two_transposed_upsampling(x, width, stride, channels, lengths=None):
                                stddev=(2.0 * stride / (in_channels * width)) ** 0.5,
                                seed=variable_seed(name)), x.dtype)
         shape = tf.stack([batch, steps * stride, channels])
-        x = tf.nn.relu(tf.nn.conv1d_transpose(masked(x, sequence_mask(lengths, steps, x.dtype)),
+        x = tf.nn.relu(tf.nn.conv1d_transpose(apply_mask(x, sequence_mask(lengths, steps, x.dtype)),
                                               filters, shape, strides=stride, padding='SAME'))
         x.set_shape([None, None, channels])
         lengths = None if lengths is None else lengths * stride
     return x
 
 
-def transposed_reach(width, stride):
+def transposed_receptive_field(width, stride):
     """[rows behind, rows ahead] of x that a SAME transposed convolution's share of a row hears."""
     pad = (width - stride) // 2
     return [(width - 1 - pad) // stride, (stride - 1 + pad) // stride]
@@ -362,7 +362,7 @@ def transposed_reach(width, stride):
 
 # --- Shapes, and the order of things --------------------------------------------------------------
 
-def after(x):
+def computed_after(x):
     """What is built within is computed after x.
 
     Else whatever does not depend on x is computed as soon as it can be, and lies in memory until it
@@ -389,6 +389,6 @@ def sequence_mask(lengths, steps, dtype):
     return tf.sequence_mask(lengths, steps, dtype)[:, :, None]
 
 
-def masked(x, mask):
+def apply_mask(x, mask):
     """x [batch, steps, c] with zeros where mask [batch, steps, 1] is 0; x itself without a mask."""
     return x if mask is None else x * mask

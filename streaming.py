@@ -11,15 +11,15 @@ import tensorflow.compat.v1 as tf
 import ops
 
 
-class Whole:
+class WholeUtterances:
     """Whole utterances, in a batch of several `lengths` (frames) if given.
 
-    activation: ops.gate, or what has its values and another gradient.
+    activation: ops.gated_activation, or what has its values and another gradient.
     """
 
     delay = 0
 
-    def __init__(self, hp, lengths=None, activation=ops.gate):
+    def __init__(self, hp, lengths=None, activation=ops.gated_activation):
         self._hp, self._lengths, self._mask = hp, lengths, None
         self._activation = activation
 
@@ -42,10 +42,10 @@ class Whole:
         return x
 
     def gate(self, y, cond, filters, bias):
-        """ops.gate of y [batch, steps, c] and a 1x1 convolution of a condition with a row a step or
-        frame."""
+        """ops.gated_activation of y [batch, steps, c] and a 1x1 convolution of a condition with a
+        row a step or frame."""
         hp = self._hp
-        with ops.after(y):  # else the conditions of all layers are at once
+        with ops.computed_after(y):  # else the conditions of all layers are at once
             cond = ops.matmul(tf.cast(cond, filters.dtype), filters, bias)
         if hp.upsampling != 'repeat':
             return self._activation(y, cond)
@@ -57,7 +57,7 @@ class Whole:
     res_skip = staticmethod(ops.res_skip)
 
 
-class Block:
+class StreamBlock:
     """The next steps of one stream. Its tensors are [steps, c]: to cut such a one costs nothing.
 
     What it needs of the block before are tensors to feed, what the next one needs are results:
@@ -87,7 +87,7 @@ class Block:
 
     def dilated_conv(self, h, filters, dilation):
         """(h, its convolution), both as late as the convolution looks ahead."""
-        behind, ahead = ops.reach(ops.shape_of(filters)[0], dilation, self._hp.causal)
+        behind, ahead = ops.receptive_field(ops.shape_of(filters)[0], dilation, self._hp.causal)
         span, channels = behind + ahead, ops.static_channels(h)
         before = self._before(h, behind)
         steps = tf.shape(before)[0] + tf.shape(h)[0] + ahead * self._last
@@ -114,12 +114,12 @@ class Block:
         steps, per_frame = tf.shape(y)[0], self._hp.groups_per_frame
         start = tf.maximum(self._position - self.delay, 0) - self._first_frame * per_frame
         if self._hp.upsampling != 'repeat':
-            with ops.after(y):
+            with ops.computed_after(y):
                 return self._loop(_gate, y, ops.matmul(cond[start:start + steps], filters), bias)
         first = start // per_frame
         rows = ops.matmul(cond[first:(start + steps - 1) // per_frame + 1], filters)
         frames = (start + tf.range(steps)) // per_frame - first
-        with ops.after(y):
+        with ops.computed_after(y):
             return self._loop(_gate, y, rows, bias, frames)
 
     def res_skip(self, y, h, output, bias):
@@ -149,9 +149,9 @@ class Block:
 
 
 def _gate(y, rows, bias, frames=None):
-    """ops.gate of y [steps, 2 c] and the condition: rows [frames, 2 c] and a bias [2 c].
+    """ops.gated_activation of y [steps, 2 c] and a condition: rows [frames, 2 c], a bias [2 c].
 
     frames: [steps], the row that each step hears; its own if there is none.
     """
     cond = tf.cast(rows, tf.float32) + tf.cast(bias, tf.float32)
-    return ops.gate(y, cond if frames is None else tf.gather(cond, frames))
+    return ops.gated_activation(y, cond if frames is None else tf.gather(cond, frames))

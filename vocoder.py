@@ -12,8 +12,8 @@ import streaming
 import utils
 from errors import UserError
 
-# Groups worked on at a time: what two cores' caches like (measured with presets weixsong and small),
-# and what keeps a GPU busy.
+# Groups worked on at a time: on a CPU what fits the caches of two cores (measured with presets
+# weixsong and small), on a GPU what keeps it busy.
 CHUNK_GROUPS = {'CPU': 2048, 'GPU': 65536}
 BATCH_GROUPS = 65536  # of a batch, padding included; a larger one is vocoded one by one
 
@@ -24,40 +24,40 @@ def noise(frames, hp, sigma, seed):
     A function of its arguments, and of a longer z the beginning: group t of a seed is the same
     whatever the number of frames.
     """
-    return Noise(hp, sigma, seed).next(frames)
+    return NoiseGenerator(hp, sigma, seed).draw(frames)
 
 
-class Noise:
+class NoiseGenerator:
     """`noise`, drawn piece by piece."""
 
     def __init__(self, hp, sigma, seed):
         self._hp, self._random = hp, np.random.RandomState(seed)
         self._sigma = hp.gen_sigma if sigma is None else sigma
 
-    def next(self, frames):
+    def draw(self, frames):
         """z [frames * groups_per_frame, n_group], behind what was drawn before."""
         shape = [frames * self._hp.groups_per_frame, self._hp.n_group]
         return (self._sigma * self._random.standard_normal(shape)).astype(np.float32)
 
 
-def pad(mels):
+def pad_mels(mels):
     """[batch, frames of the longest, n_mels] of mels [frames, n_mels] of several lengths."""
     frames = max(len(mel) for mel in mels)
     return np.stack([np.pad(mel, [[0, frames - len(mel)], [0, 0]], 'edge') for mel in mels])
 
 
-def read(path):
+def load_model(path):
     """(HParams, {variable: array}) of a run's newest checkpoint, or of the one at `path`.
 
     Raises UserError if there is none, it cannot be read, or its weights are broken.
     """
     checkpoint = utils.find_checkpoint(path)
     hp, weights = params.load(os.path.dirname(checkpoint)), utils.read_weights(checkpoint)
-    require_sound(weights, path)
+    require_finite_and_invertible(weights, path)
     return hp, weights
 
 
-def require_fit(hp, weights, where):
+def require_shapes(hp, weights, where):
     """UserError, naming `where` they are from, if weights {variable: array} are not those of hp."""
     with tf.Graph().as_default():
         glow.infer(tf.zeros([1, hp.groups_per_frame, hp.n_group]), tf.zeros([1, 1, hp.n_mels]), hp)
@@ -68,7 +68,7 @@ def require_fit(hp, weights, where):
                                 % (where, v.op.name, shape))
 
 
-def require_sound(weights, where):
+def require_finite_and_invertible(weights, where):
     """UserError for weights of which no audio can come: not finite, or a W without an inverse."""
     for name, w in sorted(weights.items()):
         if not np.isfinite(w).all():
@@ -89,8 +89,9 @@ def freeze(hp, weights, precision='float32'):
     def values(k):
         with tf.Graph().as_default(), tf.Session(config=devices.session_config()) as session:
             with ops.frozen(weights), tf.variable_scope('waveglow'):
-                flow = glow.lowered(glow.inverted(glow.flow(k, hp)), glow.PRECISIONS[precision])
-            return glow.packed(session.run(glow.flat(flow)), flow)
+                flow = glow.invert_1x1(glow.build_flow(k, hp))
+                flow = glow.cast_coupling(flow, glow.PRECISIONS[precision])
+            return tf.nest.pack_sequence_as(flow, session.run(tf.nest.flatten(flow)))
 
     return [values(k) for k in range(hp.n_flows)]
 
@@ -106,7 +107,7 @@ class Vocoder:
     """
 
     def __init__(self, hp, weights, precision='float32', chunk_frames=None):
-        """weights: {variable: array}, see `read`. The rest: see `load`."""
+        """weights: {variable: array}, see `load_model`. The rest: see `load`."""
         if precision != 'float32' and devices.is_tensorflow_1():
             raise UserError('precision %s takes TensorFlow 2, and this is %s; take float32'
                             % (precision, tf.__version__))
@@ -122,7 +123,7 @@ class Vocoder:
             self._mel = tf.placeholder(tf.float32, [None, None, hp.n_mels], 'mel')
             with ops.frozen(self._weights), tf.variable_scope('waveglow'):
                 self._condition = glow.condition(self._mel, hp)
-            self._flows = glow.mapped(tf.constant, self._flows)
+            self._flows = tf.nest.map_structure(tf.constant, self._flows)
             self._build_block()
         self._batch = None
         self._session = tf.Session(graph=self._graph, config=devices.session_config())
@@ -134,9 +135,9 @@ class Vocoder:
         self._position, self._first_frame, self._last = (
             tf.placeholder(tf.int32, [], name) for name in ('position', 'first_frame', 'last'))
         fused_steps = self.chunk_frames * hp.groups_per_frame if self._compiles else 0
-        self._block = streaming.Block(hp, self._position, self._first_frame, self._last,
+        self._block = streaming.StreamBlock(hp, self._position, self._first_frame, self._last,
                                       self._conv_form, fused_steps)
-        self._audio = glow.backward(self._z, self._cond, self._flows, hp, self._block)
+        self._audio = glow.inverse(self._z, self._cond, self._flows, hp, self._block)
 
     def _build_batch(self):
         hp = self.hp
@@ -145,8 +146,8 @@ class Vocoder:
             lengths = tf.placeholder(tf.int32, [None])
             with ops.frozen(self._weights), tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
                 cond = glow.condition(self._mel, hp, lengths)
-            time = streaming.Whole(hp.replace(conv_form=self._conv_form), lengths)
-            self._batch = z, lengths, glow.backward(z, cond, self._flows, hp, time)
+            time = streaming.WholeUtterances(hp.replace(conv_form=self._conv_form), lengths)
+            self._batch = z, lengths, glow.inverse(z, cond, self._flows, hp, time)
 
     @classmethod
     def load(cls, path, preset=None, hparams='', precision='float32', chunk_frames=None):
@@ -160,7 +161,7 @@ class Vocoder:
         Raises UserError if there is no checkpoint, it cannot be read, is of another model, or is
         broken.
         """
-        stored, weights = read(path)
+        stored, weights = load_model(path)
         hp = params.resolve(preset, hparams, lambda: stored)
         params.require_same(hp, stored, params.MODEL_FIELDS, 'the model in ' + path,
                             'leave --preset away, and the model out of --hparams')
@@ -179,7 +180,7 @@ class Vocoder:
 
         A block of a stream adds its own length to that.
         """
-        reach = glow.condition_reach(self.hp)
+        reach = glow.condition_receptive_field(self.hp)
         if reach is None:
             return None
         ahead = self._block.delay * self.hp.n_group + reach[1] * self.hp.hop_length
@@ -191,7 +192,7 @@ class Vocoder:
         Raises UserError for an array of another shape.
         """
         self._check(mel)
-        stream = _Stream(self, Noise(self.hp, sigma, seed))
+        stream = _Stream(self, NoiseGenerator(self.hp, sigma, seed))
         return np.concatenate(list(stream.push(np.asarray(mel, np.float32), ended=True)))
 
     def stream(self, frames, sigma=None, seed=0):
@@ -202,7 +203,7 @@ class Vocoder:
         their number. A block comes as soon as `chunk_frames` frames and what lies `latency` ahead
         of them are there. With encoder=blstm, which hears the end first, nothing comes before it.
         """
-        stream = _Stream(self, Noise(self.hp, sigma, seed))
+        stream = _Stream(self, NoiseGenerator(self.hp, sigma, seed))
         for mel in frames:
             self._check(mel)
             yield from stream.push(np.asarray(mel, np.float32))
@@ -227,9 +228,9 @@ class Vocoder:
         if self._batch is None:
             self._build_batch()
         z_in, lengths_in, audio = self._batch
-        z = Noise(self.hp, sigma, seed).next(max(lengths))
-        audio = self._session.run(audio, {z_in: np.stack([z] * len(mels)), self._mel: pad(mels),
-                                          lengths_in: lengths})
+        z = NoiseGenerator(self.hp, sigma, seed).draw(max(lengths))
+        audio = self._session.run(audio, {
+            z_in: np.stack([z] * len(mels)), self._mel: pad_mels(mels), lengths_in: lengths})
         return [row[:n * self.hp.hop_length] for row, n in zip(audio, lengths)]
 
     def _check(self, mel):
@@ -265,7 +266,7 @@ class _Stream:
         self._cond, self._cond_first = None, 0   # rows from this frame on
         self._frames = 0                         # of the condition, so far
         self._done, self._states = 0, None       # frames that went through the flow
-        self._reach = glow.condition_reach(vocoder.hp)
+        self._reach = glow.condition_receptive_field(vocoder.hp)
 
     def push(self, mel, ended=False):
         """Yields the audio that mel [frames, n_mels] makes possible; all of it if it `ended`."""
@@ -310,7 +311,7 @@ class _Stream:
         self._cond_first = first
         end = self._done + frames
         audio, self._states = self._vocoder._run_block(
-            self._noise.next(frames), self._cond[:(end - first) * self._per_row], first, position,
+            self._noise.draw(frames), self._cond[:(end - first) * self._per_row], first, position,
             last, self._states)
         self._done = end
         return audio

@@ -115,7 +115,7 @@ def split(directory):
 
 def bundle(run, directory):
     """Writes the averaged weights alone of `run`, and its params.json, to `directory`."""
-    hp, weights = vocoder.read(run)
+    hp, weights = vocoder.load_model(run)
     shutil.rmtree(directory, ignore_errors=True)
     with files.atomic_directory(directory) as folder:
         utils.save_weights(folder, weights)

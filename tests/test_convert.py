@@ -149,7 +149,7 @@ def test_a_link_to_an_empty_folder_is_filled(monkeypatch, tmp_path, checkpoint):
 def test_weights_that_are_not_finite_are_not_exported(monkeypatch, tmp_path, checkpoint):
     monkeypatch.setitem(sys.modules, 'torch', type(sys)('torch'))
     run(monkeypatch, convert.main, 'nvidia', checkpoint, '--out_dir', tmp_path / 'a')
-    hp, weights = vocoder.read(str(tmp_path / 'a'))
+    hp, weights = vocoder.load_model(str(tmp_path / 'a'))
     weights['waveglow/flow_1/end/bias'][0] = np.nan
     (tmp_path / 'b').mkdir()
     utils.save_weights(str(tmp_path / 'b'), weights)

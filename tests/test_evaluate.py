@@ -81,7 +81,7 @@ def test_the_corrected_voice_beats_griffin_lim(committed):
 def test_wavs_are_what_is_measured(evaluation):
     folder, _ = evaluation
     found = json.loads(read(folder, 'evaluation.json'))['utterances']
-    hp = vocoder.read(utils.BUNDLED_MODEL)[0]
+    hp = vocoder.load_model(utils.BUNDLED_MODEL)[0]
     for name in NAMES:
         original = audio_files.read_wav(os.path.join(WAVS, name + '.wav'), hp.sample_rate)
         for system, values in found[name].items():
@@ -114,7 +114,7 @@ def test_the_page_holds_all_that_it_shows(evaluation):
 
 def test_bits_are_those_of_the_density():
     """Against the change of variables itself: the whole Jacobian of z, and scipy's normal."""
-    hp, weights = vocoder.read(utils.BUNDLED_MODEL)
+    hp, weights = vocoder.load_model(utils.BUNDLED_MODEL)
     sound = audio_files.read_wav(os.path.join(WAVS, 'tt-weasels.wav'), hp.sample_rate)[8000:8000 + 256]
     mel = mel_transform.mel_spectrogram(sound, hp.sample_rate, hp.mel)[:1]
     with tf.Graph().as_default(), ops.frozen(weights):

@@ -120,7 +120,7 @@ def test_seeds_and_sigmas(tiny, tmp_path):
 
 def test_the_noise_is_normal():
     with tf.Graph().as_default(), tf.Session() as session:
-        z = session.run(export.draw(tf.constant([0.5, 2.0]), tf.constant(7, tf.int64),
+        z = session.run(export.draw_noise(tf.constant([0.5, 2.0]), tf.constant(7, tf.int64),
                                     tf.zeros([2, 500, TINY.n_mels]), TINY))
     np.testing.assert_allclose(4 * z[0], z[1], rtol=1e-6)
     assert z.shape == (2, 500 * TINY.groups_per_frame, TINY.n_group)
@@ -131,7 +131,7 @@ def test_the_noise_is_normal():
 def test_the_noise_is_the_documented_one():
     with tf.Graph().as_default(), tf.Session() as session:
         seeds = [7, -1, 2 ** 40]
-        drawn = export.draw(tf.constant(0.5), tf.constant(seeds, tf.int64),
+        drawn = export.draw_noise(tf.constant(0.5), tf.constant(seeds, tf.int64),
                             tf.zeros([3, 2, TINY.n_mels]), TINY)
         told = [0.5 * tf.random.stateless_normal([2 * TINY.groups_per_frame, TINY.n_group],
                                                  tf.constant([seed, 0], tf.int64))

@@ -17,7 +17,7 @@ from datasets import audio_files, mel_files, mel_transform
 from errors import UserError
 from synthesis.denoiser import Denoiser
 from synthesis.mel_correction import MelCorrection
-from vocoder import Vocoder, noise, pad
+from vocoder import Vocoder, noise, pad_mels
 
 
 @pytest.fixture(scope='module')
@@ -219,7 +219,7 @@ def test_noise_of_a_seed_does_not_depend_on_the_length():
 
 
 def test_pad_repeats_the_last_frame():
-    padded = pad([np.ones([2, 3]), 2 * np.ones([4, 3])])
+    padded = pad_mels([np.ones([2, 3]), 2 * np.ones([4, 3])])
     np.testing.assert_array_equal(padded, [np.ones([4, 3]), 2 * np.ones([4, 3])])
 
 

@@ -146,7 +146,7 @@ def test_invertible_1x1():
         assign(sess, {w: value})
         log_det = ops.log_abs_det(w)
         gradient = tf.gradients(log_det, w)[0]
-        found = sess.run([log_det, ops.inverse(w), gradient])
+        found = sess.run([log_det, ops.inverse_matrix(w), gradient])
     np.testing.assert_allclose(found[0], np.log(abs(np.linalg.det(value))), rtol=1e-5)
     np.testing.assert_allclose(found[1] @ value, np.eye(8), atol=1e-4)
     np.testing.assert_allclose(found[2], np.linalg.inv(value).T, rtol=1e-3, atol=1e-4)

@@ -95,7 +95,7 @@ def test_the_flow_hears_its_receptive_field_to_the_group(monkeypatch, changes):
         start, position[0] = position[0], position[0] + frames * hp.groups_per_frame
         return z[start:position[0]].astype(np.float32)
 
-    monkeypatch.setattr(vocoder_module.Noise, 'next', drawn)
+    monkeypatch.setattr(vocoder_module.NoiseGenerator, 'draw', drawn)
     for found in (whole(vocoder, mel), position.__setitem__(0, 0) or vocoder.vocode(mel)):
         heard = np.flatnonzero(np.isnan(found.reshape(-1, hp.n_group)).any(axis=1))
         behind, ahead = glow.receptive_field(hp)
@@ -112,7 +112,7 @@ def test_the_condition_hears_its_frames(name):
     changed[frame] += 100
     moved = np.abs(vocoder._run_condition(changed) - vocoder._run_condition(mel))
     heard = np.flatnonzero(moved.reshape(frames, -1).max(axis=1))
-    behind, ahead = glow.condition_reach(hp)
+    behind, ahead = glow.condition_receptive_field(hp)
     assert (heard.min(), heard.max()) == (frame - ahead, frame + behind)
 
 

@@ -55,7 +55,7 @@ def test_a_bundle_is_averaged_weights_alone(tmp_path):
     assert done.returncode == 0, done.stderr
     for _ in range(2):                              # the second replaces the first
         voice.bundle(str(tmp_path / 'run'), str(tmp_path / 'model'))
-    run, bundle = (vocoder.read(str(tmp_path / name)) for name in ('run', 'model'))
+    run, bundle = (vocoder.load_model(str(tmp_path / name)) for name in ('run', 'model'))
     assert run[0] == bundle[0] and sorted(run[1]) == sorted(bundle[1])
     for name, weights in run[1].items():
         np.testing.assert_array_equal(weights, bundle[1][name])

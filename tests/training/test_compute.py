@@ -79,7 +79,7 @@ def test_the_gates_gradient(compiled, rows):
     with session() as sess:
         y, cond = tf.constant(y), tf.constant(cond)
         results = [[gate(y, cond)] + tf.gradients(gate(y, cond), [y, cond], dz)
-                   for gate in (ops.gate, ops.trainable_gate(compiled))]
+                   for gate in (ops.gated_activation, ops.trainable_gated_activation(compiled))]
         for a, b in zip(*sess.run(results)):
             np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9)
 
