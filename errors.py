@@ -31,6 +31,7 @@ def reason(error: Exception) -> str:
         return error.strerror or str(error)
     lines = [line.strip() for line in str(getattr(error, 'message', error)).splitlines()]
     boilerplate = ('Graph execution error', 'Detected at', 'File "', 'Restoring from checkpoint',
-                   'Original stack', '<stack', '[[', 'Hint', 'Errors may', 'Input Source')
+                   'Original stack', '<stack', '[[', 'Hint', 'Errors may', 'Input Source',
+                   'Node: ', 'Original ')
     telling = [line for line in lines if line and not line.startswith(boilerplate)]
     return (telling or lines or [''])[0][:300]

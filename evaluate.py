@@ -31,7 +31,7 @@ import ops
 import params
 import utils
 import vocoder
-from datasets import audio_files, clip_files, mel_files, mel_transform
+from datasets import audio_files, clip_files, file_lists, mel_files, mel_transform
 from errors import UserError
 from synthesis.denoiser import Denoiser
 from synthesis.griffin_lim import griffin_lim
@@ -132,7 +132,7 @@ def read_utterances(filelist: str, wave_dir: str, lc_dir: Optional[str],
     Raises UserError if one cannot be read, is too short, or mels are not those of `hp`.
     """
     utterances = []
-    for name in files.read_list(filelist):
+    for name in file_lists.read_file_list(filelist, wave_dir):
         audio = audio_files.read_wav(clip_files.wav_path(wave_dir, name), hp.sample_rate)
         mel = (mel_transform.mel_spectrogram(audio, hp.sample_rate, hp.mel) if lc_dir is None
                else mel_files.read_mel(clip_files.mel_path(lc_dir, name), hp.n_mels))

@@ -3,9 +3,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from typing import List
 
-import errors
 from errors import UserError
 
 ROOT = os.path.dirname(os.path.abspath(__file__))     # of this repository
@@ -74,14 +72,3 @@ def _permit(path, mode):
     umask = os.umask(0)
     os.umask(umask)
     os.chmod(path, mode & ~umask)
-
-
-def read_list(path: str) -> List[str]:
-    """The utterance names in a file list (`train.scp`): one a line, blank lines passed over."""
-    with errors.as_user_error('cannot read the file list ' + path, 'preprocess_data.py writes it',
-                              OSError, UnicodeDecodeError), open(path, encoding='utf-8') as f:
-        names = [line.strip() for line in f]
-    names = [name for name in names if name]
-    if not names:
-        raise UserError('the file list %s is empty; preprocess a corpus with more speech' % path)
-    return names

@@ -6,9 +6,8 @@ from typing import Any, Callable, List, NamedTuple, Optional
 
 import tensorflow.compat.v1 as tf
 
-import files
 import params
-from datasets import clip_files, clip_shards, shards
+from datasets import clip_files, clip_shards, file_lists, shards
 from params import HParams
 
 
@@ -72,7 +71,8 @@ class FileData:
         return os.path.dirname(os.path.abspath(self.filelist))
 
     def _load(self, filelist, hp):
-        return clip_files.index(files.read_list(filelist), self.wave_dir, self.lc_dir, hp)
+        return clip_files.index(file_lists.read_file_list(filelist, self.wave_dir), self.wave_dir,
+                                self.lc_dir, hp)
 
 
 def test_filelist_beside(filelist: str) -> Optional[str]:

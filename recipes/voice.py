@@ -14,6 +14,8 @@ import shutil
 import subprocess
 import sys
 
+from datasets import file_lists
+
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
 
 import command_line
@@ -95,9 +97,9 @@ def finished(flags):
 
 def split(directory):
     """Writes lists/train.scp and lists/test.scp of `directory` from its own train.scp."""
-    heldout = set(files.read_list(HELDOUT))
+    heldout = set(file_lists.read_file_list(HELDOUT))
     english = VOICES['en'] + '/'
-    names = files.read_list(os.path.join(directory, 'train.scp'))
+    names = file_lists.read_file_list(os.path.join(directory, 'train.scp'))
     test = [name for name in names
             if name.startswith(english) and name[len(english):] in heldout]
     if len(test) != len(heldout):

@@ -16,12 +16,11 @@ from conftest import ROOT
 from graphs import TINY
 from speech import MODEL, prepare, script
 
-import files
 import ops
 import params
 import train
 import utils
-from datasets import clip_files
+from datasets import clip_files, file_lists
 from errors import UserError
 from training import events, loop
 from training.graph import build_training_graph
@@ -217,7 +216,7 @@ def test_data_that_vanishes_is_named(monkeypatch, tmp_path):
         corpus = tmp_path / which
         corpus.mkdir()
         arguments = prepare(corpus, MODEL + ',eval_every=4')
-        gone = files.read_list(str(corpus / (which + '.scp')))
+        gone = file_lists.read_file_list(str(corpus / (which + '.scp')))
         original = loop.TrainingLoop.after_step
 
         def after_step(self, step, result, speed):

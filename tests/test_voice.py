@@ -9,15 +9,15 @@ from conftest import ROOT
 from speech import WAVS, prepare, script
 
 import errors
-import files
 import params
 import utils
 import vocoder
+from datasets import file_lists
 from recipes import voice
 
 
 def test_heldout_speech_and_its_doubles_are_kept_apart(tmp_path):
-    heldout = files.read_list(voice.HELDOUT)
+    heldout = file_lists.read_file_list(voice.HELDOUT)
     assert len(heldout) == 20
     assert sorted(heldout) == sorted(name[:-4] for name in os.listdir(WAVS))
     english, spanish = voice.VOICES['en'] + '/', voice.VOICES['es'] + '/'
@@ -26,7 +26,7 @@ def test_heldout_speech_and_its_doubles_are_kept_apart(tmp_path):
     (tmp_path / 'train.scp').write_text(''.join(name + '\n' for name in corpus))
     (tmp_path / 'params.json').write_text(params.to_json(params.preset('small')))
     voice.split(str(tmp_path))
-    train_names, test_names = (files.read_list(str(tmp_path / 'lists' / (part + '.scp')))
+    train_names, test_names = (file_lists.read_file_list(str(tmp_path / 'lists' / (part + '.scp')))
                                for part in ('train', 'test'))
     assert test_names == [english + name for name in heldout]
     assert train_names == [english + 'activated'] + [spanish + name for name in heldout]

@@ -32,7 +32,7 @@ import glow
 import ops
 import params
 import vocoder
-from datasets import clip_files, mel_transform
+from datasets import clip_files, file_lists, mel_transform
 from training import towers
 from training.graph import build_vocoding
 
@@ -144,7 +144,7 @@ def main():
     args = parser.parse_args()
     hp = params.override(HP, args.hparams)
     test_list = os.path.join(os.path.dirname(args.filelist), 'test.scp')
-    train_set, test_set = (clip_files.index(files.read_list(path), args.wave_dir, args.lc_dir, hp)
+    train_set, test_set = (clip_files.index(file_lists.read_file_list(path), args.wave_dir, args.lc_dir, hp)
                            for path in (args.filelist, test_list))
     results = {}
     for name, conv in CONVOLUTIONS.items():

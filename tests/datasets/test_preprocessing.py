@@ -17,10 +17,9 @@ import soundfile
 from conftest import ROOT
 
 import command_line
-import files
 import params
 import preprocess_data
-from datasets import audio_files, corpus, mel_files, mel_transform, preprocessing
+from datasets import audio_files, corpus, file_lists, mel_files, mel_transform, preprocessing
 from errors import UserError
 
 WAVS = sorted(glob.glob(os.path.join(ROOT, 'samples', 'wavs', '*.wav')))
@@ -61,7 +60,7 @@ class Corpus:
         return (status.value.code,) + tuple(self.capsys.readouterr())
 
     def names(self, *lists):
-        return sorted(sum((files.read_list(os.path.join(self.data, name + '.scp'))
+        return sorted(sum((file_lists.read_file_list(os.path.join(self.data, name + '.scp'))
                            for name in lists or ('train', 'test')), []))
 
     def skipped(self):

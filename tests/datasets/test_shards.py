@@ -11,10 +11,9 @@ import tensorflow.compat.v1 as tf
 from speech import MODEL, WAVS, script
 from test_train import assert_same_bits, weights
 
-import files
 import params
 import train
-from datasets import audio_files, clip_shards, mel_files, shards
+from datasets import audio_files, clip_shards, file_lists, mel_files, shards
 from errors import UserError
 
 HP = params.preset('small').replace(clip_samples=2048)
@@ -163,7 +162,7 @@ def test_shards_hold_the_corpus(corpus):
     held_out, = shards.matching(shards.test_beside(pattern))
     for found, filelist in ((paths, 'train.scp'), ([held_out], 'test.scp')):
         records = [r for path in found for r in shards.records(path, hp)]
-        assert sorted(r.name for r in records) == files.read_list(str(directory / filelist))
+        assert sorted(r.name for r in records) == file_lists.read_file_list(str(directory / filelist))
         for r in records:
             wave = audio_files.read_wav(os.path.join(WAVS, r.name + '.wav'), hp.sample_rate)
             np.testing.assert_array_equal(r.audio / np.float32(32768), wave)

@@ -15,9 +15,8 @@ from conftest import ROOT
 from speech import MODEL, WAVS, prepare, script
 from test_train import assert_same_bits, weights
 
-import files
 import params
-from datasets import clip_files
+from datasets import clip_files, file_lists
 from errors import UserError
 from training import hosts
 from training.hosts import SINGLE_HOST, Hosts
@@ -169,7 +168,7 @@ def test_shares_of_a_step_make_it_up(data):
     """Steps 3 to 5 in two parts on three hosts, against one host: the same clips."""
     hp = params.preset('small').replace(batch_size=12, clip_samples=2048, stft_weight=1.0)
     paths = [argument.split('=')[1] for argument in data]
-    train_set = clip_files.index(files.read_list(paths[0]), paths[1], paths[2], hp)
+    train_set = clip_files.index(file_lists.read_file_list(paths[0]), paths[1], paths[2], hp)
 
     def steps(share, parts):
         with tf.Graph().as_default(), tf.Session() as session:
