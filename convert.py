@@ -104,7 +104,7 @@ def export_nvidia(run: str, path: str):
                         'requirements-convert.txt') from error
     hp, weights = vocoder.load_model(run)
     vocoder.require_shapes(hp, weights, run)
-    state, config = nvidia.export(hp, weights)
+    state, config = nvidia.to_state_dict(hp, weights)
     state = {key: torch.from_numpy(value) for key, value in state.items()}
     with errors.as_user_error(
             'cannot write ' + path, 'make room, or give another file',

@@ -22,7 +22,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory, keep):
-        """keep: how many of the newest to keep; never fewer than two, see `set_aside`."""
+        """keep: how many of the newest to keep; never fewer than two, see `quarantine`."""
         self.directory = directory
         self.best_directory = os.path.join(directory, 'best')
         self._saver = tf.train.Saver(max_to_keep=max(2, keep), save_relative_paths=True)
@@ -60,7 +60,7 @@ class Checkpoints:
         self._best_saver.save(session, os.path.join(self.best_directory, 'model.ckpt'), step,
                               write_meta_graph=False)
 
-    def set_aside(self, step):
+    def quarantine(self, step):
         """Renames the newest checkpoint, that of `step`, to suspect.ckpt-STEP.
 
         For weights that give no finite loss. Returns the path of the checkpoint before, which is
@@ -106,7 +106,7 @@ def load_weights(session, path):
 
     Their averages are taken where the checkpoint holds them. Raises UserError if it lacks one.
     """
-    with readable('checkpoint ' + path):
+    with reading_checkpoint('checkpoint ' + path):
         stored = tf.train.load_checkpoint(path).get_variable_to_shape_map()
         variables = {}
         for v in tf.trainable_variables():
@@ -120,7 +120,7 @@ def load_weights(session, path):
 
 def read_weights(path):
     """{name: array} of the model in checkpoint `path`, averages where it holds them."""
-    with readable('checkpoint ' + path):
+    with reading_checkpoint('checkpoint ' + path):
         reader = tf.train.load_checkpoint(path)
         stored = reader.get_variable_to_shape_map()
         # the optimizer's slots and the averages lie below the names of their variables
@@ -130,7 +130,7 @@ def read_weights(path):
                 for name in names}
 
 
-def readable(what: str):
+def reading_checkpoint(what: str):
     """Turns what TensorFlow raises for a checkpoint that it cannot read into a UserError."""
     return errors.as_user_error(what + ' cannot be read', 'take another checkpoint',
                                 tf.errors.OpError, ValueError,
@@ -174,7 +174,7 @@ def _complete_checkpoints(directory):
 
 
 @contextlib.contextmanager
-def locked(directory):
+def lock_directory(directory):
     """Holds `directory` for one process; UserError if another holds it. Ends with the process."""
     try:
         import fcntl

@@ -81,7 +81,7 @@ def theirs(hp, mel, code):
 
     from bench.bench_inference import random_weights
     from interop import nvidia
-    state, config = nvidia.export(hp, random_weights(hp))
+    state, config = nvidia.to_state_dict(hp, random_weights(hp))
     torch.cuda.FloatTensor = torch.FloatTensor  # the code asks for it by name
     spec = importlib.util.spec_from_file_location('nvidia_glow', code)
     module = importlib.util.module_from_spec(spec)

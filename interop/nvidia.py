@@ -1,12 +1,12 @@
-"""NVIDIA's WaveGlow checkpoints, to ours and back.
+"""Converts checkpoints of NVIDIA's WaveGlow to this program's, and back.
 
-Those of NVIDIA/waveglow and NVIDIA/DeepLearningExamples (PyTorch). Their model and that of the
-preset `nvidia` are the same function: tensors are only transposed and reordered, so that a model
-goes there and back to the bit, and its weight norm stays (g, v) for further training.
+Both NVIDIA/waveglow and NVIDIA/DeepLearningExamples (PyTorch). Their model and that of the preset
+`nvidia` are the same function: tensors are only transposed and reordered. A model goes there and
+back to the bit, and its weight norm stays (g, v) for further training.
 """
 import collections
 import os
-from typing import Callable, NamedTuple
+from typing import Callable, Dict, List, NamedTuple, Tuple
 
 import numpy as np
 
@@ -18,18 +18,19 @@ from interop import architecture, nvidia_state, torchfile
 UPSAMPLE_WIDTH, UPSAMPLE_STRIDE = 1024, 256
 
 
-# --- What corresponds to what ---------------------------------------------------------------------
+# --- Which variable is which tensor ---------------------------------------------------------------
 
-class Pair(NamedTuple):
-    ours: str            # variable
-    theirs: str          # key of the state dict
-    shape: tuple         # of theirs
-    to_ours: Callable
-    to_theirs: Callable
+class Match(NamedTuple):
+    """A variable of glow.py and the tensor of NVIDIA's that holds the same numbers."""
+    variable: str
+    key: str                # of the tensor in the state dict
+    shape: tuple            # of the tensor
+    to_variable: Callable   # makes the variable's array of the tensor's
+    to_tensor: Callable     # makes the tensor's array of the variable's
 
 
-def pairs(hp):
-    """[Pair]: every variable of ours beside the tensor of NVIDIA's that it is."""
+def matches(hp: params.HParams) -> List[Match]:
+    """All variables of a model with the tensors of NVIDIA's that they correspond to."""
     mels, units, kernel = hp.n_mels, hp.residual_channels, hp.kernel_size
 
     def sample_major(v):  # condition channels: theirs are mel * n_group + sample
@@ -40,17 +41,17 @@ def pairs(hp):
         return _channels_last(v.reshape([hp.n_group, mels, -1]).swapaxes(0, 1).reshape(
             [1, mels * hp.n_group, -1]))
 
-    def convolution(ours, theirs, shape, to_ours=_channels_last, to_theirs=_channels_last):
-        return [Pair(ours + '/v', theirs + '.weight_v', shape, to_ours, to_theirs),
-                Pair(ours + '/g', theirs + '.weight_g', (shape[0], 1, 1), _flat, _column),
-                Pair(ours + '/bias', theirs + '.bias', shape[:1], _same, _same)]
+    def convolution(ours, theirs, shape, to_variable=_channels_last, to_tensor=_channels_last):
+        return [Match(ours + '/v', theirs + '.weight_v', shape, to_variable, to_tensor),
+                Match(ours + '/g', theirs + '.weight_g', (shape[0], 1, 1), _flatten, _to_column),
+                Match(ours + '/bias', theirs + '.bias', shape[:1], _identity, _identity)]
 
-    result = [Pair('waveglow/upsampling/filter', 'upsample.weight',
+    result = [Match('waveglow/upsampling/filter', 'upsample.weight',
                    (mels, mels, hp.upsample_width), _channels_last, _channels_last),
-              Pair('waveglow/upsampling/bias', 'upsample.bias', (mels,), _same, _same)]
+              Match('waveglow/upsampling/bias', 'upsample.bias', (mels,), _identity, _identity)]
     for k in range(hp.n_flows):
         ours, theirs, c = 'waveglow/flow_%d/' % k, 'WN.%d.' % k, hp.flow_channels(k)
-        result.append(Pair(ours + 'W', 'convinv.%d.conv.weight' % k, (c, c, 1),
+        result.append(Match(ours + 'W', 'convinv.%d.conv.weight' % k, (c, c, 1),
                            lambda w: w[:, :, 0].T, lambda w: w.T[:, :, None]))
         result += convolution(ours + 'start', theirs + 'start', (units, c // 2, 1))
         result += convolution(ours + 'cond', theirs + 'cond_layer',
@@ -62,11 +63,11 @@ def pairs(hp):
             rows = 2 * units if i < hp.n_layers - 1 else units
             result += convolution(ours + 'layer_%d/res_skip' % i,
                                   theirs + 'res_skip_layers.%d' % i, (rows, units, 1))
-        result += [Pair(ours + 'end/filter', theirs + 'end.weight', (c, units, 1),
-                        lambda w: _halves_swapped(_channels_last(w)),
-                        lambda w: _channels_last(_halves_swapped(w))),
-                   Pair(ours + 'end/bias', theirs + 'end.bias', (c,), _halves_swapped,
-                        _halves_swapped)]
+        result += [Match(ours + 'end/filter', theirs + 'end.weight', (c, units, 1),
+                        lambda w: _swap_halves(_channels_last(w)),
+                        lambda w: _channels_last(_swap_halves(w))),
+                   Match(ours + 'end/bias', theirs + 'end.bias', (c,), _swap_halves,
+                        _swap_halves)]
     return result
 
 
@@ -75,27 +76,27 @@ def _channels_last(w):
     return w.transpose(2, 1, 0)
 
 
-def _halves_swapped(w):
-    """On the last axis: theirs is the shift, then log_s."""
+def _swap_halves(w):
+    """Of the last axis: NVIDIA's has t before log_s."""
     return np.roll(w, w.shape[-1] // 2, axis=-1)
 
 
-def _same(x):
+def _identity(x):
     return x
 
 
-def _flat(g):
+def _flatten(g):
     return g.reshape(-1)
 
 
-def _column(g):
+def _to_column(g):
     return g.reshape(-1, 1, 1)
 
 
-# --- Theirs to ours -------------------------------------------------------------------------------
+# --- From NVIDIA's format -------------------------------------------------------------------------
 
-def read(path):
-    """The model in NVIDIA's checkpoint `path`: (HParams, {our variable: float32 array}).
+def read(path: str) -> Tuple[params.HParams, Dict[str, np.ndarray]]:
+    """The model in NVIDIA's checkpoint `path`: (HParams, {variable of glow.py: float32 array}).
 
     Either container, a pickled module or a state dict; weight norm as weight_g and weight_v, as
     parametrizations, or removed; condition and res-skip layers fused or, in older files, not.
@@ -103,21 +104,21 @@ def read(path):
     """
     stored = torchfile.load(path)
     try:
-        state = nvidia_state.find(stored, os.path.getsize(path))
+        state = nvidia_state.find_state_dict(stored, os.path.getsize(path))
         hp = _hyperparameters(state)
-        weights = {pair.ours: np.ascontiguousarray(pair.to_ours(state.get(pair)))
-                   for pair in pairs(hp)}
-        over = state.unread()
-        if over:
+        weights = {match.variable: np.ascontiguousarray(match.to_variable(state.get(match)))
+                   for match in matches(hp)}
+        unused = state.unused_keys()
+        if unused:
             raise UserError('holds %s beside %d flows of %d layers; take a checkpoint that is whole'
-                            % (torchfile.short(over[0]), hp.n_flows, hp.n_layers))
+                            % (torchfile.excerpt(unused[0]), hp.n_flows, hp.n_layers))
         return hp, weights
     except UserError as error:
         raise UserError('%s: %s' % (path, str(error).replace(path + ': ', '', 1))) from error
 
 
 def _hyperparameters(state):
-    """The HParams of a model, from its shapes; what is said beside it settles what they leave."""
+    """The HParams of a model, from its shapes and, where they leave a choice, its config."""
     def count(key):
         n = 0
         while key % n in state:
@@ -140,14 +141,15 @@ def _hyperparameters(state):
         upsample_width=width)
 
 
-# --- Ours to theirs -------------------------------------------------------------------------------
+# --- To NVIDIA's format ---------------------------------------------------------------------------
 
-def export(hp, weights):
-    """A model of ours in NVIDIA's format: (state dict of float32 arrays, config).
+def to_state_dict(hp: params.HParams, weights: Dict[str, np.ndarray]
+                  ) -> Tuple[Dict[str, np.ndarray], dict]:
+    """A model in NVIDIA's format: (state dict of float32 arrays, config).
 
     The state dict has the keys of a model with weight norm; `config` is what NVIDIA's WaveGlow is
-    constructed with. What NVIDIA's architecture has no word for, but can compute, is expressed:
-    see `_widened` and `_upsampled`.
+    constructed with. Some models have another architecture than NVIDIA's and are the same function
+    as a model of that architecture: see `_widen` and `_with_transposed_upsampling`.
 
     Args:
       weights: {variable: float32 array}, as `read` returns them.
@@ -155,11 +157,11 @@ def export(hp, weights):
     Raises UserError as `require_expressible` does.
     """
     require_expressible(hp)
-    hp, weights = _upsampled(*_widened(hp, dict(weights)))
+    hp, weights = _with_transposed_upsampling(*_widen(hp, dict(weights)))
     weights['waveglow/flow_0/W'] = weights['waveglow/flow_0/W'] * np.float32(hp.audio_scale)
     state = collections.OrderedDict(
-        (pair.theirs, np.ascontiguousarray(pair.to_theirs(weights[pair.ours])))
-        for pair in pairs(hp))
+        (match.key, np.ascontiguousarray(match.to_tensor(weights[match.variable])))
+        for match in matches(hp))
     config = dict(n_mel_channels=hp.n_mels, n_flows=hp.n_flows, n_group=hp.n_group,
                   n_early_every=hp.n_early_every, n_early_size=hp.n_early_size,
                   WN_config=dict(n_layers=hp.n_layers, n_channels=hp.residual_channels,
@@ -167,7 +169,7 @@ def export(hp, weights):
     return state, config
 
 
-def require_expressible(hp):
+def require_expressible(hp: params.HParams):
     """UserError, naming the hyperparameter, if NVIDIA's architecture cannot compute the model."""
     if hp.encoder != 'none':
         _refuse('encoder=%s: it has no encoder' % hp.encoder)
@@ -187,7 +189,7 @@ def _refuse(what):
     raise UserError("NVIDIA's architecture cannot express %s; export a model without" % what)
 
 
-def _widened(hp, weights):
+def _widen(hp, weights):
     """The same function with as many residual as skip channels, an even number, and centred.
 
     Channels are added whose filters are zero (g = 0); a causal filter becomes the first half of a
@@ -205,10 +207,10 @@ def _widened(hp, weights):
             x = weights[convolution + kind]
             parts = np.split(x, np.cumsum(blocks)[:-1], axis=-1)
             weights[convolution + kind] = np.concatenate(
-                [_padded(part, -1, units, filler) for part in parts], axis=-1)
+                [_pad_axis(part, -1, units, filler) for part in parts], axis=-1)
 
     def input_channels(name):
-        weights[name] = _padded(weights[name], 1, units, 0)
+        weights[name] = _pad_axis(weights[name], 1, units, 0)
 
     for k in range(hp.n_flows):
         flow = 'waveglow/flow_%d/' % k
@@ -219,7 +221,7 @@ def _widened(hp, weights):
             output_channels(layer + 'dilated', residual, residual)
             input_channels(layer + 'dilated/v')
             if hp.causal:
-                weights[layer + 'dilated/v'] = _padded(weights[layer + 'dilated/v'], 0,
+                weights[layer + 'dilated/v'] = _pad_axis(weights[layer + 'dilated/v'], 0,
                                                        2 * hp.kernel_size - 1, 0)
             output_channels(layer + 'res_skip',
                             *([residual, skip] if i < hp.n_layers - 1 else [skip]))
@@ -229,7 +231,7 @@ def _widened(hp, weights):
                       kernel_size=hp.kernel_size + (hp.kernel_size - 1) * hp.causal), weights
 
 
-def _padded(x, axis, size, filler):
+def _pad_axis(x, axis, size, filler):
     """x, lengthened to `size` with `filler` behind it on one axis."""
     if x.shape[axis] == size:
         return x
@@ -238,7 +240,7 @@ def _padded(x, axis, size, filler):
     return np.pad(x, pads, 'constant', constant_values=filler)
 
 
-def _upsampled(hp, weights):
+def _with_transposed_upsampling(hp, weights):
     """The same function with a transposed convolution of UPSAMPLE_WIDTH taps on the plain mel.
 
     Repetition is one whose first `hop_length` taps pass a channel through. It also scales the mel.
@@ -249,11 +251,11 @@ def _upsampled(hp, weights):
         bias = np.full([hp.n_mels], -hp.mel_mean / hp.mel_std, np.float32)
         for k in range(hp.n_flows):
             cond = 'waveglow/flow_%d/cond/' % k
-            # every sample of a group hears the same frame: a share of the filter each
+            # every sample of a group gets the same frame, and an equal share of the filter
             weights[cond + 'v'] = np.tile(weights[cond + 'v'], [1, hp.n_group, 1])
             weights[cond + 'g'] = weights[cond + 'g'] / np.float32(hp.n_group ** 0.5)
     else:
-        taps = _padded(weights['waveglow/upsampling/filter'], 0, UPSAMPLE_WIDTH, 0)
+        taps = _pad_axis(weights['waveglow/upsampling/filter'], 0, UPSAMPLE_WIDTH, 0)
         bias = weights['waveglow/upsampling/bias']
     weights['waveglow/upsampling/filter'] = taps / np.float32(hp.mel_std)
     weights['waveglow/upsampling/bias'] = bias

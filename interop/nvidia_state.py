@@ -1,8 +1,10 @@
-"""NVIDIA's state dicts in every form they have had, by the keys of the latest.
+"""NVIDIA's state dicts in all forms that they have had, by the keys of the latest.
 
 Pickled modules or dicts of tensors; weight norm as weight_g and weight_v, as parametrizations, or
 removed; condition and res-skip layers fused or, in older files, not.
 """
+from typing import Any
+
 import numpy as np
 
 import params
@@ -13,13 +15,16 @@ UPSAMPLE = 'upsample.weight'  # a key that every model has
 MAX_DEPTH = 4                 # of what lies around a model in a checkpoint
 
 
-def find(stored, file_size):
-    """The State of the model in what `torchfile.load` gave.
+def find_state_dict(stored: Any, file_size: int) -> 'StateDict':
+    """The StateDict of the model in an object that `torchfile.load` returned.
 
-    It is the first thing within that has an `upsample.weight`, under whatever prefix. Raises
+    The model is the first part of it that has an `upsample.weight`, under whatever prefix. Raises
     UserError if there is none.
+
+    Args:
+      file_size: bytes of the file that the object is from.
     """
-    for model, about in _dicts(stored):
+    for model, about in _nested_dicts(stored):
         prefixes = [key[:-len(UPSAMPLE)] for key, value in model.items()
                     if isinstance(key, str) and isinstance(value, torchfile.Tensor)
                     and ('.' + key).endswith('.' + UPSAMPLE)]
@@ -28,14 +33,14 @@ def find(stored, file_size):
             tensors = {key[len(prefix):]: value for key, value in model.items()
                        if isinstance(key, str) and isinstance(value, torchfile.Tensor)
                        and key.startswith(prefix)}
-            return State(tensors, about, file_size)
-    held = stored if isinstance(stored, dict) else {}
+            return StateDict(tensors, about, file_size)
+    found = stored if isinstance(stored, dict) else {}
     raise UserError('holds no model (no %s) but %s; take a checkpoint of WaveGlow'
-                    % (UPSAMPLE, ', '.join(torchfile.short(str(key)) for key in list(held)[:5])
+                    % (UPSAMPLE, ', '.join(torchfile.excerpt(str(key)) for key in list(found)[:5])
                        or 'something else'))
 
 
-def _dicts(stored):
+def _nested_dicts(stored):
     """(dict, what is said of hyperparameters beside it) of a checkpoint and of what it holds."""
     level, seen = [(stored, {})], set()
     for _ in range(MAX_DEPTH):
@@ -45,7 +50,7 @@ def _dicts(stored):
                 continue
             seen.add(id(thing))
             if isinstance(thing, torchfile.Module):
-                module = _unwrapped(thing)
+                module = _unwrap(thing)
                 yield torchfile.state_dict(module), module.attributes
             elif isinstance(thing, dict):
                 config = thing.get('config')
@@ -55,7 +60,7 @@ def _dicts(stored):
         level = below
 
 
-def _unwrapped(module):
+def _unwrap(module):
     """What is in DataParallel and its like."""
     for _ in range(MAX_DEPTH):
         parts = module.attributes.get('_modules')
@@ -67,7 +72,7 @@ def _unwrapped(module):
     return module
 
 
-class State:
+class StateDict:
     """The tensors of a state dict by the keys of its latest form, whatever form it has.
 
     about: what the checkpoint says beside it of hyperparameters, a dict of anything.
@@ -102,19 +107,19 @@ class State:
                 return self.shape(convolution + v)[2]
         return self.shape(convolution + '.weight')[2]
 
-    def get(self, pair):
-        """float32 array of pair.shape; UserError for another shape, NaN and infinity."""
-        convolution, _, kind = pair.theirs.rpartition('.')
+    def get(self, match):
+        """float32 array of match.shape; UserError for another shape, NaN and infinity."""
+        convolution, _, kind = match.key.rpartition('.')
         if kind in ('weight_g', 'weight_v'):
             x = self._weight_norm(convolution)[kind == 'weight_v']
         elif kind == 'bias':
-            x = _joined([self._array(part + '.bias') for part in self._parts(convolution)],
+            x = _concatenate([self._array(part + '.bias') for part in self._parts(convolution)],
                         convolution)
         else:
-            x = self._array(pair.theirs)
-        if x.shape != pair.shape:
+            x = self._array(match.key)
+        if x.shape != match.shape:
             raise UserError('%s has shape %s, where the rest of the model needs %s; take a '
-                            'checkpoint that is whole' % (pair.theirs, x.shape, pair.shape))
+                            'checkpoint that is whole' % (match.key, x.shape, match.shape))
         return x
 
     def _parts(self, convolution):
@@ -134,7 +139,7 @@ class State:
         """(g, v) of a convolution, (out, 1, 1) and (out, in, width)."""
         if self._last[0] != convolution:
             both = [self._weight_norm_of(part) for part in self._parts(convolution)]
-            self._last = convolution, [_joined(arrays, convolution) for arrays in zip(*both)]
+            self._last = convolution, [_concatenate(arrays, convolution) for arrays in zip(*both)]
         return self._last[1]
 
     def _weight_norm_of(self, convolution):
@@ -175,13 +180,13 @@ class State:
         self._names.add(key)
         return self._tensors[key]
 
-    def unread(self):
+    def unused_keys(self):
         """The keys of the model that nobody has asked for."""
         return sorted(key for key in set(self._tensors) - self._names
                       if key.startswith(('WN.', 'convinv.')) and '.res_layers.' not in key)
 
 
-def _joined(arrays, convolution):
+def _concatenate(arrays, convolution):
     """Of the parts of a fused convolution, one behind the other on the output channels."""
     if len({x.shape[1:] for x in arrays}) != 1 or not all(x.ndim for x in arrays):
         raise UserError('the parts of %s have shapes %s, which do not fit together; take a '

@@ -1,30 +1,31 @@
 """Reads files that PyTorch saved (`.pt`), without PyTorch and without executing anything in them.
 
-Such a file is a pickle, a program that may call any function of Python by name: torchpickle.py
+Such a file holds a pickle, a program that may call any function of Python by name; torchpickle.py
 reads it as data. Numbers stay in the file until `Tensor.numpy()` is called.
 
-Both containers are read: the zip archive that PyTorch 1.6 introduced, and the row of pickles and
-raw numbers before it. Whatever a file says is held against its size or against the bounds below, so
-that a hostile one costs some seconds and some hundred megabytes at most.
+Both containers are read: the zip archive of PyTorch 1.6 and later, and the sequence of pickles and
+raw numbers of earlier versions. Every size that a file names is checked against the size of the
+file or the bounds below: a hostile file costs some seconds and some hundred megabytes at most.
 """
 import os
 import pickle
 import struct
 import zipfile
+from typing import Any, Dict
 
 from errors import UserError
 from interop.torchpickle import (
-    ATTACK,
-    SOURCE,
-    TOO_MUCH,
-    Bounded,
+    FROM_SOURCE,
+    MAY_BE_ATTACK,
+    TOO_LARGE,
+    BoundedFile,
     Module,
     Record,
     Refusal,
     Tensor,
     Unpickler,
-    checked_key,
-    short,
+    check_key,
+    excerpt,
 )
 
 MAX_PICKLE = 32 << 20       # bytes
@@ -34,18 +35,17 @@ MAX_ENTRIES = 20000         # modules, parameters and buffers of a module
 MAGIC = 0x1950a86a20f9469cfc6c
 
 
-def load(path):
+def load(path: str) -> Any:
     """The object in a file that torch.save wrote.
 
-    It is made of dict, list, tuple, set, str, bytes, numbers, None, Tensor and Module; of classes
-    and dtypes there are the names. Raises UserError ('PATH: what is wrong; what to do') for a file
-    that cannot be read, that PyTorch did not write, that is damaged, or that wants to do anything
-    but hold data.
+    It is made of dict, list, tuple, set, str, bytes, numbers, None, Tensor and Module; classes and
+    dtypes are names. Raises UserError ('PATH: what is wrong; what to do') for a file that cannot be
+    read, that PyTorch did not write, that is damaged, or that does more than hold data.
     """
     try:
         if not os.path.isfile(path):     # a FIFO would block for ever
             raise Refusal('is not a regular file; give a file that PyTorch saved'
-                           if os.path.lexists(path) else 'no such file; check the path')
+                          if os.path.lexists(path) else 'no such file; check the path')
         with open(path, 'rb') as f:
             head = f.read(512)
             f.seek(0)
@@ -55,10 +55,10 @@ def load(path):
                 found = _load_legacy(f, path)
             elif head[257:262] == b'ustar':
                 raise Refusal('is of PyTorch before 0.1.10 (tar); load it there and save it again '
-                               'with a current PyTorch')
+                              'with a current PyTorch')
             else:
                 raise Refusal('is not a file that PyTorch saved; if it was downloaded, look into '
-                               'it and download it again')
+                              'it and download it again')
         _check_nesting(found)
         return found
     except Refusal as error:
@@ -80,14 +80,14 @@ def _load_zip(f, path):
     pickles = [name for name in records if name.count('/') == 1 and name.endswith('/data.pkl')]
     if len(pickles) != 1:
         raise Refusal('is a zip file without a data.pkl of its own, so PyTorch did not save it; '
-                       'if a .pt file is inside, unpack it')
+                      'if a .pt file is inside, unpack it')
     root = pickles[0][:-len('data.pkl')]
 
     def find_record(key, nbytes, itemsize):
         record = records.get(root + 'data/' + key)
         if record is None or record.nbytes != nbytes:
             raise Refusal('has no storage %s of %d bytes, which its pickle asks for; %s'
-                           % (short(key), nbytes, SOURCE))
+                          % (excerpt(key), nbytes, FROM_SOURCE))
         return record
 
     order = '<'
@@ -96,9 +96,9 @@ def _load_zip(f, path):
         order = '>' if f.read(3) == b'big' else '<'
     record = records[pickles[0]]
     if record.nbytes > MAX_PICKLE:
-        raise Refusal(TOO_MUCH)
+        raise Refusal(TOO_LARGE)
     f.seek(record.position)
-    return Unpickler(Bounded(f, record.nbytes), path, find_record, order).load()
+    return Unpickler(BoundedFile(f, record.nbytes), path, find_record, order).load()
 
 
 def _zip_records(f, path):
@@ -107,33 +107,33 @@ def _zip_records(f, path):
     No two of them share a byte, so together they are no larger than the file. The checksums are
     left alone, for PyTorch can be told not to compute them.
     """
-    archive = zipfile.ZipFile(Bounded(f, MAX_DIRECTORY))
+    archive = zipfile.ZipFile(BoundedFile(f, MAX_DIRECTORY))
     if any(name.endswith('/constants.pkl') or '/code/' in name for name in archive.namelist()):
         raise Refusal('is a TorchScript program, not a checkpoint; save the state_dict() of the '
-                       'model with torch.save')
+                      'model with torch.save')
     entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
     ends = [entry.header_offset for entry in entries[1:]] + [archive.start_dir]
     records = {}
     for entry, end in zip(entries, ends):
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
-            raise Refusal('has compressed entries, which PyTorch never writes; ' + SOURCE)
+            raise Refusal('has compressed entries, which PyTorch never writes; ' + FROM_SOURCE)
         f.seek(entry.header_offset)
         # Its name and an extra field, of which PyTorch makes padding, follow the local header.
         position = entry.header_offset + 30 + sum(struct.unpack('<26x2H', f.read(30)))
         if position + entry.file_size > end:
-            raise Refusal('has entries that overlap, which PyTorch never writes; ' + SOURCE)
+            raise Refusal('has entries that overlap, which PyTorch never writes; ' + FROM_SOURCE)
         records[entry.filename] = Record(path, position, entry.file_size)
     return records
 
 
 def _load_legacy(f, path):
     """The object in an open file of pickles, which ends with the storages: counts, raw numbers."""
-    bounded, size, records = Bounded(f, MAX_PICKLE), os.fstat(f.fileno()).st_size, {}
+    bounded, size, records = BoundedFile(f, MAX_PICKLE), os.fstat(f.fileno()).st_size, {}
 
     def find_record(key, nbytes, itemsize):
         record = records.setdefault(key, Record(path, None, nbytes, itemsize))
         if record.nbytes != nbytes:
-            raise Refusal('says two things of the size of storage %s; %s' % (short(key), SOURCE))
+            raise Refusal('gives two sizes of storage %s; %s' % (excerpt(key), FROM_SOURCE))
         return record
 
     def read():
@@ -141,21 +141,21 @@ def _load_legacy(f, path):
 
     if read() != MAGIC or read() != 1001:
         raise Refusal('is of a version of PyTorch not known here; load it there and save it again '
-                       'with a current PyTorch')
+                      'with a current PyTorch')
     read()    # the writer's machine; but on any the numbers are little-endian
     found, keys = read(), read()
     for key in keys:
-        record = records[checked_key(key)]
+        record = records[check_key(key)]
         count, = struct.unpack('<q', f.read(8))
         if count * record.itemsize != record.nbytes:
             raise Refusal('has no storage %s of %d bytes, which its pickle asks for; %s'
-                           % (short(key), record.nbytes, SOURCE))
+                          % (excerpt(key), record.nbytes, FROM_SOURCE))
         record.position = f.tell()
         if record.position + record.nbytes > size:
             raise Refusal('is cut off in its numbers; copy or download it again')
         f.seek(record.position + record.nbytes)
     if any(record.position is None for record in records.values()):
-        raise Refusal('does not hold the numbers of all its tensors; ' + SOURCE)
+        raise Refusal('does not hold the numbers of all its tensors; ' + FROM_SOURCE)
     return found
 
 
@@ -171,20 +171,20 @@ def _check_nesting(found):
                               [thing.attributes] if type(thing) is Module else thing)
         level = deeper
     if level:
-        raise Refusal('nests more deeply than any WaveGlow checkpoint; ' + ATTACK)
+        raise Refusal('nests more deeply than any WaveGlow checkpoint; ' + MAY_BE_ATTACK)
 
 
-def state_dict(module):
+def state_dict(module: Module) -> Dict[str, Tensor]:
     """{'WN.0.start.weight_g': Tensor, ...}: the parameters and buffers of a Module and its parts.
 
     Other attributes are left out, such as the `weight` that weight norm computes from parameters.
-    Raises UserError for a module that is not made of these, or that has no end.
+    Raises UserError for a module that has other parts, or contains itself.
     """
     found, visited = {}, 0
 
     def refuse(reason):
         raise UserError('%s: its %s has %s; %s'
-                        % (module._path, short(module.name), reason, SOURCE))
+                        % (module._path, excerpt(module.name), reason, FROM_SOURCE))
 
     def walk(part, prefix, depth):
         nonlocal visited

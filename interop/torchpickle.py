@@ -1,8 +1,8 @@
-"""Runs the pickle in a file of PyTorch as data, without the means to do anything with it.
+"""Reads the pickle in a file of PyTorch as data: nothing is imported and nothing is called.
 
-Nothing is imported and nothing is called. A name in the pickle becomes a text (`_Name`); where it
-asks to call it, `Unpickler.made` says which inert thing takes the result's place; and a name that
-no WaveGlow checkpoint has refuses the file. `torchfile.load` is the way in.
+A name in the pickle becomes a text (`_Name`). Where the pickle calls a name, `Unpickler.substitute`
+puts an object without behaviour in place of the result. A name that no WaveGlow checkpoint has
+makes the whole file refused. `torchfile.load` is the function to call.
 """
 import pickle
 
@@ -11,7 +11,7 @@ import numpy as np
 from errors import UserError
 
 MAX_STEPS = 1 << 20         # reads of a pickle, each of which makes 250 bytes of objects at most
-MAX_COUNT = 1 << 48         # of whatever the file counts
+MAX_COUNT = 1 << 48         # largest number of elements, bytes or the like
 
 # The kinds of numbers: in the file, and from numpy(). NumPy has no bfloat16, but that is the upper
 # half of a float32.
@@ -32,7 +32,7 @@ SUBCLASS = 'torch._tensor._rebuild_from_type_v2'
 DICTS = ('collections.OrderedDict', 'collections.defaultdict')
 SETS = ('builtins.set', 'builtins.frozenset')
 BYTES = ('_codecs.encode', 'builtins.bytes', 'builtins.bytearray')
-# Training states hold these beside the model. A Module stands for what becomes of them.
+# Training states hold these beside the model. A Module takes the place of each.
 OTHERS = '''torch.Size torch.device torch.Tensor torch.nn.parameter.Parameter
     torch.float64 torch.float32 torch.float16 torch.bfloat16 torch.bool torch.uint8
     torch.int64 torch.int32 torch.int16 torch.int8 torch.nn.backends.thnn._get_thnn_function_backend
@@ -44,11 +44,11 @@ NAMES = frozenset(STORAGES).union(
 MODULES = ('torch.nn.modules.', 'torch.nn.parallel.', 'torch.nn.utils.weight_norm.',
            'torch.optim.', 'torch.utils.hooks.')
 CLASSES = ('WaveGlow', 'WN', 'Invertible1x1Conv')   # of any module: people rename NVIDIA's glow.py
-INNOCENT = ('torch.', 'numpy.', 'pathlib.', 'collections.', 'datetime.')
-ALONE = 'save the state_dict() of the model, or the mel as float32, alone'
-ATTACK = 'it may be an attack: do not load it elsewhere either'
-TOO_MUCH = 'holds more than any WaveGlow checkpoint; save the state_dict() of the model alone'
-SOURCE = 'take it from where it was first published'
+HARMLESS = ('torch.', 'numpy.', 'pathlib.', 'collections.', 'datetime.')
+SAVE_ALONE = 'save the state_dict() of the model, or the mel as float32, alone'
+MAY_BE_ATTACK = 'it may be an attack: do not load it elsewhere either'
+TOO_LARGE = 'holds more than any WaveGlow checkpoint; save the state_dict() of the model alone'
+FROM_SOURCE = 'take it from where it was first published'
 
 
 class Tensor:
@@ -84,7 +84,7 @@ class Tensor:
 
 
 class Module:
-    """What stands for an object of a class in a file, a torch.nn.Module above all.
+    """An object of a class in a file, such as a torch.nn.Module, as data.
 
     name: of the class ('glow.WaveGlow').
     attributes: its __dict__ as it was saved; {} for an object that was saved in another form.
@@ -96,7 +96,7 @@ class Module:
 
 
 class Refusal(Exception):
-    """What is wrong with the file, and what to do."""
+    """A file that is not read; says what is wrong with it, and what to do."""
 
 
 class Record:
@@ -123,13 +123,13 @@ class Record:
 
 
 class Unpickler(pickle._Unpickler):
-    """The machine for pickles, without the means to import, to call and to set attributes.
+    """An unpickler that cannot import, call or set attributes.
 
-    It derives from the one written in Python. The one in C takes memory for its memo up to the
-    index that a file names, 34 GB for nine bytes, and cannot be rid of instructions.
+    It derives from the unpickler written in Python. The one in C allocates its memo up to the index
+    that a file names, 34 GB for nine bytes, and its instructions cannot be removed.
     """
-    # What data takes in protocol 2, which is PyTorch's, and in 3. Beside those of other protocols
-    # the registry of extensions is left out, and integers of thousands of digits.
+    # The instructions that data needs in protocol 2, PyTorch's own, and in 3. Left out are those
+    # of other protocols, the registry of extensions, and integers of thousands of digits.
     dispatch = {getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]]
                 for name in (
         'STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG1 BINFLOAT '
@@ -137,10 +137,10 @@ class Unpickler(pickle._Unpickler):
         'TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT BINGET LONG_BINGET BINPUT LONG_BINPUT '
         'GLOBAL BINPERSID').split()}
 
-    def __init__(self, bounded, path, find_record, order='<'):
+    def __init__(self, bounded_file, path, find_record, order='<'):
         """find_record(key, nbytes, itemsize) returns a Record. order: '<' or '>', of its bytes."""
-        super().__init__(bounded, encoding='utf-8', errors='replace')
-        self.bounded, self.path, self.find_record, self.order = bounded, path, find_record, order
+        super().__init__(bounded_file, encoding='utf-8', errors='replace')
+        self.file, self.path, self.find_record, self.order = bounded_file, path, find_record, order
 
     def find_class(self, module, name):
         full = '%s.%s' % (module, name)
@@ -149,7 +149,7 @@ class Unpickler(pickle._Unpickler):
         if full in NAMES or full.startswith(MODULES) or name in CLASSES:
             return _Name(full)
         raise Refusal('asks for %s, which no model or mel needs; %s'
-                      % (short(full), ALONE if full.startswith(INNOCENT) else ATTACK))
+                      % (excerpt(full), SAVE_ALONE if full.startswith(HARMLESS) else MAY_BE_ATTACK))
 
     def persistent_load(self, pid):
         """What stands outside the pickle: a module's class with its source, or a storage.
@@ -160,13 +160,13 @@ class Unpickler(pickle._Unpickler):
             return pid[1]
         if pid[0] != 'storage' or type(pid[1]) is not _Name or pid[1] not in STORAGES:
             raise Refusal('has a storage of a kind that is not known here; save the tensors as '
-                           'float32')
+                          'float32')
         if any(pid[5:]):
             raise Refusal('has a storage within another, as before PyTorch 0.4; load it there and '
-                           'save copies of the tensors')
+                          'save copies of the tensors')
         stored, given = STORAGES[pid[1]]
-        count = _count(pid[4])
-        record = self.find_record(checked_key(pid[2]), count * stored.itemsize, stored.itemsize)
+        count = _check_count(pid[4])
+        record = self.find_record(check_key(pid[2]), count * stored.itemsize, stored.itemsize)
         return Tensor((count,), (1,), given, record, stored.newbyteorder(self.order), 0)
 
     def tensor(self, args):
@@ -181,25 +181,25 @@ class Unpickler(pickle._Unpickler):
             stored = given.newbyteorder(self.order)
         if storage._strides != (1,) or len(shape) != len(strides) or len(shape) > 16 or any(more):
             raise Refusal('has a tensor of a form that is not known here; save the tensors as '
-                           'float32')
-        held = storage.shape[0] * storage._stored.itemsize // stored.itemsize
-        count, last = 1, _count(offset)
+                          'float32')
+        available = storage.shape[0] * storage._stored.itemsize // stored.itemsize
+        count, last = 1, _check_count(offset)
         for n, stride in zip(shape, strides):
-            count *= max(_count(n), 1)
-            last += (n - 1) * _count(stride)
+            count *= max(_check_count(n), 1)
+            last += (n - 1) * _check_count(stride)
         if 0 in shape:
-            last, held = 0, MAX_COUNT
-        if last >= held or count > held:
+            last, available = 0, MAX_COUNT
+        if last >= available or count > available:
             raise Refusal('has a tensor of shape %s that %s its storage of %d values; %s' % (
                 ' x '.join(str(n) for n in shape) or '()',
-                'reaches beyond' if last >= held else 'repeats', held, SOURCE))
+                'reaches beyond' if last >= available else 'repeats', available, FROM_SOURCE))
         return Tensor(tuple(shape), tuple(strides), given, storage._record, stored,
                       storage._start + offset * stored.itemsize)
 
-    def made(self, name, args):
-        """What takes the place of calling `name`(*args)."""
+    def substitute(self, name, args):
+        """The object that takes the place of the result of `name`(*args)."""
         if type(name) is not _Name:
-            raise Refusal('calls what is no function; ' + ATTACK)
+            raise Refusal('calls what is no function; ' + MAY_BE_ATTACK)
         if name in TENSORS:
             return self.tensor(args)
         if name == SUBCLASS and args[0] in TENSORS:
@@ -207,44 +207,44 @@ class Unpickler(pickle._Unpickler):
         if (name in PARAMETERS and type(args[0]) is Tensor
                 or name == 'torch.Size' and type(args[0]) is tuple):
             return args[0]
-        # What follows copies, and a short pickle may have a long thing copied often.
+        # The rest copies, and a short pickle may have a long object copied often: count the items.
         if name in DICTS:       # from Python 2 with its items; with its factory a defaultdict
             items = args[0] if args and name == DICTS[0] else ()
-            self.bounded.spend(len(items))
-            return {checked_key(key): value for key, value in items}
+            self.file.count_steps(len(items))
+            return {check_key(key): value for key, value in items}
         if name in SETS:
-            self.bounded.spend(len(args[0]))
-            return {checked_key(key) for key in args[0]}
+            self.file.count_steps(len(args[0]))
+            return {check_key(key) for key in args[0]}
         if name in BYTES:       # of which protocol 2 makes text
             text = args[0] if args else ''
-            self.bounded.spend(len(text) // 100)
+            self.file.count_steps(len(text) // 100)
             return text if type(text) is bytes else text.encode('latin-1')
         return Module(name, self.path)
 
     def load_call(self):
         args = self.stack.pop()
-        self.stack[-1] = self.made(self.stack[-1], args)
+        self.stack[-1] = self.substitute(self.stack[-1], args)
 
     def load_build(self):
         state, target = self.stack.pop(), self.stack[-1]
         if type(target) is Module:
             target.attributes = state if type(state) is dict else {}
         elif type(target) is not dict:      # the attributes of an OrderedDict are let go
-            raise Refusal('sets attributes of what has none; ' + ATTACK)
+            raise Refusal('sets attributes of what has none; ' + MAY_BE_ATTACK)
 
     def load_setitem(self):
         value, key = self.stack.pop(), self.stack.pop()
-        self.stack[-1][checked_key(key)] = value
+        self.stack[-1][check_key(key)] = value
 
     def load_setitems(self):
         items = self.pop_mark()
         for key, value in zip(items[::2], items[1::2]):
-            self.stack[-1][checked_key(key)] = value
+            self.stack[-1][check_key(key)] = value
 
     def load_proto(self):
         if self.read(1) not in (b'\x02', b'\x03'):
             raise Refusal('is of another pickle protocol than 2 and 3; leave out pickle_protocol '
-                           'in the torch.save that writes it')
+                          'in the torch.save that writes it')
 
     dispatch.update({
         pickle.REDUCE[0]: load_call, pickle.NEWOBJ[0]: load_call, pickle.BUILD[0]: load_build,
@@ -257,21 +257,21 @@ class _Name(str):
     __slots__ = ()
 
 
-class Bounded:
+class BoundedFile:
     """An open file of which `left` bytes can be read, in MAX_STEPS reads, and no more."""
 
     def __init__(self, f, left):
         self.f, self.left, self.steps = f, left, MAX_STEPS
         self.seek, self.tell = f.seek, f.tell
 
-    def spend(self, steps):
+    def count_steps(self, steps):
         self.steps -= steps
         if self.steps < 0:
-            raise Refusal(TOO_MUCH)
+            raise Refusal(TOO_LARGE)
 
     def read(self, n=None):
         """n bytes, or all up to the end, which zipfile asks for; EOFError if they are too many."""
-        self.spend(1)
+        self.count_steps(1)
         data = self.f.read(self.left + 1 if n is None else min(n, self.left + 1))
         if len(data) > self.left or n is not None and len(data) < n:
             raise EOFError
@@ -279,7 +279,7 @@ class Bounded:
         return data
 
     def readline(self):
-        self.spend(1)
+        self.count_steps(1)
         line = self.f.readline(min(self.left, 1000))    # a long line may be a number to parse
         self.left -= len(line)
         if not line.endswith(b'\n'):
@@ -287,20 +287,20 @@ class Bounded:
         return line
 
 
-def checked_key(key):
-    """`key`, if it can be looked up at no great cost; a nested tuple, say, can take for ever."""
+def check_key(key):
+    """`key`, if its hash is cheap; that of a nested tuple, for example, can take for ever."""
     if (type(key) in (str, _Name, bytes, bool, type(None), Tensor, Module)
             or type(key) is int and abs(key) < MAX_COUNT):
         return key
-    raise Refusal('has dictionaries with keys that no WaveGlow checkpoint has; ' + ATTACK)
+    raise Refusal('has dictionaries with keys that no WaveGlow checkpoint has; ' + MAY_BE_ATTACK)
 
 
-def _count(n):
+def _check_count(n):
     if type(n) is int and 0 <= n < MAX_COUNT:
         return n
-    raise Refusal('counts something with what is no count; ' + SOURCE)
+    raise Refusal('counts something with what is no count; ' + FROM_SOURCE)
 
 
-def short(text):
-    """What a file says, fit for a sentence."""
+def excerpt(text):
+    """A text from a file, short and printable enough for a message."""
     return ascii(text[:60])[1:-1] + '...' * (len(text) > 60)

@@ -1,6 +1,6 @@
-"""Reads checkpoints of weixsong/WaveGlow, the TensorFlow 1 program whose commands these are.
+"""Reads checkpoints of weixsong/WaveGlow, the TensorFlow 1 program whose commands this one has.
 
-What its model does otherwise than glow.py, besides the names:
+Its model differs from glow.py, besides the names of variables, in these points:
 - A filter is g v / ||v||, where no ||v|| counts as less than 1e-6: filters of zeros are allowed.
   w_res has the norm of the whole tensor in place of an output channel's.
 - With upsampling by repetition it convolves the n_group equal rows of a frame, channel =
@@ -9,6 +9,7 @@ What its model does otherwise than glow.py, besides the names:
   15 March 2019, which left the variable in place. The last layer's residual leads nowhere.
 """
 import re
+from typing import Dict, Tuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -25,7 +26,7 @@ LEAST_NORM = 1e-6  # the root of the epsilon of tf.nn.l2_normalize
 ADVICE = "take a checkpoint that weixsong/WaveGlow's master branch saved after 15 March 2019"
 
 
-def read(path):
+def read(path: str) -> Tuple[params.HParams, Dict[str, np.ndarray]]:
     """The model in a checkpoint of weixsong/WaveGlow, ready for glow.py to vocode and to train.
 
     Args:
@@ -68,7 +69,7 @@ class _Checkpoint:
     """
 
     def __init__(self, path):
-        with utils.readable('it'):
+        with utils.reading_checkpoint('it'):
             self._reader = tf.train.load_checkpoint(path)
             stored = self._reader.get_variable_to_shape_map()
         self.shapes = {name[len(SCOPE):]: shape for name, shape in stored.items()
@@ -106,7 +107,7 @@ class _Checkpoint:
 
     def read_unchecked(self, name):
         self.known.add(name)
-        with utils.readable('it'):
+        with utils.reading_checkpoint('it'):
             return np.asarray(self._reader.get_tensor(SCOPE + name), np.float32)
 
     def refuse_unknown(self):

@@ -196,7 +196,7 @@ class TrainingLoop:
         """
         aside = ''
         if self.is_chief and self.saved_step is not None and self.saved_step == step:
-            before = self.checkpoints.set_aside(step)
+            before = self.checkpoints.quarantine(step)
             self.saved_step = int(before.split('-')[-1]) if before else None
             aside = '; model.ckpt-%d, of these weights, is now suspect.ckpt-%d' % (step, step)
         raise UserError('training stopped: %s%s; %s; a lower lr or clip_norm may help'

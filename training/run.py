@@ -44,7 +44,7 @@ def train(hp: HParams, data: Union[FileData, ShardData],
     with contextlib.ExitStack() as resources, tf.Graph().as_default() as tf_graph:
         if hosts.is_chief:
             _make_directory(options.run_dir)
-            resources.enter_context(utils.locked(options.run_dir))
+            resources.enter_context(utils.lock_directory(options.run_dir))
         target = ''
         if hosts.num_hosts > 1:
             config = cluster.add_collectives(config, hosts)
@@ -142,7 +142,7 @@ def _require_same_positions(run_dir):
     def what_is_read(shape):
         return 'files' if shape is None else 'shards on %d hosts' % shape[0]
     path = utils.find_checkpoint(run_dir)
-    with utils.readable(path):
+    with utils.reading_checkpoint(path):
         stored = tf.train.load_checkpoint(path).get_variable_to_shape_map().get(POSITIONS)
     here = next((v.shape.as_list() for v in tf.global_variables() if v.op.name == POSITIONS), None)
     if stored != here:

@@ -1,4 +1,4 @@
-"""convert_nvidia.py: the same function as NVIDIA's, in every spelling, there and back."""
+"""interop.nvidia: the same function as NVIDIA's, in every spelling, there and back."""
 import collections
 
 import numpy as np
@@ -228,7 +228,7 @@ def test_tensors_that_are_one_in_the_file_are_bounded_by_it(tmp_path):
 @pytest.mark.parametrize('name', sorted(SIZES))
 def test_there_and_back_to_the_bit(tmp_path, name):
     state = reference.state(np.random.RandomState(1), **SIZES[name][0])
-    back, config = nvidia.export(*converted(tmp_path, state))
+    back, config = nvidia.to_state_dict(*converted(tmp_path, state))
     assert set(back) == set(state)
     for key, value in state.items():
         assert back[key].dtype == np.float32 and back[key].flags.c_contiguous
@@ -257,7 +257,7 @@ def test_what_nvidias_architecture_can_express_of_ours(changes):
         variables = tf.trainable_variables()
         weights = {v.op.name: value for v, value in zip(variables, sess.run(variables))}
     kept = {name: value.copy() for name, value in weights.items()}
-    state, config = nvidia.export(hp, weights)
+    state, config = nvidia.to_state_dict(hp, weights)
     assert config['WN_config']['n_channels'] % 2 == 0
     assert config['WN_config']['kernel_size'] % 2 == 1
     assert state['upsample.weight'].shape == (80, 80, 1024)
@@ -275,4 +275,4 @@ def test_what_nvidias_architecture_can_express_of_ours(changes):
 ])
 def test_what_it_cannot_express_is_named(changes, words):
     with pytest.raises(UserError, match=words):
-        nvidia.export(TINY.replace(**changes), {})
+        nvidia.to_state_dict(TINY.replace(**changes), {})

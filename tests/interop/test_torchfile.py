@@ -578,7 +578,7 @@ def legacy_with_numbers_of_none(path):
     ptfiles.write_legacy(path, pickle.dumps({}, 2), {'1': np.zeros(3)})
 
 
-@case('two things of the size')
+@case('two sizes of storage')
 def legacy_storage_of_two_sizes(path):
     array = np.zeros(3)
     ptfiles.save_legacy(path, [array, Tensor(array, count=4)])
