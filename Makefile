@@ -1,7 +1,9 @@
-# make demo       hear it: installs, and vocodes bundled speech with the bundled voice
-# make test       installs and runs the tests
-# make test-tf1   the same under TensorFlow 1.15 and Python 3.7, where that Python is found
-# make clean      removes what these made
+# make demo       installs, then vocodes bundled speech with the bundled voice
+# make test       installs, then runs the tests
+# make test-tf1   runs the tests under TensorFlow 1.15, if a Python 3.7 is found
+# make clean      removes what the commands above made
+#
+# They install into .venv and .venv-tf1. PYTHON=python3.12 chooses the Python, VENV=DIR the folder.
 
 PYTHON ?= python3
 VENV ?= .venv
