@@ -14,10 +14,12 @@ import glob
 import os
 import subprocess
 import tempfile
+from typing import List, Optional, Tuple
 
 import numpy as np
 import tqdm
 
+import errors
 from command_line import local_path, run_script
 from datasets import audio_files
 from errors import UserError
@@ -26,20 +28,45 @@ LANGUAGES = ('en', 'es', 'fr', 'it', 'ru')
 SAMPLE_RATE = 16000     # Hz, of G.722
 
 
-def run(command, directory, purpose):
-    """Runs a command; UserError, with the last line of what it said, if it fails."""
+def fetch(out_dir: str, language: str = 'en', package: Optional[str] = None) -> Tuple[int, float]:
+    """Writes the prompts in `language` to `out_dir` as wavs; returns (files, seconds).
+
+    Args:
+      language: one of LANGUAGES.
+      package: path of the package; None to download it.
+
+    Raises UserError if PyAV or a program is not installed, there is no such package, or nothing
+    can be written to `out_dir`.
+    """
+    try:
+        import av  # noqa: F401
+    except ImportError as error:
+        raise UserError('decoding G.722 takes PyAV; run pip install av') from error
+    if package and not os.path.isfile(package):
+        raise UserError('%s: no such file' % package)
+    with tempfile.TemporaryDirectory() as directory:
+        sounds = unpack(package or download(language, directory), directory)
+        with errors.as_user_error('cannot write to ' + out_dir, '', OSError):
+            return convert(sounds, out_dir)
+
+
+def run(command: List[str], directory: Optional[str], purpose: str) -> None:
+    """Runs a command; UserError, with the last line of what it said, if it fails.
+
+    `purpose` begins the message: 'unpacking the package'.
+    """
     try:
         subprocess.run(command, cwd=directory, check=True, stdout=subprocess.DEVNULL,
                        stderr=subprocess.PIPE)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
         raise UserError('%s takes %s, which is not installed; on Debian or Ubuntu it is'
-                        % (purpose, command[0]))
+                        % (purpose, command[0])) from error
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode(errors='replace').strip().splitlines() or ['no reason given']
-        raise UserError('%s failed: %s' % (purpose, said[-1]))
+        raise UserError('%s failed: %s' % (purpose, said[-1])) from error
 
 
-def download(language, directory):
+def download(language: str, directory: str) -> str:
     """The path, in `directory`, of the package with the prompts in `language`."""
     package = 'asterisk-core-sounds-%s-g722' % language
     run(['apt-get', 'download', package], directory,
@@ -47,7 +74,7 @@ def download(language, directory):
     return glob.glob(os.path.join(directory, package + '_*.deb'))[0]
 
 
-def unpack(package, directory):
+def unpack(package: str, directory: str) -> str:
     """Unpacks a .deb; returns the folder in it that has a folder for each voice."""
     run(['dpkg', '-x', os.path.abspath(package), directory], None, 'unpacking %s' % package)
     sounds = os.path.join(directory, 'usr', 'share', 'asterisk', 'sounds')
@@ -56,7 +83,7 @@ def unpack(package, directory):
     return sounds
 
 
-def decode_g722(path):
+def decode_g722(path: str) -> np.ndarray:
     """float32 [samples] at SAMPLE_RATE of a headerless G.722 file.
 
     The decoder keeps the level (a tone encoded at half of full scale comes back at half), so the
@@ -68,7 +95,7 @@ def decode_g722(path):
     return np.concatenate(frames or [np.zeros(0, np.int16)]).astype(np.float32) / 32768
 
 
-def g722_files(sounds):
+def g722_files(sounds: str) -> List[str]:
     """Paths, relative to `sounds`, of the prompts in it, but for the digital silence/1 to 10."""
     paths = []
     for folder, _, names in os.walk(sounds):
@@ -78,7 +105,7 @@ def g722_files(sounds):
     return sorted(paths)
 
 
-def convert(sounds, out_dir):
+def convert(sounds: str, out_dir: str) -> Tuple[int, float]:
     """Writes every prompt as out_dir/VOICE/[FOLDER/]NAME.wav; returns (files, seconds)."""
     paths = g722_files(sounds)
     if not paths:
@@ -86,7 +113,8 @@ def convert(sounds, out_dir):
     samples = 0
     for path in tqdm.tqdm(paths, unit='file'):
         prompt = decode_g722(os.path.join(sounds, path))
-        audio_files.write_wav(os.path.join(out_dir, path[:-len('.g722')] + '.wav'), prompt, SAMPLE_RATE)
+        audio_files.write_wav(os.path.join(out_dir, path[:-len('.g722')] + '.wav'), prompt,
+                              SAMPLE_RATE)
         samples += len(prompt)
     return len(paths), samples / SAMPLE_RATE
 
@@ -94,24 +122,14 @@ def convert(sounds, out_dir):
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--out_dir', required=True, help='folder for the wavs')
-    parser.add_argument('--language', choices=LANGUAGES, default='en')
-    parser.add_argument('--deb', help='the package, if it is at hand; downloaded otherwise')
+    parser.add_argument('--out_dir', type=local_path, required=True, help='folder for the wavs')
+    parser.add_argument('--language', choices=LANGUAGES, default='en',
+                        help='language of the prompts (default: %(default)s)')
+    parser.add_argument('--deb', type=local_path, metavar='FILE',
+                        help='the Debian package, if it is at hand (default: download it)')
     args = parser.parse_args()
-    try:
-        import av  # noqa: F401
-    except ImportError:
-        raise UserError('decoding G.722 takes PyAV; run pip install av')
-    out_dir = local_path(args.out_dir)
-    if args.deb and not os.path.isfile(local_path(args.deb)):
-        raise UserError('%s: no such file' % args.deb)
-    with tempfile.TemporaryDirectory() as directory:
-        package = local_path(args.deb) if args.deb else download(args.language, directory)
-        try:
-            n_files, seconds = convert(unpack(package, directory), out_dir)
-        except OSError as error:
-            raise UserError('cannot write to %s (%s)' % (out_dir, error.strerror or error))
-    print('%d files, %.1f minutes, in %s' % (n_files, seconds / 60, out_dir))
+    n_files, seconds = fetch(args.out_dir, args.language, args.deb)
+    print('%d files, %.1f minutes, in %s' % (n_files, seconds / 60, args.out_dir))
 
 
 if __name__ == '__main__':

@@ -1,38 +1,50 @@
-"""The bundled voice from nothing: fetches speech, computes mels, trains in stages, bundles.
+"""Makes the bundled voice from nothing: fetches speech, computes mels, trains in stages, bundles.
 
     python -m recipes.voice --out_dir=voice
 
-writes voice/model, a copy of samples/model but for the rounding of other processors. Stopped, it goes
-on where it was. Speech: the English and Spanish prompts of recipes/asterisk.py, of one speaker, but
-for the 20 utterances of samples/heldout.scp and three more that say nearly the same words. The
-stages, their steps and what they bring: docs/voice.md. Needs what recipes/asterisk.py needs.
+writes voice/model, a copy of samples/model but for the rounding of other processors. Ctrl-C and
+SIGTERM save and stop it; the same command continues. Speech: the English and Spanish prompts that
+recipes/asterisk.py fetches, of one speaker, but for the 20 utterances of samples/heldout.scp and
+three more that say nearly the same words. The stages, their steps and what they bring:
+docs/voice.md. It needs what recipes/asterisk.py needs.
 """
 import argparse
 import collections
 import os
 import shutil
-import subprocess
-import sys
-
-from datasets import file_lists
+from typing import NamedTuple, Optional
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
 
 import command_line
+import errors
 import files
+import glow
 import params
 import utils
 import vocoder
+from datasets import file_lists, preprocessing, sources
 from errors import UserError
+from params import HParams
+from recipes import asterisk
+from training import run, towers
+from training.options import TrainingOptions
 
 VOICES = collections.OrderedDict([('en', 'en_US_f_Allison'), ('es', 'es_MX_f_Allison')])
 HELDOUT = os.path.join(files.ROOT, 'samples', 'heldout.scp')
 # other takes of held-out sentences, or most of one
 TOO_ALIKE = 'enter-num-blacklist', 'pbx-invalid', 'conf-full'
 MODEL = 'n_layers=7,residual_channels=80,skip_channels=80'
+SCHEDULE = 'eval_every=500,gen_test_wave_every=1000'    # of all stages
 
-# name: of a run; its hyperparameters serve until its last step.
-Stage = collections.namedtuple('Stage', 'name steps hparams')
+
+class Stage(NamedTuple):
+    """A training that starts from the averaged weights of the one before."""
+    name: str       # of its run
+    steps: int
+    hparams: str    # changes to the hyperparameters of the stage before
+
+
 STAGES = (
     # the likelihood alone, which finds voices fast
     Stage('likelihood', 1500, MODEL + ',lr=3e-3,lr_decay_steps=3500,lr_decay_rate=0.3'),
@@ -50,52 +62,82 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out_dir', type=command_line.local_path, required=True,
-                        help='folder for all that it writes')
-    parser.add_argument('--precision', choices=('float32', 'bfloat16'), default='bfloat16',
-                        help='of train.py (default: %(default)s)')
+                        help='folder for the speech, the mels, the runs and the model')
+    parser.add_argument('--precision', choices=sorted(glow.PRECISIONS), default='bfloat16',
+                        help='what the coupling networks compute in while they train '
+                             '(default: %(default)s)')
     args = parser.parse_args()
-    wavs, mels = (os.path.join(args.out_dir, name) for name in ('wavs', 'mels'))
+    model = os.path.join(args.out_dir, 'model')
+    try:
+        make_voice(args.out_dir, model, args.precision)
+    except UserError as error:
+        raise UserError('%s; the same command continues where it stopped' % error) from error
+    print('measure it with: python evaluate.py --restore_from=%s' % model)
+
+
+def make_voice(directory: str, model: str, precision: str) -> None:
+    """Does all of it in `directory`, what is not done yet, and writes the voice to `model`.
+
+    Raises UserError, also when a signal stops it.
+    """
+    compute, hp = towers.compute_options(precision), params.preset('small')
+    wavs, mels = os.path.join(directory, 'wavs'), os.path.join(directory, 'mels')
     for language, voice in VOICES.items():
         if not os.path.isdir(os.path.join(wavs, voice)):
-            script('recipes/asterisk.py', out_dir=wavs, language=language)
-    script('preprocess_data.py', wave_dir=wavs, mel_dir=mels, data_dir=args.out_dir,
-           preset='small', test_size=0)
-    split(args.out_dir)
-    before = None
-    for stage in STAGES:
-        flags = dict(filelist=os.path.join(args.out_dir, 'lists', 'train.scp'), wave_dir=wavs,
-                     lc_dir=mels, logdir_root=os.path.join(args.out_dir, 'runs'),
-                     run_name=stage.name, max_steps=stage.steps, precision=args.precision,
-                     hparams=stage.hparams + ',eval_every=500,gen_test_wave_every=1000')
-        if before:
-            flags['restore_from'] = before
-        script('train.py', **flags)
-        before = os.path.join(args.out_dir, 'runs', stage.name)
-    bundle(before, os.path.join(args.out_dir, 'model'))
-    print('measure it with: python evaluate.py --restore_from=%s'
-          % os.path.join(args.out_dir, 'model'))
-    return 0
+            print('fetching the prompts of %s' % voice, flush=True)
+            asterisk.fetch(wavs, language)
+    print('computing mels', flush=True)
+    wave_dir = preprocess(wavs, mels, directory, hp)
+    split(directory)
+    lists = os.path.join(directory, 'lists')
+    data = sources.FileData(os.path.join(lists, 'train.scp'), wave_dir, mels,
+                            test_filelist=os.path.join(lists, 'test.scp'))
+    bundle(train_stages(hp, data, os.path.join(directory, 'runs'), compute), model)
 
 
-def script(name, **flags):
-    """Runs a script of this repository; UserError if it fails, having said why itself."""
-    command = [sys.executable, os.path.join(files.ROOT, name)] + [
-        '--%s=%s' % item for item in flags.items()]
-    print('\n%s %s' % (name, ' '.join(command[2:])), flush=True)
-    try:
-        status = subprocess.call(command, env=dict(os.environ, PYTHONPATH=files.ROOT))
-    except KeyboardInterrupt:                   # the script has had it too, and has saved
-        status = 1
-    if status or name == 'train.py' and not finished(flags):
-        raise UserError('%s stopped; the same command goes on where it was' % name)
+def preprocess(wavs: str, mels: str, directory: str, hp: HParams) -> str:
+    """Computes the mels of all speech in `wavs`; returns the folder of the wavs to train on."""
+    with errors.as_user_error('cannot write to ' + directory, '', OSError):
+        summary = preprocessing.preprocess(wavs, mels, directory, hp, test_size=0,
+                                           num_workers=os.cpu_count() or 1,
+                                           min_samples=hp.mel.n_fft)
+    if summary.skipped:
+        raise UserError('%d files cannot be used, %s and others (%s); see %s'
+                        % ((len(summary.skipped),) + tuple(summary.skipped[0])
+                           + (os.path.join(directory, 'skipped.tsv'),)))
+    return summary.wave_dir
 
 
-def finished(flags):
-    path = utils.find_checkpoint(os.path.join(flags['logdir_root'], flags['run_name']))
-    return int(path.rsplit('-', 1)[1]) >= flags['max_steps']
+def train_stages(hp: HParams, data: sources.FileData, runs: str, compute: glow.Compute,
+                 stages=STAGES) -> str:
+    """Trains one stage after the other in folders of `runs`; returns that of the last.
+
+    Raises UserError when a signal stops it; then, the same call continues.
+    """
+    before: Optional[str] = None
+    for stage in stages:
+        hp = params.override(hp, stage.hparams + ',' + SCHEDULE)
+        run_dir = os.path.join(runs, stage.name)
+        if steps_done(run_dir) < stage.steps:
+            print('\nstage %s: %d steps with %s' % (stage.name, stage.steps, stage.hparams),
+                  flush=True)
+            result = run.train(hp, data, TrainingOptions(
+                run_dir=run_dir, max_steps=stage.steps, restore_from=before, compute=compute))
+            if not result.finished:
+                raise UserError('stage %s is at step %d of %d'
+                                % (stage.name, result.step, stage.steps))
+        before = run_dir
+    return before
 
 
-def split(directory):
+def steps_done(run_dir: str) -> int:
+    """The step of the newest checkpoint in `run_dir`, 0 if there is none."""
+    if not utils.has_checkpoint(run_dir):
+        return 0
+    return int(utils.find_checkpoint(run_dir).rsplit('-', 1)[1])
+
+
+def split(directory: str) -> None:
     """Writes lists/train.scp and lists/test.scp of `directory` from its own train.scp."""
     heldout = set(file_lists.read_file_list(HELDOUT))
     english = VOICES['en'] + '/'
@@ -107,19 +149,18 @@ def split(directory):
                         % (directory, len(test), len(heldout), os.path.join(directory, 'wavs')))
     apart = set(test) | {english + name for name in TOO_ALIKE}
     train = [name for name in names if name not in apart]
-    os.makedirs(os.path.join(directory, 'lists'), exist_ok=True)
+    lists = os.path.join(directory, 'lists')
     for name, chosen in (('train', train), ('test', test)):
-        with files.atomic_open(os.path.join(directory, 'lists', name + '.scp')) as f:
+        with files.atomic_open(os.path.join(lists, name + '.scp')) as f:
             f.write(''.join(line + '\n' for line in chosen))
-    shutil.copyfile(os.path.join(directory, 'params.json'),
-                    os.path.join(directory, 'lists', 'params.json'))
+    params.save(lists, params.load(directory))
 
 
-def bundle(run, directory):
-    """Writes the averaged weights alone of `run`, and its params.json, to `directory`."""
-    hp, weights = vocoder.load_model(run)
-    shutil.rmtree(directory, ignore_errors=True)
-    with files.atomic_directory(directory) as folder:
+def bundle(run_dir: str, model: str) -> None:
+    """Writes the averaged weights alone of a run, and its params.json, to the folder `model`."""
+    hp, weights = vocoder.load_model(run_dir)
+    shutil.rmtree(model, ignore_errors=True)
+    with files.atomic_directory(model) as folder:
         utils.save_weights(folder, weights)
         params.save(folder, hp)
 

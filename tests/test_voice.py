@@ -1,10 +1,12 @@
 """recipes/voice.py but for its hours: who is held out, what its stages ask for, what is bundled."""
 import os
+import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import tensorflow.compat.v1 as tf
 from conftest import ROOT
 from speech import WAVS, prepare, script
 
@@ -12,8 +14,9 @@ import errors
 import params
 import utils
 import vocoder
-from datasets import file_lists
+from datasets import file_lists, sources
 from recipes import voice
+from training import loop, towers
 
 
 def test_heldout_speech_and_its_doubles_are_kept_apart(tmp_path):
@@ -72,10 +75,45 @@ def test_the_bundled_model_is_small_and_says_its_licence():
 
 
 def test_a_failing_step_stops_the_recipe(tmp_path):
-    done = subprocess.run([sys.executable, os.path.join(ROOT, 'recipes', 'voice.py'),
-                           '--out_dir=%s' % tmp_path], env=dict(os.environ, PATH=''),
+    done = subprocess.run([sys.executable, '-m', 'recipes.voice', '--out_dir=%s' % tmp_path]
+                          + (['--precision=float32'] if tf.__version__.startswith('1.') else []),
+                          env=dict(os.environ, PATH=''), cwd=ROOT,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
     assert done.returncode == 2 and 'Traceback' not in done.stderr
-    assert done.stderr.splitlines()[-1].endswith(
-        'recipes/asterisk.py stopped; the same command goes on where it was')
+    message = done.stderr.splitlines()[-1]
+    assert message.startswith('voice.py: error: ')
+    assert 'asterisk-core-sounds-en-g722' in message or 'pip install av' in message
+    assert message.endswith('; the same command continues where it stopped')
     assert not (tmp_path / 'model').exists()
+
+
+def test_stages_follow_each_other_and_a_stopped_one_continues(monkeypatch, tmp_path, capsys):
+    flags = dict(argument[2:].split('=', 1) for argument in prepare(tmp_path))
+    data, runs = sources.FileData(**flags), str(tmp_path / 'runs')
+    hp, compute = data.hyperparameters(), towers.compute_options(xla='off')
+    stages = voice.Stage('a', 4, 'lr=1e-2'), voice.Stage('b', 3, 'lr=1e-12')
+
+    def train():
+        return voice.train_stages(hp, data, runs, compute, stages)
+
+    with monkeypatch.context() as patch:
+        original = loop.TrainingLoop.after_step
+
+        def after_step(self, step, result, speed):
+            original(self, step, result, speed)
+            os.kill(os.getpid(), signal.SIGINT)
+        patch.setattr(loop.TrainingLoop, 'after_step', after_step)
+        with pytest.raises(errors.UserError, match='stage a is at step 1 of 4'):
+            train()
+    assert 'SIGINT: stopped and saved at step 1' in capsys.readouterr().out
+    assert train() == os.path.join(runs, 'b')
+    out = capsys.readouterr().out
+    assert 'continuing %s from step 1' % os.path.join(runs, 'a') in out
+    assert 'starting from the weights of %s' % os.path.join(runs, 'a', 'model.ckpt-4') in out
+    assert params.load(os.path.join(runs, 'b')) == params.override(
+        hp, 'lr=1e-12,' + voice.SCHEDULE)
+    a, b = (vocoder.load_model(os.path.join(runs, name))[1] for name in 'ab')
+    for name, weights in a.items():
+        np.testing.assert_allclose(weights, b[name], atol=1e-6)
+    train()
+    assert 'stage' not in capsys.readouterr().out       # nothing is done twice
