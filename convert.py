@@ -37,15 +37,17 @@ def main():
     return 0
 
 
-def parse_arguments():
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
     path = command_line.local_path
     directions = parser.add_subparsers(dest='direction', metavar='nvidia|weixsong|export_nvidia')
     for name, aliases, checkpoint, text in (
             ('nvidia', [], 'FILE.pt', "convert a checkpoint of NVIDIA's WaveGlow (PyTorch)"),
-            ('weixsong', ['seed'], 'CKPT', 'convert a checkpoint of weixsong/WaveGlow (TensorFlow 1)')):
+            ('weixsong', ['seed'], 'CHECKPOINT',
+             'convert a checkpoint of weixsong/WaveGlow (TensorFlow 1)')):
         direction = directions.add_parser(name, aliases=aliases, help=text, description=text)
-        direction.add_argument('checkpoint', type=path, metavar=checkpoint)
+        direction.add_argument('checkpoint', type=path, metavar=checkpoint,
+                               help='the checkpoint to convert')
         direction.add_argument('--out_dir', type=path, required=True,
                                help='a new folder for the checkpoint and its params.json')
         direction.add_argument('--hparams', metavar='NAME=VALUE,...', default='',

@@ -1,4 +1,4 @@
-"""Files that appear when they are complete, and file lists. Knows no TensorFlow."""
+"""Files and directories that appear when they are complete. Knows no TensorFlow."""
 import contextlib
 import os
 import shutil
@@ -10,7 +10,7 @@ ROOT = os.path.dirname(os.path.abspath(__file__))     # of this repository
 
 
 @contextlib.contextmanager
-def atomic_open(path, mode='w'):
+def atomic_open(path: str, mode: str = 'w'):
     """Opens a file that appears at `path` only when it is complete.
 
     It is written under a temporary name beside `path` and renamed, so that a reader, or a kill at
@@ -18,8 +18,12 @@ def atomic_open(path, mode='w'):
     """
     directory = os.path.dirname(os.path.abspath(path))
     os.makedirs(directory, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix='.tmp-', suffix='-' + os.path.basename(path)[-60:],
-                                         dir=directory)
+    try:
+        handle, temporary = tempfile.mkstemp(
+            prefix='.tmp-', suffix='-' + os.path.basename(path)[-60:], dir=directory)
+    except OSError as error:
+        error.filename = path   # nobody knows the temporary name
+        raise
     try:
         with os.fdopen(handle, mode) as f:
             yield f
@@ -34,13 +38,13 @@ def atomic_open(path, mode='w'):
 
 
 @contextlib.contextmanager
-def atomic_directory(path):
+def atomic_directory(path: str):
     """Makes a directory that appears at `path`, which is free or empty, only when it is complete.
 
-    The block fills the directory of a temporary name that it is given; an exception in it leaves
+    The block gets the path of a temporary directory and fills it. An exception in the block leaves
     `path` as it was.
     """
-    path = os.path.realpath(path)  # of a link, what it leads to
+    path = os.path.realpath(path)  # of a link, the directory that it points to
     parent = os.path.dirname(path)
     os.makedirs(parent, exist_ok=True)
     temporary = tempfile.mkdtemp(prefix='.tmp-', dir=parent)
@@ -62,13 +66,13 @@ def require_new_directory(path: str, advice: str = 'give a new folder'):
 
 
 def require_new_file(path: str, advice: str = 'give a new file'):
-    """Raises UserError if `path` is a directory's, or something is there."""
+    """Raises UserError if `path` is that of a folder, or a file is there."""
     if not os.path.basename(path) or os.path.exists(path):
         raise UserError('%s is a folder, or there already; %s' % (path, advice))
 
 
 def _permit(path, mode):
-    """Gives a temporary file, which is its owner's alone, the permissions of any other new one."""
+    """Gives a temporary file, which only its owner may read, the permissions of other new files."""
     umask = os.umask(0)
     os.umask(umask)
     os.chmod(path, mode & ~umask)

@@ -1,8 +1,8 @@
 """Hyperparameters: one immutable object, named presets, overrides, validation, `params.json`.
 
-Every script takes `--preset NAME --hparams name=value,name=value`. What a preset and its overrides
-amount to is stored as `params.json` beside the file lists and beside every checkpoint, and read
-back from there, so that nobody says it twice.
+The commands take `--preset NAME --hparams name=value,name=value`. The result is stored as
+`params.json` beside the file lists and beside every checkpoint. Later commands read it from there,
+so that it is said only once.
 """
 import dataclasses
 import difflib
@@ -166,9 +166,11 @@ class HParams:
         return self.n_group - self.n_early_size * (k // self.n_early_every)
 
     def early_output_before(self, k: int) -> bool:
+        """Whether channels leave as an early output before flow k."""
         return k > 0 and k % self.n_early_every == 0
 
     def replace(self, **changes) -> 'HParams':
+        """A copy with other values; UserError for a combination that no model can have."""
         return dataclasses.replace(self, **changes)
 
 
@@ -208,11 +210,13 @@ def parse_overrides(text: str) -> dict:
 
 def resolve(preset_name: Optional[str], overrides: str = '',
             *stored: Callable[[], Optional[HParams]]) -> HParams:
-    """The hyperparameters that a command works with, from --preset, --hparams and what is stored.
+    """The hyperparameters that a command works with: a preset's or stored ones, with overrides.
 
-    Those of the preset, if one is named; else what the first of `stored` gives that gives any
-    (it may give None, and is not called when the preset or one before it settles the matter);
-    else those of DEFAULT_PRESET. The overrides come on top.
+    Args:
+      preset_name: what --preset names; None or '' for nothing.
+      overrides: the text of --hparams.
+      stored: functions that return HParams or None. Without a preset they are called in turn until
+        one returns HParams. If none does, DEFAULT_PRESET is taken.
     """
     found = preset(preset_name) if preset_name else None
     for load_stored in stored:

@@ -1,9 +1,11 @@
-"""Checkpoints."""
+"""Checkpoints: those of a training, and the weights in one."""
 import contextlib
 import glob
 import os
 import re
+from typing import Dict, Optional
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 import errors
@@ -17,21 +19,22 @@ BUNDLED_MODEL = os.path.join(files.ROOT, 'samples', 'model')
 class Checkpoints:
     """The checkpoints of one training: the newest few, and the best apart.
 
-    A checkpoint holds every variable of the graph; the file `checkpoint` names those that are
-    complete and is replaced in one move after one is, so that a kill at any moment leaves the last.
+    A checkpoint holds every variable of the graph. The file `checkpoint` names the complete ones.
+    It is renamed into place after one is written, so a kill at any moment leaves the last one.
     """
 
-    def __init__(self, directory, keep):
-        """keep: how many of the newest to keep; never fewer than two, see `quarantine`."""
+    def __init__(self, directory: str, keep: int):
+        """keep: how many of the newest to keep. At least two are kept, for `quarantine`."""
         self.directory = directory
         self.best_directory = os.path.join(directory, 'best')
         self._saver = tf.train.Saver(max_to_keep=max(2, keep), save_relative_paths=True)
         self._best_saver = tf.train.Saver(max_to_keep=1, save_relative_paths=True)
 
-    def restore(self, session):
+    def restore(self, session: tf.Session) -> Optional[str]:
         """Loads the newest checkpoint that can be read. Returns its path, or None if there is none.
 
-        Raises UserError if there are some and none can be read: nothing then starts anew over them.
+        Raises UserError if there are some and none can be read: a new training must not overwrite
+        them.
         """
         for directory in (self.directory, self.best_directory):
             for leftover in glob.glob(os.path.join(glob.escape(directory), '*.tempstate*')):
@@ -48,23 +51,24 @@ class Checkpoints:
             self._best_saver.recover_last_checkpoints(_complete_checkpoints(self.best_directory))
             return path
         if paths:
-            raise UserError('none of the %d checkpoints in %s can be read; take another --run_name, '
-                            'or remove them to start anew' % (len(paths), self.directory))
+            raise UserError('none of the %d checkpoints in %s can be read; take another '
+                            '--run_name, or remove them to start anew'
+                            % (len(paths), self.directory))
         return None
 
-    def save(self, session, step):
+    def save(self, session: tf.Session, step: int):
         self._saver.save(session, os.path.join(self.directory, 'model.ckpt'), step,
                          write_meta_graph=False)
 
-    def save_best(self, session, step):
+    def save_best(self, session: tf.Session, step: int):
         self._best_saver.save(session, os.path.join(self.best_directory, 'model.ckpt'), step,
                               write_meta_graph=False)
 
-    def quarantine(self, step):
+    def quarantine(self, step: int) -> Optional[str]:
         """Renames the newest checkpoint, that of `step`, to suspect.ckpt-STEP.
 
-        For weights that give no finite loss. Returns the path of the checkpoint before, which is
-        then the newest, or None.
+        For a checkpoint whose weights give no finite loss. Returns the path of the checkpoint
+        before it, which is then the newest, or None.
         """
         paths = [p for p in _complete_checkpoints(self.directory)
                  if not p.endswith('-%d' % step)]
@@ -81,12 +85,15 @@ class Checkpoints:
         return paths[-1] if paths else None
 
 
-def has_checkpoint(directory):
+def has_checkpoint(directory: str) -> bool:
     return bool(_complete_checkpoints(directory))
 
 
-def find_checkpoint(path):
-    """The checkpoint that `path` means: a checkpoint's own path, or the newest in a directory."""
+def find_checkpoint(path: str) -> str:
+    """The path of the checkpoint at `path`, or of the newest in directory `path`.
+
+    Raises UserError if there is none.
+    """
     if os.path.isdir(path):
         paths = _complete_checkpoints(path)
         if not paths:
@@ -101,10 +108,11 @@ def find_checkpoint(path):
     return path
 
 
-def load_weights(session, path):
-    """Loads the trainable variables of the session's graph from checkpoint `path`, and no others.
+def load_weights(session: tf.Session, path: str):
+    """Loads the trainable variables of the session's graph, and no others, from checkpoint `path`.
 
-    Their averages are taken where the checkpoint holds them. Raises UserError if it lacks one.
+    The averaged weights are loaded where the checkpoint holds them. Raises UserError if a variable
+    is missing or the checkpoint cannot be read.
     """
     with reading_checkpoint('checkpoint ' + path):
         stored = tf.train.load_checkpoint(path).get_variable_to_shape_map()
@@ -118,8 +126,8 @@ def load_weights(session, path):
         tf.train.Saver(variables).restore(session, path)
 
 
-def read_weights(path):
-    """{name: array} of the model in checkpoint `path`, averages where it holds them."""
+def read_weights(path: str) -> Dict[str, np.ndarray]:
+    """{name: array} of the model in checkpoint `path`; averaged weights where it holds them."""
     with reading_checkpoint('checkpoint ' + path):
         reader = tf.train.load_checkpoint(path)
         stored = reader.get_variable_to_shape_map()
@@ -137,7 +145,7 @@ def reading_checkpoint(what: str):
                                 IndexError)     # of a file that was cut short
 
 
-def save_weights(directory, weights):
+def save_weights(directory: str, weights: Dict[str, np.ndarray]):
     """Writes a checkpoint of {variable: array}, without a training's state, to `directory`.
 
     Raises OSError if it cannot be written.
@@ -174,7 +182,7 @@ def _complete_checkpoints(directory):
 
 
 @contextlib.contextmanager
-def lock_directory(directory):
+def lock_directory(directory: str):
     """Holds `directory` for one process; UserError if another holds it. Ends with the process."""
     try:
         import fcntl
