@@ -5,41 +5,48 @@
 
 right       dilated, values and gradients
 lost        undilated, values and gradients: what TensorFlow 1.9.0 made of NHWC on a V100
-mismatched  undilated values and filter gradient, dilated input gradient: a gradient of another
+mismatched  undilated values and filter gradient, dilated input gradient: the gradient of another
             function, what a graph of a single layer suggests and a training graph does not contain
 
 Beside the losses it measures what vocoded held-out speech sounds like: the log-mel distance to the
-original, with the convolution of training and with a right one (a checkpoint carried from such a GPU
-to where the optimizer does nothing).
+original, with the convolution of training and with a right one (a checkpoint carried from such a
+GPU to where the optimizer does nothing).
 
-Writes losses.json and losses.png. The data is what preprocess_data.py --preset=small wrote, with its
-test.scp beside the file list. About 15 minutes on two cores.
+Writes losses.json and losses.png. The data is what preprocess_data.py --preset=small wrote, with
+its test.scp beside the file list. It takes about 15 minutes on two cores.
 """
 import argparse
 import json
 import os
+import tempfile
 import time
+from typing import Callable
 from unittest import mock
 
 import numpy as np
 import tensorflow.compat.v1 as tf
-import tqdm
 
 import command_line
 import devices
 import files
-import glow
 import ops
 import params
+import utils
 import vocoder
-from datasets import clip_files, file_lists, mel_transform
-from training import towers
-from training.graph import build_vocoding
+from datasets import mel_transform, sources
+from errors import UserError
+from params import HParams
+from training import events, run
+from training.graph import build_vocoding, iterate
+from training.options import TrainingOptions
 
-# weixsong/WaveGlow's proportions, groups of 8 and as many layers, at a size that trains in minutes.
-HP = params.preset('small').replace(n_flows=6, n_group=8, n_early_every=2, n_layers=8,
-                                    residual_channels=32, skip_channels=32, batch_size=4,
-                                    lr=2e-3)
+# The proportions of preset weixsong, groups of 8 and as many layers, at a size that trains in
+# minutes; at one learning rate, every loss written, and nothing averaged.
+HP = params.preset('small').replace(
+    n_flows=6, n_group=8, n_early_every=2, n_layers=8, residual_channels=32, skip_channels=32,
+    batch_size=4, lr=2e-3, lr_schedule='exponential', lr_decay_rate=1.0, warmup_steps=0,
+    ema_decay=0.0, summary_every=1, save_every=10 ** 9, save_minutes=1e9, eval_utterances=1000,
+    gen_utterances=0)
 dilated_conv = ops.dilated_conv
 
 
@@ -59,59 +66,50 @@ def mismatched(x, filters, dilation, causal, form):
 CONVOLUTIONS = {'right': dilated_conv, 'lost': lost, 'mismatched': mismatched}
 
 
-def train(conv, train_set, test_set, hp, args):
-    """What a training with convolution `conv` came to, a dict.
+def train(conv: Callable, data: sources.FileData, hp: HParams, steps: int) -> dict:
+    """What a training with convolution `conv` came to.
 
     losses: of every step; heldout: [(step, loss)]; log_mel_l1, log_mel_l1_dilated: mean distance
     of vocoded held-out speech, with `conv` and with a right convolution.
     """
+    with tempfile.TemporaryDirectory() as run_dir:
+        with mock.patch.object(ops, 'dilated_conv', conv):
+            result = run.train(hp, data, TrainingOptions(run_dir=run_dir, max_steps=steps,
+                                                         check_convolution=False))
+        if not result.finished:
+            raise UserError('stopped at step %d' % result.step)
+        written = events.read(run_dir)
+        return dict(losses=[value.simple_value for _, value in written['train/objective']],
+                    heldout=[(step, value.simple_value) for step, value in written['heldout/nll']],
+                    log_mel_l1=vocoding_distance(run_dir, conv, data, hp),
+                    log_mel_l1_dilated=vocoding_distance(run_dir, dilated_conv, data, hp))
+
+
+def vocoding_distance(run_dir: str, conv: Callable, data: sources.FileData, hp: HParams) -> float:
+    """Mean absolute difference of the log-mels of held-out utterances and of their vocodings.
+
+    They are vocoded with convolution `conv` and the weights of the run.
+    """
+    source, distances = data.open(hp), []
     with tf.Graph().as_default(), mock.patch.object(ops, 'dilated_conv', conv):
-        tf.set_random_seed(0)
-        clips = clip_files.Clips(*tf.data.make_one_shot_iterator(clip_files.training_clips(
-            train_set, args.wave_dir, args.lc_dir, hp, seed=0)).get_next())
-        loss, gradients = towers.loss_and_gradients(clips, hp, ['/device:CPU:0'])
-        gradients, variables = zip(*gradients)
-        gradients, _ = tf.clip_by_global_norm(gradients, hp.clip_norm)
-        step = tf.train.AdamOptimizer(hp.lr).apply_gradients(zip(gradients, variables))
-        held = tf.data.make_initializable_iterator(clip_files.whole_utterances(
-            test_set, args.wave_dir, args.lc_dir, hp))
-        clip = clip_files.Clips(*held.get_next())
-        measure = [glow.loss(clip.audio, clip.mel, hp).total, tf.size(clip.audio)]
-        vocode = [build_vocoding(hp)]
-        with mock.patch.object(ops, 'dilated_conv', dilated_conv):
-            vocode.append(build_vocoding(hp))
+        z, mel, audio = build_vocoding(hp)
+        iterator, clip = iterate(source.heldout_clips())
         with tf.Session(config=devices.session_config()) as session:
-            session.run(tf.global_variables_initializer())
-
-            def over_held_out(fetch):
-                session.run(held.initializer)
-                return [session.run(fetch) for _ in test_set]
-
-            losses, heldout = [], []
-            for i in tqdm.trange(1, args.steps + 1):
-                losses.append(float(session.run([loss.total, step])[0]))
-                if i % args.eval_every == 0:
-                    found, samples = zip(*over_held_out(measure))
-                    heldout.append((i, float(np.average(found, weights=samples))))
-                    tqdm.tqdm.write('step %d: held-out loss %.3f' % heldout[-1])
-            clips = over_held_out(clip)
-            distances = [np.mean([distance(session, v, item, hp) for item in clips]) for v in vocode]
-    return dict(losses=losses, heldout=heldout, log_mel_l1=float(distances[0]),
-                log_mel_l1_dilated=float(distances[1]))
+            utils.load_weights(session, utils.find_checkpoint(run_dir))
+            session.run(iterator.initializer)
+            for _ in source.heldout_names:
+                original = session.run(clip).mel
+                frames = original.shape[1]
+                noise = vocoder.noise(frames, hp, hp.gen_sigma, 0)
+                vocoded = session.run(audio, {z: noise[None], mel: original})[0]
+                vocoded = np.clip(np.nan_to_num(vocoded), -1, 1)  # a broken model may overflow
+                found = mel_transform.mel_spectrogram(vocoded, hp.sample_rate, hp.mel)[:frames]
+                distances.append(np.abs(found - original[0]).mean())
+    return float(np.mean(distances))
 
 
-def distance(session, vocode, clip, hp):
-    """Mean absolute difference of the log-mels of a clip and of its vocoding."""
-    z, mel, sound = vocode
-    frames = clip.mel.shape[1]
-    vocoded = session.run(sound, {z: vocoder.noise(frames, hp, hp.gen_sigma, 0)[None],
-                                  mel: clip.mel})[0]
-    vocoded = np.clip(np.nan_to_num(vocoded), -1, 1)  # a broken model may overflow
-    return np.abs(mel_transform.mel_spectrogram(vocoded, hp.sample_rate, hp.mel)[:frames]
-                  - clip.mel[0]).mean()
-
-
-def draw(results, path):
+def draw(results: dict, path: str) -> None:
+    """Draws the losses of {name: what `train` returned} to a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     figure = Figure(figsize=(8, 4.5), dpi=100)
@@ -136,22 +134,28 @@ def draw(results, path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
-    for name in ('filelist', 'wave_dir', 'lc_dir', 'out_dir'):
-        parser.add_argument('--' + name, type=command_line.local_path, required=True)
-    parser.add_argument('--steps', type=int, default=500)
-    parser.add_argument('--eval_every', type=int, default=50)
-    parser.add_argument('--hparams', default='', help='changes to HP, as train.py takes them')
+    path = command_line.local_path
+    parser.add_argument('--filelist', type=path, required=True,
+                        help='names of the utterances to train on (train.scp)')
+    parser.add_argument('--wave_dir', type=path, required=True, help='folder of NAME.wav')
+    parser.add_argument('--lc_dir', type=path, required=True, help='folder of NAME.mel')
+    parser.add_argument('--out_dir', type=path, required=True,
+                        help='folder for losses.json and losses.png')
+    parser.add_argument('--steps', type=int, default=500,
+                        help='steps to train each for (default: %(default)s)')
+    parser.add_argument('--eval_every', type=int, default=50,
+                        help='steps between two held-out losses (default: %(default)s)')
+    parser.add_argument('--hparams', default='', metavar='NAME=VALUE,...',
+                        help='hyperparameters to change, as for train.py')
     args = parser.parse_args()
-    hp = params.override(HP, args.hparams)
-    test_list = os.path.join(os.path.dirname(args.filelist), 'test.scp')
-    train_set, test_set = (clip_files.index(file_lists.read_file_list(path), args.wave_dir, args.lc_dir, hp)
-                           for path in (args.filelist, test_list))
+    hp = params.override(HP.replace(eval_every=args.eval_every), args.hparams)
+    data = sources.FileData(args.filelist, args.wave_dir, args.lc_dir,
+                            os.path.join(os.path.dirname(args.filelist), 'test.scp'))
     results = {}
     for name, conv in CONVOLUTIONS.items():
         print(name)
         started = time.time()
-        result = train(conv, clip_files.long_enough(train_set, hp), test_set, hp, args)
-        results[name] = result
+        result = results[name] = train(conv, data, hp, args.steps)
         print('%s: held-out loss %.3f, log-mel L1 %.2f, with a right convolution %.2f, after %.0f s'
               % (name, result['heldout'][-1][1], result['log_mel_l1'],
                  result['log_mel_l1_dilated'], time.time() - started), flush=True)
