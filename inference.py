@@ -12,7 +12,7 @@ import contextlib
 import os
 import sys
 import time
-from typing import Dict, List, NamedTuple, Optional
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
 
@@ -74,7 +74,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
     path = command_line.local_path
     parser.add_argument('--lc', type=path, nargs='+', required=True, metavar='PATH',
-                        help='inputs: .mel, .npy or .pt mels, sound files, or folders of either')
+                        help='inputs: .mel, .npy, .npz or .pt mels, sound files, or folders of either')
     parser.add_argument('--restore_from', type=path, default=utils.BUNDLED_MODEL,
                         metavar='RUN_OR_CHECKPOINT',
                         help='the model: a run of train.py, its best/, or one of its checkpoints '
@@ -170,30 +170,43 @@ def read_sources(sources: List[Source], hp: params.HParams) -> Dict[Source, np.n
 
     Raises UserError if none can.
     """
-    mels = {}
+    mels, assumed = {}, 0
     for source in sources:
         try:
-            mels[source] = read_source(source, hp)
+            mels[source], said = read_source(source, hp)
+            assumed += not said
         except UserError as error:
             print('%s: skipped: %s' % (os.path.basename(sys.argv[0]), error), file=sys.stderr)
     if not mels:
         raise UserError('none of the %d inputs can be vocoded' % len(sources))
+    if assumed:
+        print('no params.json tells how %d of the mels were made; they are taken for mel profile %s '
+              'at %d Hz' % (assumed, hp.mel_profile, hp.sample_rate))
     return mels
 
 
-def read_source(source: Source, hp: params.HParams) -> np.ndarray:
-    """The mel [frames, n_mels] of an input; UserError if it cannot be one of `hp`'s profile."""
+def read_source(source: Source, hp: params.HParams) -> Tuple[np.ndarray, bool]:
+    """The mel [frames, n_mels] of an input, and whether it is said how it was made.
+
+    Cuts the padding of a batch and prints so. Raises UserError if it cannot be a mel of `hp`'s
+    profile.
+    """
     path = source.path
     if not path.lower().endswith(mel_files.MEL_SUFFIXES):
         audio = audio_files.read_wav(path, hp.sample_rate)
-        return mel_transform.mel_spectrogram(audio, hp.sample_rate, hp.mel)
+        return mel_transform.mel_spectrogram(audio, hp.sample_rate, hp.mel), True
     mel = mel_files.read_mel(path, hp.n_mels)
     made_with = nearest_params(path, source.root)
     if made_with:
         params.require_same(hp, made_with, params.DATA_FIELDS, path,
                             'take a model trained on such mels, or compute the mels anew')
-    mel_files.check_mel_range(mel, hp.mel_profile, path)
-    return mel
+    mel, padding = mel_files.cut_padding(mel, hp.mel_profile)
+    if not len(mel):
+        raise UserError('%s holds nothing but zeros; compute the mel anew' % path)
+    if padding:
+        print('%s: cut %d frames of zeros at its end, the padding of a batch' % (path, padding))
+    mel_files.check_mel_values(mel, hp.mel_profile, path)
+    return mel, made_with is not None
 
 
 def nearest_params(path: str, root: str) -> Optional[params.HParams]:

@@ -8,7 +8,7 @@ from files import atomic_open
 from interop import torchfile
 from params import MEL_PROFILES
 
-MEL_SUFFIXES = ('.mel', '.npy', '.pt')      # what `read_mel` reads
+MEL_SUFFIXES = ('.mel', '.npy', '.npz', '.pt')      # what `read_mel` reads
 
 
 def save_mel(path, mel):
@@ -18,10 +18,10 @@ def save_mel(path, mel):
 
 
 def read_mel(path, n_mels):
-    """float32 [frames, n_mels] from a `.mel` (see `save_mel`), `.npy` or `.pt` file.
+    """float32 [frames, n_mels] from a `.mel` (see `save_mel`), `.npy`, `.npz` or `.pt` file.
 
     A `.npy` array is [frames, n_mels] or [n_mels, frames], with or without a leading batch of 1;
-    its shape tells which. So is a `.pt` tensor, but those of NVIDIA's scripts are [n_mels, frames],
+    its shape tells which. A `.npz` holds one such array. So is a `.pt` tensor, but those of NVIDIA's scripts are [n_mels, frames],
     so one of n_mels by n_mels is taken for that. Raises UserError ('PATH: what is wrong') for a
     shape that does not tell, and for a file that is missing, of another kind, empty, or holds NaN
     or infinity.
@@ -35,7 +35,8 @@ def read_mel(path, n_mels):
     if suffix not in MEL_SUFFIXES:
         refuse('a mel spectrogram ends in %s or %s'
                % (', '.join(MEL_SUFFIXES[:-1]), MEL_SUFFIXES[-1]))
-    load = {'.mel': lambda path: np.fromfile(path, '<f4'), '.npy': _load_npy, '.pt': _load_pt}
+    load = {'.mel': lambda path: np.fromfile(path, '<f4'), '.npy': _load_npy,
+            '.npz': _load_npz, '.pt': _load_pt}
     try:
         mel = load[suffix](path)
         if suffix == '.mel' and os.path.getsize(path) % (4 * n_mels):
@@ -66,6 +67,24 @@ def _load_npy(path):
             raise
         except Exception as error:   # a damaged header fails in the tokenizer, in eval, anywhere
             raise ValueError(str(error).split('\n')[0])
+    return _real(array)
+
+
+def _load_npz(path):
+    """The one real-valued array in a .npz file; ValueError for anything else."""
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            if len(held.files) != 1:
+                raise ValueError('%d arrays and not one: %s' % (
+                    len(held.files), ', '.join(sorted(held.files)[:5])))
+            return _real(held[held.files[0]])
+    except (OSError, MemoryError, ValueError):
+        raise
+    except Exception as error:      # of a damaged archive anything
+        raise ValueError(str(error).split('\n')[0]) from error
+
+
+def _real(array):
     if array.dtype.kind not in 'fiu':
         raise ValueError('an array of %s, not of real numbers' % array.dtype)
     return array
@@ -102,23 +121,52 @@ def _oriented(array, n_mels, refuse, bands_first):
     return array if array.shape[1] == n_mels else array.T
 
 
-def check_mel_range(mel, profile_name, where):
-    """Raises UserError, naming `where` and both profiles, if `mel` cannot be of `profile_name`.
+def cut_padding(mel, profile_name):
+    """(mel without the frames of zeros at its end, how many these were).
+
+    A batch pads its shorter mels with zeros. On a logarithmic scale they are louder than speech;
+    0 of the weixsong profile is silence, and stays.
+    """
+    if MEL_PROFILES[profile_name].scale == 'decibel':
+        return mel, 0
+    kept = len(mel)
+    while kept and not mel[kept - 1].any():
+        kept -= 1
+    return mel[:kept], len(mel) - kept
+
+
+def check_mel_values(mel, profile_name, where):
+    """Raises UserError, naming `where` and what they look like, for values not of `profile_name`.
 
     Values of the weixsong profile lie in 0..1, those of tacotron2 are natural logarithms down to
     ln(FLOOR), and no speech keeps those within 0..1. A quarter to either side is for mels that a
-    network predicted.
+    network predicted. What cannot be told for certain, such as another base of the logarithm or
+    another hop, passes.
     """
     low, high = float(np.min(mel)), float(np.max(mel))
     unit = -0.25 <= low and high <= 1.25
-    logarithms = -16 <= low and high <= 6 and not unit
-    scale = MEL_PROFILES[profile_name].scale
-    if unit if scale == 'decibel' else logarithms:
-        return
-    fitting = [name for name, profile in MEL_PROFILES.items()
-               if (unit if profile.scale == 'decibel' else logarithms)]
+    if MEL_PROFILES[profile_name].scale == 'decibel':
+        if unit:
+            return
+        alike = _foreign_scale(mel, low, high) or (
+            'mel profile tacotron2' if -16 <= low and high <= 6 else '')
+    else:
+        alike = 'mel profile weixsong' if unit else _foreign_scale(mel, low, high)
+        if not alike and -16 <= low and high <= 6:
+            return
     raise UserError('%s holds values from %.4g to %.4g, which mel profile %s does not; %s' % (
         where, low, high, profile_name,
-        'they look like mel profile %s, so compute the mels anew or take a model trained on those'
-        % fitting[0] if fitting else 'nor does %s, so it is of no profile known here'
-        % ', '.join(name for name in MEL_PROFILES if name != profile_name)))
+        'they look like %s, so compute the mels anew or take a model trained on those' % alike
+        if alike else 'they look like no mel known here, so compute the mels anew'))
+
+
+def _foreign_scale(mel, low, high):
+    """What mels on a scale of other projects are called, or ''."""
+    if low >= 0:
+        return 'magnitudes without a logarithm'
+    if low == -4 and high <= 4 and np.count_nonzero(mel == low) > 1:
+        return 'decibels scaled to -4..4 (Coqui TTS, Rayhane-mamah/Tacotron-2)'
+    # The mean of natural logarithms of speech is near -5. Even a loud vowel stays below -1.
+    if len(mel) >= 8 and -6 < low and np.mean(mel) > -1 and 0.4 < np.std(mel) < 1.8:
+        return 'standardized bands (ParallelWaveGAN, ESPnet, TensorFlowTTS)'
+    return ''

@@ -270,7 +270,7 @@ def test_reading_a_mel_refuses(tmp_path):
         assert str(error.value).startswith(path + ': ') and reason in str(error.value)
 
     refused('missing.mel', 'no such file')
-    refused('x.wav', 'ends in .mel, .npy or .pt', content=b'RIFF')
+    refused('x.wav', 'ends in .mel, .npy, .npz or .pt', content=b'RIFF')
     refused('empty.mel', 'is empty', content=b'')
     refused('ragged.mel', 'whole frames of 80', content=b'\0' * 324)
     refused('nan.mel', 'NaN', content=np.full(80, np.nan, '<f4').tobytes())
@@ -333,14 +333,14 @@ def test_a_mel_of_the_other_profile_is_told():
         wave = audio_files.read_wav(path, 16000)
         for name, other in (('weixsong', 'tacotron2'), ('tacotron2', 'weixsong')):
             mel = mel_transform.mel_spectrogram(wave, 16000, MEL_PROFILES[name])
-            mel_files.check_mel_range(mel, name, path)
+            mel_files.check_mel_values(mel, name, path)
             with pytest.raises(UserError) as error:
-                mel_files.check_mel_range(mel, other, 'x.mel')
+                mel_files.check_mel_values(mel, other, 'x.mel')
             for word in ('x.mel', 'weixsong', 'tacotron2'):
                 assert word in str(error.value)
     for name in MEL_PROFILES:
-        with pytest.raises(UserError, match='no profile known'):
-            mel_files.check_mel_range(np.linspace(-80, 0, 800), name, 'decibels.mel')
+        with pytest.raises(UserError, match='no mel known here'):
+            mel_files.check_mel_values(np.linspace(-80, 0, 800), name, 'decibels.mel')
 
 
 def test_bundled_speech_is_what_its_page_says():
