@@ -67,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
                         help='folder for the file lists, params.json and converted wavs')
     add_hyperparameters(parser)
     parser.add_argument('--test_size', type=int, metavar='N',
-                        help='number of held-out utterances (default: 5%% of the utterances, at '
+                        help='number of held-out utterances (default: 5%%%% of the utterances, at '
                              'least 1 and at most %d)' % corpus.MOST_HELD_OUT)
     parser.add_argument('--seed', type=random_seed, default=0,
                         help='random seed of the choice of held-out utterances '
