@@ -1,17 +1,25 @@
 # make demo       installs, then vocodes bundled speech with the bundled voice
 # make test       installs, then runs the tests
 # make test-tf1   runs the tests under TensorFlow 1.15, if a Python 3.7 is found
+# make lint       checks style, imports and types: ruff and mypy, as pyproject.toml says
 # make clean      removes what the commands above made
 #
 # They install into .venv and .venv-tf1. PYTHON=python3.12 chooses the Python, VENV=DIR the folder.
+#
+# The versions are those of constraints.txt. It has lines for Python 3.7 and for 3.10 and newer; an
+# optional part that it does not name comes in the version that pip chooses. With CONSTRAINTS= (empty)
+# everything comes in the newest version that the requirements allow, into .venv-newest and
+# .venv-tf1-newest: `make test CONSTRAINTS=`.
 
 PYTHON ?= python3
-VENV ?= .venv
-VENV_TF1 ?= .venv-tf1
+CONSTRAINTS ?= constraints.txt
+VENV ?= .venv$(if $(CONSTRAINTS),,-newest)
+VENV_TF1 ?= .venv-tf1$(if $(CONSTRAINTS),,-newest)
 PY := $(VENV)/bin/python
+PIP_INSTALL := $(PY) -m pip install --quiet $(CONSTRAINTS:%=--constraint %)
 HEARD := auth-incorrect demo-thanks queue-youarenext tt-weasels
 
-.PHONY: demo test test-tf1 clean
+.PHONY: demo test test-tf1 lint clean
 
 demo: $(VENV)/installed
 	$(PY) inference.py --lc $(HEARD:%=samples/wavs/%.wav) --out_dir=demo --mel_correction=16 \
@@ -32,15 +40,23 @@ test-tf1:
 	$(MAKE) $(VENV_TF1)/tested PYTHON=$$python37 VENV=$(VENV_TF1) && \
 	$(VENV_TF1)/bin/python -m pytest -q tests
 
-$(VENV)/installed: requirements.txt requirements-base.txt
+lint: $(VENV)/linted
+	$(PY) -m ruff check --quiet .
+	$(PY) -m mypy
+
+$(VENV)/installed: requirements.txt requirements-base.txt $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --quiet -r requirements.txt
+	$(PIP_INSTALL) --upgrade pip
+	$(PIP_INSTALL) -r requirements.txt
 	touch $@
 
 $(VENV)/tested: $(VENV)/installed requirements-test.txt
-	$(PY) -m pip install --quiet -r requirements-test.txt
+	$(PIP_INSTALL) -r requirements-test.txt
+	touch $@
+
+$(VENV)/linted: $(VENV)/installed requirements-lint.txt
+	$(PIP_INSTALL) -r requirements-lint.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV_TF1) demo
+	rm -rf .venv .venv-newest .venv-tf1 .venv-tf1-newest $(VENV) $(VENV_TF1) .mypy_cache .ruff_cache demo
