@@ -1,10 +1,16 @@
 """Files and directories that appear when they are complete. Knows no TensorFlow."""
 import contextlib
+import glob
 import os
 import shutil
 import tempfile
 
 from errors import UserError
+
+try:
+    import fcntl
+except ImportError:     # Windows has no such locks
+    fcntl = None        # type: ignore[assignment]
 
 ROOT = os.path.dirname(os.path.abspath(__file__))     # of this repository
 
@@ -26,6 +32,7 @@ def atomic_open(path: str, mode: str = 'w'):
         raise
     try:
         with os.fdopen(handle, mode) as f:
+            _lock(f.fileno())
             yield f
             f.flush()
             os.fsync(f.fileno())
@@ -42,21 +49,80 @@ def atomic_directory(path: str):
     """Makes a directory that appears at `path`, which is free or empty, only when it is complete.
 
     The block gets the path of a temporary directory and fills it. An exception in the block leaves
-    `path` as it was.
+    `path` as it was. What a killed process left of the same directory is removed.
     """
     path = os.path.realpath(path)  # of a link, the directory that it points to
     parent = os.path.dirname(path)
     os.makedirs(parent, exist_ok=True)
-    temporary = tempfile.mkdtemp(prefix='.tmp-', dir=parent)
+    suffix = '-' + os.path.basename(path)[-60:]
+    remove_leftovers(parent, suffix)
+    temporary = tempfile.mkdtemp(prefix='.tmp-', suffix=suffix, dir=parent)
+    with _opened(temporary) as handle:
+        try:
+            _lock(handle)
+            yield temporary
+            _permit(temporary, 0o777)
+            if os.path.isdir(path):
+                os.rmdir(path)
+            os.rename(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def remove_leftovers(directory: str, suffix: str = ''):
+    """Removes temporary files and directories in `directory` that a killed process left.
+
+    Args:
+      suffix: the end of their names; those that a living process holds stay.
+    """
+    pattern = os.path.join(glob.escape(directory), '.tmp-' + '?' * 8 + '*' + glob.escape(suffix))
+    for path in glob.glob(pattern):
+        with contextlib.suppress(OSError), _opened(path) as handle:
+            if not _lock(handle):
+                continue
+            if os.path.isdir(path):
+                shutil.rmtree(path)
+            else:
+                os.unlink(path)
+
+
+@contextlib.contextmanager
+def lock_directory(directory: str, message: str):
+    """Holds `directory` for one process, which ends with it.
+
+    Raises UserError(message) if another process holds it.
+    """
+    with open(os.path.join(directory, '.lock'), 'w') as f:
+        if not _lock(f.fileno()):
+            raise UserError(message)
+        yield
+
+
+@contextlib.contextmanager
+def _opened(path):
+    """A descriptor of a file or directory to lock; None where there are no locks."""
+    if fcntl is None:
+        yield None
+        return
+    handle = os.open(path, os.O_RDONLY)
     try:
-        yield temporary
-        _permit(temporary, 0o777)
-        if os.path.isdir(path):
-            os.rmdir(path)
-        os.rename(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _lock(handle):
+    """Locks an open file or directory for this process; False if another one holds it."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:     # some network file systems lock nothing
+        return True
+    return True
 
 
 def require_new_directory(path: str, advice: str = 'give a new folder'):

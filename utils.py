@@ -179,20 +179,3 @@ def _complete_checkpoints(directory):
                                  os.listdir(directory)))
         paths = complete(match.group(1) for match in sorted(found, key=lambda m: int(m.group(2))))
     return paths
-
-
-@contextlib.contextmanager
-def lock_directory(directory: str):
-    """Holds `directory` for one process; UserError if another holds it. Ends with the process."""
-    try:
-        import fcntl
-    except ImportError:  # no such locks on Windows
-        yield
-        return
-    with open(os.path.join(directory, '.lock'), 'w') as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError('another train.py is training in %s; wait for it, stop it, or take '
-                            'another --run_name' % directory) from error
-        yield

@@ -1,7 +1,10 @@
 """files.py: files that appear when they are complete, and paths that must be free."""
 import os
+import subprocess
+import sys
 
 import pytest
+from conftest import ROOT
 
 import errors
 import files
@@ -52,3 +55,40 @@ def test_new_directories_and_files(tmp_path):
     for name in ('full', 'full/file', 'nothing/'):
         with pytest.raises(UserError, match='is a folder, or there already; give a new file'):
             files.require_new_file(os.path.join(str(tmp_path), name))
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_holds_is_not(tmp_path):
+    code = """if True:
+        import os, sys, files
+        with files.atomic_directory(sys.argv[1]) as folder, files.atomic_open(sys.argv[2]) as f:
+            open(os.path.join(folder, 'x'), 'w').close()
+            print('here', flush=True)
+            sys.stdin.readline()
+    """
+    model, text = str(tmp_path / 'model'), str(tmp_path / 'a.txt')
+    with subprocess.Popen([sys.executable, '-c', code, model, text], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, env=dict(os.environ, PYTHONPATH=ROOT)) as other:
+        assert other.stdout.readline() == b'here\n'
+        held = sorted(os.listdir(str(tmp_path)))
+        assert len(held) == 2
+        files.remove_leftovers(str(tmp_path))
+        assert sorted(os.listdir(str(tmp_path))) == held
+        other.kill()
+    with files.atomic_directory(str(tmp_path / 'other')):
+        pass        # of another name: not its to clear away
+    assert set(held) < set(os.listdir(str(tmp_path)))
+    with files.atomic_directory(model):
+        pass
+    assert sorted(name for name in os.listdir(str(tmp_path)) if name[0] != '.') == [
+        'model', 'other']
+    files.remove_leftovers(str(tmp_path))
+    assert sorted(os.listdir(str(tmp_path))) == ['model', 'other']
+
+
+def test_a_folder_is_held_by_one_process(tmp_path):
+    with files.lock_directory(str(tmp_path), 'taken'):
+        with pytest.raises(UserError, match='^taken$'), files.lock_directory(
+                str(tmp_path), 'taken'):
+            pass
+    with files.lock_directory(str(tmp_path), 'taken'):
+        pass

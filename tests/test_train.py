@@ -16,6 +16,7 @@ from conftest import ROOT
 from graphs import TINY
 from speech import MODEL, prepare, script
 
+import files
 import ops
 import params
 import train
@@ -330,7 +331,7 @@ def test_data_of_another_profile_is_refused(monkeypatch, data, tmp_path):
 
 def test_a_run_is_trained_by_one_process(monkeypatch, data, tmp_path):
     os.makedirs(str(tmp_path / 'run'))
-    with utils.lock_directory(str(tmp_path / 'run')):
+    with files.lock_directory(str(tmp_path / 'run'), ''):
         with pytest.raises(UserError, match='another train.py'):
             run(monkeypatch, data, tmp_path, '--max_steps=1')
 

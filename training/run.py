@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import devices
+import files
 import params
 import utils
 from datasets.sources import FileData, ShardData, Source
@@ -44,7 +45,9 @@ def train(hp: HParams, data: Union[FileData, ShardData],
     with contextlib.ExitStack() as resources, tf.Graph().as_default() as tf_graph:
         if hosts.is_chief:
             _make_directory(options.run_dir)
-            resources.enter_context(utils.lock_directory(options.run_dir))
+            resources.enter_context(files.lock_directory(
+                options.run_dir, 'another train.py is training in %s; wait for it, stop it, or take '
+                'another --run_name' % options.run_dir))
         target = ''
         if hosts.num_hosts > 1:
             config = cluster.add_collectives(config, hosts)
