@@ -124,3 +124,14 @@ def test_flags_and_names_in_the_text_exist(page):
         if name.isidentifier() and module_file(module) and name not in SUFFIXES:
             assert re.search(r'\b(def|class) %s\b|^ *%s *[:=]' % (name, name),
                              read(module_file(module)), re.MULTILINE), span
+
+
+def test_the_map_has_every_module():
+    """docs/architecture.md names each file of the library and of the commands."""
+    page = read('docs/architecture.md')
+    folders = ('', 'datasets', 'interop', 'metrics', 'synthesis', 'training')
+    modules = [os.path.relpath(path, ROOT) for folder in folders
+               for path in glob.glob(os.path.join(ROOT, folder, '*.py'))]
+    missing = [path for path in modules if '`%s`' % path not in page
+               and os.path.basename(path) != '__init__.py']
+    assert not missing, 'add them to the map in docs/architecture.md'
