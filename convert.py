@@ -107,16 +107,16 @@ def export_nvidia(run: str, path: str):
     hp, weights = vocoder.load_model(run)
     vocoder.require_shapes(hp, weights, run)
     state, config = nvidia.to_state_dict(hp, weights)
-    state = {key: torch.from_numpy(value) for key, value in state.items()}
+    tensors = {key: torch.from_numpy(value) for key, value in state.items()}
     with errors.as_user_error(
             'cannot write ' + path, 'make room, or give another file',
             OSError, RuntimeError), files.atomic_open(path, 'wb') as f:
         # PyTorch raises RuntimeError when the disk is full
-        torch.save({'state_dict': state, 'config': config}, f)
+        torch.save({'state_dict': tensors, 'config': config}, f)
     print('%s: a state dict and its config; mels of profile %s at %d Hz'
           % (path, hp.mel_profile, hp.sample_rate))
     reflections = [key for key, value in state.items() if key.startswith('convinv.')
-                   and np.linalg.slogdet(value[:, :, 0].numpy())[0] < 0]
+                   and np.linalg.slogdet(value[:, :, 0])[0] < 0]
     if reflections:
         print("NVIDIA's code vocodes with it, but trains it no further: its loss is NaN where a "
               'determinant is negative, as of %s' % ', '.join(reflections))

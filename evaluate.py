@@ -141,7 +141,7 @@ def read_utterances(filelist: str, wave_dir: str, lc_dir: Optional[str],
             raise UserError('%s is shorter than a mel frame; take it off %s' % (name, filelist))
         utterances.append(Utterance(name, audio[:frames * hp.hop_length], mel[:frames]))
     made_with = params.load_if_exists(lc_dir) if lc_dir else None
-    if made_with:
+    if lc_dir and made_with:
         params.require_same(hp, made_with, params.DATA_FIELDS, 'the data in ' + lc_dir,
                             'compute the mels with the same --preset')
     return utterances
@@ -172,8 +172,9 @@ def measure_all(utterances: List[Utterance], hp: params.HParams, weights: Dict[s
                 settings: Settings = Settings()) -> List[Tuple[str, Measured]]:
     """[(name, what every system gives and its figures)] of utterances, with a model's weights."""
     systems = vocoding_systems(vocoder.Vocoder(hp, weights), settings)
-    for vocode in list(systems.values())[1:]:   # a first run is slow
-        vocode(utterances[0].mel)
+    for vocode in systems.values():
+        if vocode:                              # a first run is slow
+            vocode(utterances[0].mel)
     bits = likelihood(hp, weights)
     found = []
     for name, audio, mel in tqdm.tqdm(utterances, unit='utterance', disable=None):
@@ -264,8 +265,8 @@ def table(systems: List[str], summary: dict) -> str:
     """The summary, {system: {key: (mean, low, high)}}, as lines of text, one a metric."""
     rows = [[''] + systems]
     for key, metric in measures.METRICS.items():
-        cells = ['%.*f (%.*f to %.*f)' % sum(((metric.digits, x) for x in summary[s][key]), ())
-                 if key in summary[s] else '' for s in systems]
+        cells = ['{:.{digits}f} ({:.{digits}f} to {:.{digits}f})'.format(
+            *summary[s][key], digits=metric.digits) if key in summary[s] else '' for s in systems]
         rows.append([metric.title + (', ' + metric.unit if metric.unit else '')] + cells)
     widths = [max(map(len, column)) for column in zip(*rows)]
     return '\n'.join('  '.join([row[0].ljust(widths[0])] + [

@@ -135,7 +135,7 @@ def find_sources(paths: List[str]) -> List[Source]:
         else:
             sources.append(Source(path, output_name(os.path.basename(path)),
                                   os.path.dirname(path)))
-    first = {}
+    first: Dict[str, Source] = {}
     for source in sources:
         other = first.setdefault(source.name, source)
         if other is not source:
@@ -243,7 +243,7 @@ def vocode_all(vocoder: Vocoder, mels: Dict[Source, np.ndarray], out_dir: str,
     correct = MelCorrection(hp, mel_correction)
     vocoded = clipped = 0
     audio_seconds = compute_seconds = 0.0
-    plotted = dict.fromkeys(list(mels)[:PLOTTED], ())
+    plotted: Dict[Source, tuple] = dict.fromkeys(list(mels)[:PLOTTED], ())
     with tqdm.tqdm(total=len(order), unit='utterance', file=sys.stdout, disable=None) as bar:
         for i in range(0, len(order), batch_size):
             batch = order[i:i + batch_size]

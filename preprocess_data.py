@@ -86,7 +86,8 @@ def parse_arguments() -> argparse.Namespace:
                         help='compute on Apache Beam: DirectRunner, FlinkRunner, SparkRunner or '
                              'DataflowRunner. Writes TFRecord files and no mels. Flags that are '
                              'not listed here go to Beam')
-    args, args.beam = parser.parse_known_args()
+    args, beam_options = parser.parse_known_args()
+    args.beam = beam_options
     if args.beam and not args.runner:
         parser.error('unrecognized arguments: ' + ' '.join(args.beam))
     if not (args.mel_dir or args.runner):

@@ -5,6 +5,7 @@ puts an object without behaviour in place of the result. A name that no WaveGlow
 makes the whole file refused. `torchfile.load` is the function to call.
 """
 import pickle
+from typing import Any, Callable, ClassVar, Dict
 
 import numpy as np
 
@@ -130,12 +131,12 @@ class Unpickler(pickle._Unpickler):
     """
     # The instructions that data needs in protocol 2, PyTorch's own, and in 3. Left out are those
     # of other protocols, the registry of extensions, and integers of thousands of digits.
-    dispatch = {getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]]
-                for name in (
-        'STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG1 BINFLOAT '
-        'BINSTRING SHORT_BINSTRING BINUNICODE BINBYTES SHORT_BINBYTES EMPTY_TUPLE TUPLE TUPLE1 '
-        'TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT BINGET LONG_BINGET BINPUT LONG_BINPUT '
-        'GLOBAL BINPERSID').split()}
+    dispatch: ClassVar[Dict[int, Callable[..., Any]]] = {
+        getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in (
+            'STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG1 BINFLOAT '
+            'BINSTRING SHORT_BINSTRING BINUNICODE BINBYTES SHORT_BINBYTES EMPTY_TUPLE TUPLE TUPLE1 '
+            'TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT BINGET LONG_BINGET BINPUT LONG_BINPUT '
+            'GLOBAL BINPERSID').split()}
 
     def __init__(self, bounded_file, path, find_record, order='<'):
         """find_record(key, nbytes, itemsize) returns a Record. order: '<' or '>', of its bytes."""
