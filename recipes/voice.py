@@ -12,7 +12,7 @@ import argparse
 import collections
 import os
 import shutil
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Sequence
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
 
@@ -109,12 +109,12 @@ def preprocess(wavs: str, mels: str, directory: str, hp: HParams) -> str:
 
 
 def train_stages(hp: HParams, data: sources.FileData, runs: str, compute: glow.Compute,
-                 stages=STAGES) -> str:
+                 stages: Sequence[Stage] = STAGES) -> str:
     """Trains one stage after the other in folders of `runs`; returns that of the last.
 
     Raises UserError when a signal stops it; then, the same call continues.
     """
-    before: Optional[str] = None
+    before = None
     for stage in stages:
         hp = params.override(hp, stage.hparams + ',' + SCHEDULE)
         run_dir = os.path.join(runs, stage.name)
@@ -127,7 +127,7 @@ def train_stages(hp: HParams, data: sources.FileData, runs: str, compute: glow.C
                 raise UserError('stage %s is at step %d of %d'
                                 % (stage.name, result.step, stage.steps))
         before = run_dir
-    return before
+    return run_dir
 
 
 def steps_done(run_dir: str) -> int:

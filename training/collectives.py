@@ -44,7 +44,7 @@ def all_reduce_mean(tensors: Sequence[tf.Tensor], hosts: Hosts, key: int) -> Lis
     if hosts.num_hosts == 1:
         return list(tensors)
     buckets, means = packing.buckets(tensors), [None] * len(tensors)
-    before = []
+    before: List[tf.Tensor] = []
     for n, bucket in reversed(list(enumerate(buckets))):
         vector = packing.flatten([tensors[i] for i in bucket])
         with tf.control_dependencies(before):   # one order on all hosts
@@ -62,7 +62,7 @@ def broadcast(variables: Sequence[tf.Variable], hosts: Hosts, key: int) -> tf.Op
     """
     if hosts.num_hosts == 1:
         return tf.no_op()
-    before = []
+    before: List[tf.Operation] = []
     for dtype in (tf.float32, tf.int64):
         alike = [v for v in variables if v.dtype.base_dtype == dtype]
         for bucket in packing.buckets(alike):

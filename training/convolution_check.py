@@ -1,5 +1,5 @@
 """Does a device compute a dilated convolution as it should? An impulse tells."""
-from typing import Callable, Optional, Sequence
+from typing import Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -39,7 +39,8 @@ def find_fault(conv: Callable, device: str, config: Optional[tf.ConfigProto] = N
     """
     cases = [_impulse_response(dilation, width, causal) for dilation in dilations]
     with tf.Graph().as_default(), tf.device(device):
-        fetches, feeds = [], {}
+        fetches: List[List[tf.Tensor]] = []
+        feeds: Dict[tf.Tensor, np.ndarray] = {}
         try:
             for dilation, (inputs, _) in zip(dilations, cases):
                 x, filters, dy = (tf.placeholder(tf.float32, value.shape) for value in inputs)

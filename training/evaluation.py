@@ -2,7 +2,7 @@
 import contextlib
 import sys
 import zlib
-from typing import Iterator, Optional
+from typing import Iterator, List, Optional
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -14,7 +14,7 @@ from datasets import mel_transform
 from metrics import pictures
 from params import HParams
 from training.events import Events
-from training.graph import TrainingGraph
+from training.graph import HeldoutGraph, TrainingGraph
 from training.signals import StopSignals
 
 
@@ -24,8 +24,8 @@ class Evaluation:
     All with the averaged weights. A stop signal ends what is under way after the utterance.
     """
 
-    def __init__(self, session: tf.Session, graph: TrainingGraph, hp: HParams, heldout_names,
-                 seed: int, events: Events, signals: StopSignals):
+    def __init__(self, session: tf.Session, graph: TrainingGraph, hp: HParams,
+                 heldout_names: List[str], seed: int, events: Events, signals: StopSignals):
         """seed: of the noise that is vocoded."""
         self.session, self.graph, self.hp, self.seed = session, graph, hp, seed
         self.events, self.signals = events, signals
@@ -37,8 +37,8 @@ class Evaluation:
 
     def heldout_loss(self) -> Optional[glow.Loss]:
         """The mean over all samples of the held-out utterances; None after a stop signal."""
-        total, samples = np.zeros(4), 0
-        for loss, n in self._utterances([self.graph.heldout.loss, self.graph.heldout.samples]):
+        total, samples, heldout = np.zeros(4), 0, self._heldout()
+        for loss, n in self._utterances([heldout.loss, heldout.samples]):
             total += n * np.array(loss)
             samples += n
         return None if self.signals.received else glow.Loss(*(total / samples))
@@ -58,7 +58,7 @@ class Evaluation:
     def vocode(self, step: int) -> None:
         """Vocodes the first held-out utterances for TensorBoard: audio, and spectrograms."""
         hp, (z_input, mel_input, vocoded) = self.hp, self.graph.vocoding
-        for clip in self._utterances(self.graph.heldout.clip, hp.gen_utterances):
+        for clip in self._utterances(self._heldout().clip, hp.gen_utterances):
             name, frames = clip.name[0].decode(), clip.mel.shape[1]
             z = vocoder.noise(frames, hp, hp.gen_sigma, self.seed)
             audio = self.session.run(vocoded, {z_input: z[None], mel_input: clip.mel})[0]
@@ -76,9 +76,14 @@ class Evaluation:
         best = self.graph.best
         self.session.run(best.assign, {best.new_loss: loss, best.new_utterances: self.fingerprint})
 
+    def _heldout(self) -> HeldoutGraph:
+        if self.graph.heldout is None:
+            raise AssertionError('no utterances are held out')
+        return self.graph.heldout
+
     def _utterances(self, fetches, most: Optional[int] = None) -> Iterator:
         """What `fetches` are for each of the first `most` held-out utterances."""
-        self.session.run(self.graph.heldout.iterator.initializer)
+        self.session.run(self._heldout().iterator.initializer)
         with contextlib.suppress(tf.errors.OutOfRangeError):
             while most is None or most > 0:
                 if self.signals.received:

@@ -56,7 +56,7 @@ class Events:
 
 def read(directory: str) -> Dict[str, List[Tuple[int, tf.Summary.Value]]]:
     """{tag: [(step, value)]} of all event files in `directory`, in the order of their writing."""
-    found = {}
+    found: Dict[str, List[Tuple[int, tf.Summary.Value]]] = {}
     for path in sorted(glob.glob(os.path.join(glob.escape(directory), 'events*'))):
         for event in tf.train.summary_iterator(path):
             for value in event.summary.value:

@@ -97,7 +97,7 @@ def build_training_graph(hp: HParams, training_clips: Callable[..., tf.data.Data
     positions = ops.variable('places', [hosts.num_hosts, 3], tf.zeros_initializer(), tf.int64,
                              trainable=False) if has_positions else None
     iterator, batch = iterate(training_clips(
-        global_step.read_value(), positions[hosts.task_index] if has_positions else None))
+        global_step.read_value(), None if positions is None else positions[hosts.task_index]))
 
     found = _build_gradients(hp, batch, device_names, compute, accumulate, hosts)
     learning_rate = optimizer.schedule(hp, tf.cast(global_step, tf.float32))
@@ -105,7 +105,7 @@ def build_training_graph(hp: HParams, training_clips: Callable[..., tf.data.Data
         hp, zip(found.gradients, found.variables), learning_rate, global_step)
     with tf.control_dependencies([train_op] + list(found.loss) + list(found.gradients)):
         train_op = found.make_clear()
-    if has_positions:       # the chief stores those of all hosts, and so do the others
+    if positions is not None:       # the chief stores those of all hosts, and so do the others
         train_op = tf.group(train_op, positions.assign(
             collectives.all_gather(batch.shard_position[-1], hosts, POSITIONS_KEY)))
 

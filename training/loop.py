@@ -35,6 +35,8 @@ class TrainingLoop:
 
     Of several hosts, all run the steps and the chief alone does the rest.
     """
+    events: Events              # the chief's alone
+    evaluation: Evaluation      # the chief's alone
 
     def __init__(self, session: tf.Session, graph: TrainingGraph, hp: HParams,
                  options: TrainingOptions, source: Source, checkpoints: utils.Checkpoints,
@@ -43,8 +45,8 @@ class TrainingLoop:
         self.source, self.checkpoints, self.monitor = source, checkpoints, monitor
         self.is_chief = options.hosts.is_chief
         self.signals = StopSignals()
-        self.events, self.evaluation = None, None       # the chief's alone
-        self.saved_step, self.saved_time = None, time.time()
+        self.saved_step: Optional[int] = None       # of the newest checkpoint that is good
+        self.saved_time = time.time()
         self.clip_seconds = hp.batch_size * hp.clip_frames * hp.hop_length / hp.sample_rate
 
     def run(self, first_step: int) -> TrainingResult:
@@ -126,7 +128,7 @@ class TrainingLoop:
                 self.graph.step, {self.graph.told_to_stop: bool(self.signals.received)},
                 options=run_options, run_metadata=metadata)
         self._require_finite(step, parts, result)
-        if traced:
+        if metadata is not None:
             self.events.metadata(metadata, step + 1)
             path = os.path.join(self.options.run_dir, 'timeline-%d.json' % (step + 1))
             with self.errors_told('a trace'), files.atomic_open(path) as f:

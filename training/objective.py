@@ -1,25 +1,33 @@
 """What a training step minimizes: the flow's likelihood, and what its samples sound like."""
-import collections
+from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
 import glow
+from datasets.clip_files import Clips
+from params import HParams
 from training import spectral_loss
 
-# total: what is minimized; nll and its three terms: a glow.Loss; stft: spectral.distance of
-# samples drawn through the inverse, 0 where it is not asked for.
-Objective = collections.namedtuple('Objective', 'total nll z log_s log_det stft')
+
+class Objective(NamedTuple):
+    """What is minimized, and what it is the sum of: scalars."""
+    total: tf.Tensor        # hp.nll_weight * nll + hp.stft_weight * stft
+    nll: tf.Tensor          # the negative log-likelihood, nats a sample: z + log_s + log_det
+    z: tf.Tensor            # the terms of glow.Loss
+    log_s: tf.Tensor
+    log_det: tf.Tensor
+    stft: tf.Tensor         # spectral_loss.distance of samples; 0 if hp.stft_weight is
 
 
-def objective(clips, hp, compute=glow.Compute()):
-    """hp.nll_weight * glow.loss + hp.stft_weight * spectral.distance(samples, clips.audio).
+def objective(clips: Clips, hp: HParams, compute: glow.Compute = glow.Compute()) -> Objective:
+    """The loss of a batch: hp.nll_weight * glow.loss + hp.stft_weight * the STFT distance.
+
+    The distance is that of samples, drawn through the inverse of the flow, from clips.audio.
 
     Args:
-      clips: dataset.Clips of a batch; noise is N(0, 1), [batch, steps, n_group], and read only if
+      clips: a batch; noise is N(0, 1), [batch, steps, n_group], and read only if
         hp.stft_weight is not 0.
-      compute: of both; --reversible of the first alone.
-
-    Returns: an Objective of scalars.
+      compute: how both are computed; the distance is never computed reversibly.
     """
     loss = glow.loss(clips.audio, clips.mel, hp, compute)
     total, stft = hp.nll_weight * loss.total, tf.zeros([], clips.audio.dtype)
@@ -27,4 +35,5 @@ def objective(clips, hp, compute=glow.Compute()):
         drawn = glow.infer(hp.stft_sigma * clips.noise, clips.mel, hp, compute=compute)
         stft = spectral_loss.distance(drawn, clips.audio, hp)
         total += hp.stft_weight * stft
-    return Objective(total, *loss, stft=stft)
+    return Objective(total=total, nll=loss.total, z=loss.z, log_s=loss.log_s,
+                     log_det=loss.log_det, stft=stft)

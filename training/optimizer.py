@@ -1,11 +1,14 @@
 """Adam: its learning rate over time, clipping, and the averages of the weights."""
 import math
+from typing import Iterable, Optional, Tuple
 
 import tensorflow.compat.v1 as tf
 
+from params import HParams
 
-def schedule(hp, step):
-    """The learning rate at `step` (both scalar tensors): warm-up, then decay."""
+
+def schedule(hp: HParams, step: tf.Tensor) -> tf.Tensor:
+    """The learning rate after `step` steps (both float32 scalars): warm-up, then decay."""
     if hp.lr_schedule == 'cosine':
         progress = tf.minimum(step / hp.lr_decay_steps, 1.0)
         rate = hp.lr_decay_rate + (1 - hp.lr_decay_rate) * 0.5 * (1 + tf.cos(math.pi * progress))
@@ -16,8 +19,14 @@ def schedule(hp, step):
     return hp.lr * rate
 
 
-def optimize(hp, gradients, learning_rate, global_step):
-    """(the training operation, the gradients' global norm, the weights' averages or None)."""
+def optimize(hp: HParams, gradients: Iterable[Tuple[tf.Tensor, tf.Variable]],
+             learning_rate: tf.Tensor, global_step: tf.Variable
+             ) -> Tuple[tf.Operation, tf.Tensor, Optional[tf.train.ExponentialMovingAverage]]:
+    """A step of Adam on [(gradient, variable)]; Kingma & Ba 2014, arXiv 1412.6980.
+
+    Returns: (the training operation, the global norm of the gradients before clipping, the averages
+    of the weights or None).
+    """
     gradients, variables = zip(*gradients)
     norm = tf.global_norm(gradients)
     if hp.clip_norm:

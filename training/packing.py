@@ -12,7 +12,8 @@ def buckets(tensors: Sequence) -> List[List[int]]:
 
     A bucket ends with the tensor that brings it to BUCKET_ELEMENTS elements.
     """
-    found, elements = [[]], 0
+    found: List[List[int]] = [[]]
+    elements = 0
     for i, tensor in enumerate(tensors):
         if elements >= BUCKET_ELEMENTS:
             found, elements = found + [[]], 0

@@ -3,7 +3,7 @@ import collections
 import contextlib
 import dataclasses
 import os
-from typing import List, Union
+from typing import Dict, List, Union
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -156,7 +156,7 @@ def _require_same_positions(run_dir):
 
 def _print_summary(hp: HParams, source: Source, device_names: List[str],
                    options: TrainingOptions) -> None:
-    sizes = collections.Counter()  # the flows of one width count together
+    sizes: Dict[str, int] = collections.Counter()   # the flows of one width count together
     for v in tf.trainable_variables():
         part = v.op.name.split('/')[1]
         if part.startswith('flow_'):

@@ -1,6 +1,6 @@
 """Signals that stop a training."""
 import signal
-from typing import Optional
+from typing import Any, Dict, Optional
 
 
 class StopSignals:
@@ -9,9 +9,9 @@ class StopSignals:
     The training looks at `received` after every step, so that it can save before it stops.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.received: Optional[str] = None     # the name of the first signal: 'SIGTERM'
-        self._handlers_before = {}
+        self._handlers_before: Dict[int, Any] = {}
 
     def __enter__(self) -> 'StopSignals':
         self._handlers_before = {number: signal.signal(number, self._receive)

@@ -4,17 +4,20 @@ Multi-resolution STFT loss: Yamamoto et al. 2019, arXiv 1910.11480; on samples d
 inverse of a flow: Hsu & Lee 2020, arXiv 2005.07412. A DFT is a product with a matrix here: as fast
 as a fast transform on short frames, and the same on every device and version of TensorFlow.
 """
+from typing import Optional
+
 import numpy as np
 import scipy.signal
 import tensorflow.compat.v1 as tf
 
 import params
 from datasets import mel_transform
+from params import HParams
 
 POWER_FLOOR = 1e-9                  # added to |X|^2: keeps logarithms and roots smooth
 
 
-def distance(drawn, reference, hp):
+def distance(drawn: tf.Tensor, reference: tf.Tensor, hp: HParams) -> tf.Tensor:
     """Spectral convergence + L1 of log magnitudes, a mean over resolutions, + L1 of log mels.
 
     Resolutions are params.STFT_SIZES, a hop is a quarter of them; mels have the frames and the
@@ -34,7 +37,7 @@ def distance(drawn, reference, hp):
     return total + _log_l1(*(mel(x, hp) for x in (drawn, reference)))
 
 
-def magnitudes(x, size, hop, n_fft=None):
+def magnitudes(x: tf.Tensor, size: int, hop: int, n_fft: Optional[int] = None) -> tf.Tensor:
     """|STFT| [batch, frames, 1 + n_fft // 2] of x [batch, samples] under a Hann window of `size`.
 
     Frames are those that lie within x. As many samples as needed of zeros fill up n_fft.
@@ -50,7 +53,7 @@ def magnitudes(x, size, hop, n_fft=None):
     return tf.sqrt(tf.square(real) + tf.square(imaginary) + POWER_FLOOR)
 
 
-def mel(x, hp):
+def mel(x: tf.Tensor, hp: HParams) -> tf.Tensor:
     """Mel magnitudes [batch, frames, n_mels] of x [batch, samples], of frames that lie within x."""
     profile = hp.mel
     if profile.preemphasis:

@@ -58,8 +58,8 @@ def loss_and_gradients(clips: Clips, hp: HParams, device_names: Sequence[str],
     losses, gradients = [], []
     for i, (device, part) in enumerate(zip(device_names, parts)):
         with tf.device(device), tf.name_scope('tower_%d' % i), variables_on(device_names[0]):
-            part = dict(zip(('audio', 'mel', 'noise'), part))
-            losses.append(objective.objective(clips._replace(**part), hp, compute))
+            part_clips = clips._replace(**dict(zip(('audio', 'mel', 'noise'), part)))
+            losses.append(objective.objective(part_clips, hp, compute))
             variables = tf.trainable_variables()
             gradients.append(tf.gradients(losses[-1].total, variables))
     loss = objective.Objective(*(tf.add_n(terms) / len(device_names) for terms in zip(*losses)))
@@ -86,7 +86,7 @@ def average_gradients(gradients: Sequence[Sequence[tf.Tensor]],
       gradients: a list for each of `device_names`, all in the same order of variables.
     """
     if len(device_names) == 1:
-        return gradients[0]
+        return list(gradients[0])
     shapes, means = [gradient.shape for gradient in gradients[0]], []
     for bucket in packing.buckets(gradients[0]):
         vectors = []
@@ -108,7 +108,7 @@ def accumulate(values: Sequence[tf.Tensor], parts: int
     are used. Sums are local variables: no checkpoint keeps them.
     """
     if parts == 1:
-        return values, tf.no_op(), tf.no_op
+        return list(values), tf.no_op(), tf.no_op
     sums = [tf.get_variable('sum_%d' % i, value.shape, value.dtype, tf.zeros_initializer(),
                             trainable=False, use_resource=True,
                             collections=[tf.GraphKeys.LOCAL_VARIABLES])
