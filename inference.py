@@ -74,7 +74,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
     path = command_line.local_path
     parser.add_argument('--lc', type=path, nargs='+', required=True, metavar='PATH',
-                        help='inputs: .mel, .npy, .npz or .pt mels, sound files, or folders of either')
+                        help='inputs: .mel, .npy, .npz or .pt mels, sound files, or folders of '
+                             'either')
     parser.add_argument('--restore_from', type=path, default=utils.BUNDLED_MODEL,
                         metavar='RUN_OR_CHECKPOINT',
                         help='the model: a run of train.py, its best/, or one of its checkpoints '
@@ -180,8 +181,8 @@ def read_sources(sources: List[Source], hp: params.HParams) -> Dict[Source, np.n
     if not mels:
         raise UserError('none of the %d inputs can be vocoded' % len(sources))
     if assumed:
-        print('no params.json tells how %d of the mels were made; they are taken for mel profile %s '
-              'at %d Hz' % (assumed, hp.mel_profile, hp.sample_rate))
+        print('no params.json tells how %d of the mels were made; they are taken for mel profile '
+              '%s at %d Hz' % (assumed, hp.mel_profile, hp.sample_rate))
     return mels
 
 

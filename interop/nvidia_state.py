@@ -3,7 +3,7 @@
 Pickled modules or dicts of tensors; weight norm as weight_g and weight_v, as parametrizations, or
 removed; condition and res-skip layers fused or, in older files, not.
 """
-from typing import Any
+from typing import Any, Optional, Tuple
 
 import numpy as np
 
@@ -75,10 +75,10 @@ def _unwrap(module):
 class StateDict:
     """The tensors of a state dict by the keys of its latest form, whatever form it has.
 
-    about: what the checkpoint says beside it of hyperparameters, a dict of anything.
+    about: what the checkpoint says of hyperparameters beside it, a dict of anything.
     """
 
-    # of a weight: weight norm, as PyTorch spells it since 2.0, and removed
+    # the names of g and v of weight norm: PyTorch's before 2.0 and since
     SPELLINGS = (('.weight_g', '.weight_v'),
                  ('.parametrizations.weight.original0', '.parametrizations.weight.original1'))
 
@@ -87,7 +87,8 @@ class StateDict:
         self.about = about
         self._tensors, self._names = tensors, set()
         self._elements, self._file_size = 0, file_size
-        self._last = None, None  # the convolution that was asked for last, and its (g, v)
+        # the convolution that was asked for last, and its (g, v)
+        self._last: Tuple[Optional[str], list] = None, []
 
     def __contains__(self, key):
         return key in self._tensors

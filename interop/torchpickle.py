@@ -5,7 +5,7 @@ puts an object without behaviour in place of the result. A name that no WaveGlow
 makes the whole file refused. `torchfile.load` is the function to call.
 """
 import pickle
-from typing import Any, Callable, ClassVar, Dict
+from typing import Any, Callable, ClassVar, Dict, List, Tuple
 
 import numpy as np
 
@@ -16,14 +16,15 @@ MAX_COUNT = 1 << 48         # largest number of elements, bytes or the like
 
 # The kinds of numbers: in the file, and from numpy(). NumPy has no bfloat16, but that is the upper
 # half of a float32.
-STORAGES = {'torch.%sStorage' % name: (np.dtype(stored), np.dtype(given))
-            for name, stored, given in (
-    ('Double', 'f8', 'f8'), ('Float', 'f4', 'f4'), ('Half', 'f2', 'f2'), ('BFloat16', 'u2', 'f4'),
-    ('Long', 'i8', 'i8'), ('Int', 'i4', 'i4'), ('Short', 'i2', 'i2'), ('Char', 'i1', 'i1'),
-    ('Byte', 'u1', 'u1'), ('Bool', 'u1', '?'), ('storage.Untyped', 'u1', 'u1'))}
-# These have an untyped storage, and the kind is named beside the tensor.
-DTYPES = {'torch.uint16': np.dtype('u2'), 'torch.uint32': np.dtype('u4'),
-          'torch.uint64': np.dtype('u8')}
+STORAGES: Dict[str, Tuple[np.dtype, np.dtype]] = {
+    'torch.%sStorage' % name: (np.dtype(stored), np.dtype(given)) for name, stored, given in (
+        ('Double', 'f8', 'f8'), ('Float', 'f4', 'f4'), ('Half', 'f2', 'f2'),
+        ('BFloat16', 'u2', 'f4'), ('Long', 'i8', 'i8'), ('Int', 'i4', 'i4'), ('Short', 'i2', 'i2'),
+        ('Char', 'i1', 'i1'), ('Byte', 'u1', 'u1'), ('Bool', 'u1', '?'),
+        ('storage.Untyped', 'u1', 'u1'))}
+# Tensors of these kinds have an untyped storage; the pickle names the kind beside the tensor.
+DTYPES: Dict[str, np.dtype] = {
+    'torch.uint16': np.dtype('u2'), 'torch.uint32': np.dtype('u4'), 'torch.uint64': np.dtype('u8')}
 
 # The names a file may ask for, as `Unpickler.find_class` writes them.
 TENSORS = ('torch._utils._rebuild_tensor', 'torch._utils._rebuild_tensor_v2',
@@ -129,14 +130,18 @@ class Unpickler(pickle._Unpickler):
     It derives from the unpickler written in Python. The one in C allocates its memo up to the index
     that a file names, 34 GB for nine bytes, and its instructions cannot be removed.
     """
+    stack: List[Any]                        # the base class has these, and no stub tells
+    read: Callable[[int], bytes]
+    pop_mark: Callable[[], List[Any]]
+
     # The instructions that data needs in protocol 2, PyTorch's own, and in 3. Left out are those
     # of other protocols, the registry of extensions, and integers of thousands of digits.
     dispatch: ClassVar[Dict[int, Callable[..., Any]]] = {
         getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in (
-            'STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG1 BINFLOAT '
-            'BINSTRING SHORT_BINSTRING BINUNICODE BINBYTES SHORT_BINBYTES EMPTY_TUPLE TUPLE TUPLE1 '
-            'TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT BINGET LONG_BINGET BINPUT LONG_BINPUT '
-            'GLOBAL BINPERSID').split()}
+            'STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG1 '
+            'BINFLOAT BINSTRING SHORT_BINSTRING BINUNICODE BINBYTES SHORT_BINBYTES '
+            'EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT '
+            'BINGET LONG_BINGET BINPUT LONG_BINPUT GLOBAL BINPERSID').split()}
 
     def __init__(self, bounded_file, path, find_record, order='<'):
         """find_record(key, nbytes, itemsize) returns a Record. order: '<' or '>', of its bytes."""

@@ -30,7 +30,8 @@ def test_random_seed_says_what_it_takes(text, capsys):
     assert 'whole number from 0 to 4294967295' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('text, value', [('true', True), ('False', False), ('0', False), ('1', True)])
+@pytest.mark.parametrize('text, value', [('true', True), ('False', False), ('0', False),
+                                         ('1', True)])
 def test_boolean(text, value):
     assert parse(command_line.boolean, text) is value
 

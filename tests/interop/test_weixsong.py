@@ -97,7 +97,8 @@ def test_reference_ignores_what_weixsong_does_not_use():
     z = weixsong_reference.forward(weights, audio, mel)[0]
     unused = ('b_g_f', 'dilation_2/w_res', 'dilation_2/g_res', 'dilation_2/b_res')
     for name, value in weights.items():
-        other = weixsong_reference.forward(dict(weights, **{name: 1.5 * value + 0.1}), audio, mel)[0]
+        changed = dict(weights, **{name: 1.5 * value + 0.1})
+        other = weixsong_reference.forward(changed, audio, mel)[0]
         assert np.any(other != z) != name.endswith(unused), name
 
 
@@ -146,7 +147,8 @@ def test_published_width(tmp_path):
 
 def test_training_continues(tmp_path):
     """The loss has a gradient for every variable."""
-    weights = weixsong_reference.weights(np.random.RandomState(0), **VARIANTS['blstm_two_transposed'])
+    weights = weixsong_reference.weights(np.random.RandomState(0),
+                                         **VARIANTS['blstm_two_transposed'])
     assert_same_model(weights, tmp_path, gradients=True)
 
 
