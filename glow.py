@@ -25,7 +25,7 @@ class Compute(NamedTuple):
     """How a loss and its gradient are computed: the same ones, up to rounding."""
     precision: str = 'float32'   # a key of PRECISIONS: of the coupling networks, up to log_s and t
     reversible: bool = False     # in the memory of one flow, see `reversible_flows`
-    xla: str = 'off'             # a key of parallel.XLA: what XLA compiles
+    xla: str = 'off'             # a key of towers.XLA_CHOICES: what XLA compiles
 
 
 def loss(audio, mel, hp, compute=Compute()):

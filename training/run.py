@@ -16,8 +16,14 @@ from datasets.sources import FileData, ShardData, Source
 from errors import UserError
 from params import HParams
 from training import convolution_check, towers
-from training import hosts as cluster
 from training.graph import TrainingGraph, build_training_graph
+from training.hosts import (
+    HostMonitor,
+    add_collectives,
+    fingerprints,
+    require_agreement,
+    start_server,
+)
 from training.loop import TrainingLoop, TrainingResult
 from training.options import TrainingOptions
 
@@ -44,26 +50,23 @@ def train(hp: HParams, data: Union[FileData, ShardData],
     settings = _shared_settings(hp, source, options)
     with contextlib.ExitStack() as resources, tf.Graph().as_default() as tf_graph:
         if hosts.is_chief:
-            _make_directory(options.run_dir)
-            resources.enter_context(files.lock_directory(
-                options.run_dir, 'another train.py is training in %s; wait for it, stop it, or take '
-                'another --run_name' % options.run_dir))
+            resources.enter_context(_locked_directory(options.run_dir))
         target = ''
         if hosts.num_hosts > 1:
-            config = cluster.add_collectives(config, hosts)
-            target = cluster.start_server(hosts, config).target
-        monitor = resources.enter_context(cluster.HostMonitor(
+            config = add_collectives(config, hosts)
+            target = start_server(hosts, config).target
+        monitor = resources.enter_context(HostMonitor(
             hosts, 'the same commands again continue from the last checkpoint'))
         tf.set_random_seed(options.seed)
         graph = build_training_graph(
             hp, source.training_clips, source.heldout_clips() if source.heldout_names else None,
             device_names, options.compute, options.accumulate, hosts,
-            cluster.fingerprints(settings), source.has_positions)
+            fingerprints(settings), source.has_positions)
         checkpoints = utils.Checkpoints(options.run_dir, hp.keep_checkpoints)
         _print_summary(hp, source, device_names, options)
         session = resources.enter_context(tf.Session(target, tf_graph, config))
         with monitor.guard():
-            cluster.require_agreement(session.run(graph.fingerprints), settings, hosts)
+            require_agreement(session.run(graph.fingerprints), settings, hosts)
         first_step = _initialize(session, graph, checkpoints, options, monitor)
         if hosts.is_chief:
             for directory in (checkpoints.directory, checkpoints.best_directory):
@@ -107,16 +110,19 @@ def _shared_settings(hp, source, options):
         '--max_steps': options.max_steps, 'TensorFlow': tf.__version__})
 
 
-def _make_directory(path):
+def _locked_directory(path):
+    """Makes the directory of a run; returns a context manager that holds it for this process."""
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
         raise UserError('cannot make the directory %s (%s); give another --logdir_root'
                         % (path, error.strerror)) from error
+    return files.lock_directory(path, 'another train.py is training in %s; wait for it, stop it, '
+                                      'or take another --run_name' % path)
 
 
 def _initialize(session: tf.Session, graph: TrainingGraph, checkpoints: utils.Checkpoints,
-                options: TrainingOptions, monitor: cluster.HostMonitor) -> int:
+                options: TrainingOptions, monitor: HostMonitor) -> int:
     """Restores the run's newest checkpoint, or starts one. Returns the steps already done.
 
     The chief does, and the other hosts get what it has then.
