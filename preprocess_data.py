@@ -149,8 +149,15 @@ def report(summary: preprocessing.Summary, data_dir: str):
     """Prints what was skipped, and why, and what was done."""
     for path, reason in summary.skipped:
         print('skipped %s: %s' % (printable(path), printable(reason)), file=sys.stderr)
+    for note in sorted({note for _, note in summary.notes}):
+        paths = [path for path, said in summary.notes if said == note]
+        print('%s%s: %s' % (printable(paths[0]), ' and %d more' % (len(paths) - 1)
+                            if len(paths) > 1 else '', note), file=sys.stderr)
     report_totals(len(summary.train), len(summary.test), summary.speech_seconds,
                   len(summary.skipped), summary.clipped, data_dir)
+    if summary.zero_seconds:
+        print('%.4f hours of it, %.1f%%, are digital silence (exact zeros)' % (
+            summary.zero_seconds / 3600, 100 * summary.zero_seconds / summary.speech_seconds))
     up_to_date = len(summary.train) + len(summary.test) - summary.computed
     print('%d computed%s, %d up to date' % (
         summary.computed, ' at %.0f x real time' % summary.speed if summary.computed else '',

@@ -54,7 +54,7 @@ class Compute(beam.DoFn):
         try:
             with local_copy(posixpath.join(self._wave_dir, relative)) as path:
                 found = features.compute(path, hp.sample_rate, hp.mel, self._min_samples)
-        except (UserError, tf.errors.OpError) as error:
+        except Exception as error:      # one file, whatever it is, is not to lose a corpus
             yield beam.pvalue.TaggedOutput('skipped', (relative, errors.reason(error)))
             return
         yield (name, shards.encode(name, found.audio, found.mel, hp), len(found.audio),

@@ -8,9 +8,9 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
 
+import files
 import params
 from datasets.audio_files import AUDIO_EXTENSIONS
 from errors import UserError
@@ -141,11 +141,8 @@ def write_manifest(data_dir, records):
 
 def remove_temporaries(folder, recurse=True):
     """Removes what `atomic_open` leaves behind when it is killed."""
-    for path, folders, names in os.walk(folder):
-        for name in names:
-            if re.match(r'\.tmp-[a-z0-9_]{8}-', name):
-                with contextlib.suppress(OSError):
-                    os.unlink(os.path.join(path, name))
+    for path, folders, _ in os.walk(folder):
+        files.remove_leftovers(path)
         if not recurse:
             folders.clear()
 
@@ -178,9 +175,11 @@ def test_size_of(count, test_size):
 
 
 def skipped_table(skipped):
-    """The text of skipped.tsv for [(path, reason)]."""
-    return ''.join('%s\t%s\n' % (printable(path), printable(reason))
-                   for path, reason in sorted(skipped))
+    """The text of skipped.tsv for [(path, reason)]: a spreadsheet runs nothing of it."""
+    def cell(text):
+        return "'" + printable(text) if text[:1] in ('=', '+', '-', '@') else printable(text)
+
+    return ''.join('%s\t%s\n' % (cell(path), cell(reason)) for path, reason in sorted(skipped))
 
 
 def printable(text):

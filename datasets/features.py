@@ -1,35 +1,47 @@
 """What becomes of one sound file, however it is processed: samples to train on, and their mel."""
-from typing import NamedTuple
+from typing import List, NamedTuple
 
 import numpy as np
 
 from datasets import audio_files, mel_transform
 from errors import UserError
+from params import MelProfile
 
 SILENCE = 1e-3          # audio that varies by less (full scale is 1) is silent: 33 steps of PCM16
+ZERO_RUN = 64           # so many zeros in a row are no speech that crosses zero: digital silence
 
 
 class Features(NamedTuple):
-    """audio: int16 [samples]; clipped: how many overshot; mel: float32 [frames, n_mels] of audio."""
-    audio: np.ndarray
-    clipped: int
-    mel: np.ndarray
+    """What training reads of one utterance."""
+    audio: np.ndarray       # int16 [samples]
+    mel: np.ndarray         # float32 [frames, n_mels] of audio
+    clipped: int            # samples that overshot full scale
+    zeros: int              # samples of digital silence
+    notes: List[str]        # what is worth telling of the file
 
 
-def compute(path, sample_rate, profile, min_samples):
+def compute(path: str, sample_rate: int, profile: MelProfile, min_samples: int) -> Features:
     """The Features of the sound file `path`; UserError, saying why, for one of no use."""
     try:
-        wave = audio_files.read_wav(path, sample_rate)
+        audio, notes = audio_files.read_audio(path, sample_rate)
     except UserError as error:
-        raise UserError(str(error)[len(path) + 2:])
-    if len(wave) < min_samples:
+        raise UserError(str(error)[len(path) + 2:]) from error
+    if len(audio) < min_samples:
         raise UserError('too short: %.3f seconds, less than %.3f'
-                        % (len(wave) / sample_rate, min_samples / sample_rate))
-    if np.ptp(wave) < SILENCE:
+                        % (len(audio) / sample_rate, min_samples / sample_rate))
+    if np.ptp(audio) < SILENCE:
         raise UserError('silent')
     try:
-        pcm, clipped = audio_files.to_pcm16(wave)
-        heard = pcm / np.float32(32768)     # what training hears
-        return Features(pcm, clipped, mel_transform.mel_spectrogram(heard, sample_rate, profile))
-    except MemoryError:
-        raise UserError('too long for the memory there is; cut it')
+        pcm, clipped = audio_files.to_pcm16(audio)
+        read_back = pcm / np.float32(32768)     # what training reads
+        mel = mel_transform.mel_spectrogram(read_back, sample_rate, profile)
+    except MemoryError as error:
+        raise UserError('too long for the memory there is; cut it') from error
+    return Features(pcm, mel, clipped, zeros_in_runs(pcm), notes)
+
+
+def zeros_in_runs(pcm: np.ndarray, shortest: int = ZERO_RUN) -> int:
+    """How many samples of int16 [samples] are in runs of `shortest` zeros or more."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], pcm == 0, [False]])))
+    lengths = edges[1::2] - edges[::2]
+    return int(lengths[lengths >= shortest].sum())

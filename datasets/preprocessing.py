@@ -11,12 +11,13 @@ import signal
 import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
-from typing import NamedTuple, Optional
+from typing import List, NamedTuple, Optional
 
 import numpy as np
 import threadpoolctl
 import tqdm
 
+import files
 import params
 from datasets import audio_files, corpus, features, mel_files, mel_transform
 from datasets.corpus import printable, stamp, write_text
@@ -39,7 +40,9 @@ class Job(NamedTuple):
 class Done(NamedTuple):
     """What a manifest keeps of an utterance that was computed."""
     samples: int
-    clipped: int
+    clipped: int            # samples of the converted wav that clip
+    zeros: int              # samples of digital silence
+    notes: List[str]        # what is worth telling of the file
     mel: list               # stamps of the files
     wav: Optional[list]
 
@@ -48,9 +51,11 @@ class Summary(NamedTuple):
     train: list             # utterance names
     test: list
     skipped: list           # (path under wave_dir, reason)
+    notes: list             # (path under wave_dir, what was done about it)
     computed: int           # utterances computed by this run
     clipped: int            # utterances whose converted wav clips
     speech_seconds: float   # in train and test
+    zero_seconds: float     # of it digital silence: runs of exact zeros
     speed: float            # seconds of speech computed in a second
     wave_dir: str           # where training finds NAME.wav
 
@@ -62,19 +67,21 @@ def compute(job):
     cannot write.
     """
     try:
-        pcm, clipped, mel = features.compute(job.source, job.sample_rate, job.profile,
-                                             job.min_samples)
+        found = features.compute(job.source, job.sample_rate, job.profile, job.min_samples)
     except UserError as error:
         return 'skipped', str(error)
+    except Exception as error:      # one file, whatever it is, is not to lose a corpus
+        return 'skipped', 'cannot be processed (%s: %s)' % (type(error).__name__, error)
     try:
         if job.wav:
-            audio_files.write_wav(job.wav, pcm / np.float32(32768), job.sample_rate)
-        mel_files.save_mel(job.mel, mel)
+            audio_files.write_wav(job.wav, found.audio / np.float32(32768), job.sample_rate)
+        mel_files.save_mel(job.mel, found.mel)
     except OSError as error:
         return 'failed', 'cannot write %s (%s)' % (error.filename or job.mel,
                                                    error.strerror or error)
-    return 'done', Done(len(pcm), clipped if job.wav else 0, stamp(job.mel),
-                        stamp(job.wav) if job.wav else None)
+    return 'done', Done(
+        samples=len(found.audio), clipped=found.clipped if job.wav else 0, zeros=found.zeros,
+        notes=found.notes, mel=stamp(job.mel), wav=stamp(job.wav) if job.wav else None)
 
 
 def start_worker(parent):
@@ -224,15 +231,28 @@ def prepare_folders(mel_dir, data_dir, wavs, hp):
 
 def preprocess(wave_dir, mel_dir, data_dir, hp, test_size=None, seed=0, num_workers=1,
                min_samples=0):
-    """Does what this file's docstring says; returns a Summary. Raises UserError, and OSError."""
+    """Does what preprocess_data.py says, and returns a Summary.
+
+    Raises UserError for input of no use, OSError if it cannot write.
+    """
     sources, skipped = corpus.find_audio(wave_dir)
     if sources:
         corpus.split(sources, test_size, seed)      # a wrong test_size is told before the work
     elif not skipped:
         raise UserError('%s holds no sound files (%s)'
                         % (wave_dir, ' '.join(sorted(audio_files.AUDIO_EXTENSIONS))))
-    for folder in (mel_dir, data_dir):
-        os.makedirs(folder, exist_ok=True)
+    with contextlib.ExitStack() as locks:
+        for folder in sorted({os.path.realpath(folder) for folder in (mel_dir, data_dir)}):
+            os.makedirs(folder, exist_ok=True)
+            locks.enter_context(files.lock_directory(
+                folder, 'another preprocess_data.py is writing to %s; wait for it, or give other '
+                'folders as --mel_dir and --data_dir' % folder))
+        return _preprocess(sources, skipped, wave_dir, mel_dir, data_dir, hp, test_size, seed,
+                           num_workers, min_samples)
+
+
+def _preprocess(sources, skipped, wave_dir, mel_dir, data_dir, hp, test_size, seed, num_workers,
+                min_samples):
     wavs = corpus.converted_dir(data_dir, wave_dir, hp.sample_rate)
     prepare_folders(mel_dir, data_dir, wavs, hp)
     old = corpus.read_manifest(data_dir)
@@ -260,8 +280,14 @@ def preprocess(wave_dir, mel_dir, data_dir, hp, test_size=None, seed=0, num_work
     for name, names in (('test.scp', test), ('train.scp', train)):
         write_text(os.path.join(data_dir, name), ''.join(n + '\n' for n in names))
     new = [records[job.name] for job in jobs if job.name in records]
-    return Summary(train, test, skipped, len(new),
-                   sum(1 for record in records.values() if record['clipped']),
-                   sum(record['samples'] for record in records.values()) / hp.sample_rate,
-                   sum(record['samples'] for record in new) / hp.sample_rate / took,
-                   train_wave_dir)
+
+    def seconds(of, key='samples'):
+        return sum(record.get(key, 0) for record in of) / hp.sample_rate
+
+    return Summary(
+        train=train, test=test, skipped=skipped, computed=len(new),
+        notes=[(records[name]['source'], note) for name in sorted(records)
+               for note in records[name].get('notes', ())],
+        clipped=sum(1 for record in records.values() if record['clipped']),
+        speech_seconds=seconds(records.values()), zero_seconds=seconds(records.values(), 'zeros'),
+        speed=seconds(new) / took, wave_dir=train_wave_dir)

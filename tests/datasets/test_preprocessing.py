@@ -35,8 +35,9 @@ def put(path, wave, rate=16000, **how):
 
 
 def tree(folder):
-    """{path under folder: mtime in ns} of all files in it."""
-    paths = [os.path.join(path, name) for path, _, names in os.walk(str(folder)) for name in names]
+    """{path under folder: mtime in ns} of all files in it but the locks, which every run opens."""
+    paths = [os.path.join(path, name) for path, _, names in os.walk(str(folder)) for name in names
+             if name != '.lock']
     return {os.path.relpath(path, str(folder)): os.lstat(path).st_mtime_ns for path in paths}
 
 
