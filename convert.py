@@ -118,8 +118,8 @@ def export_nvidia(run: str, path: str):
     reflections = [key for key, value in state.items() if key.startswith('convinv.')
                    and np.linalg.slogdet(value[:, :, 0])[0] < 0]
     if reflections:
-        print("NVIDIA's code vocodes with it, but trains it no further: its loss is NaN where a "
-              'determinant is negative, as of %s' % ', '.join(reflections))
+        print("NVIDIA's code can vocode with it, but not train it: its loss is NaN where a "
+              'determinant is negative, here of %s' % ', '.join(reflections))
 
 
 if __name__ == '__main__':

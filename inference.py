@@ -158,7 +158,7 @@ def refuse_overwriting(sources: List[Source], out_dir: str):
     for source in sources:
         path = os.path.realpath(wav_path(out_dir, source))
         if path in inputs:
-            raise UserError('%s would be overwritten by what it is vocoded to; give another '
+            raise UserError('%s would be overwritten by its own output; give another '
                             '--out_dir' % inputs[path].path)
 
 

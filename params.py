@@ -381,7 +381,7 @@ def _validate_combinations(hp):
         raise UserError('kernel_size=%d must be odd for centred convolutions; take %d, or '
                         'causal=true' % (hp.kernel_size, hp.kernel_size + 1))
     if hp.n_flows > MAX_FLOWS:
-        raise UserError('n_flows=%d is more than anybody has trained; take %d or fewer'
+        raise UserError('n_flows=%d is too many; take %d or fewer'
                         % (hp.n_flows, MAX_FLOWS))
     if hp.n_layers > MAX_LAYERS:
         raise UserError('n_layers=%d would dilate by 2^%d groups; take %d or fewer'

@@ -15,8 +15,8 @@ def early_outputs(channels: Sequence[int]) -> Tuple[int, int]:
     size = channels[0] - channels[every] if every < len(channels) else 0
     for k, c in enumerate(channels):
         if c != channels[0] - size * (k // every):
-            raise UserError('its flows work on %s channels, where early outputs of one size leave '
-                            'at one interval in any model here; take another checkpoint'
+            raise UserError('its flows work on %s channels, and no model here has early outputs '
+                            'of several sizes or at several intervals; take another checkpoint'
                             % ', '.join(map(str, channels[:20])))
     return every, size
 

@@ -110,7 +110,8 @@ def read(path: str) -> Tuple[params.HParams, Dict[str, np.ndarray]]:
                    for match in matches(hp)}
         unused = state.unused_keys()
         if unused:
-            raise UserError('holds %s beside %d flows of %d layers; take a checkpoint that is whole'
+            raise UserError('holds %s, and its other weights are those of %d flows of %d layers; '
+                            'take a complete checkpoint'
                             % (torchfile.excerpt(unused[0]), hp.n_flows, hp.n_layers))
         return hp, weights
     except UserError as error:

@@ -67,8 +67,8 @@ def _unwrap(module):
         inner = parts.get('module') if isinstance(parts, dict) else None
         module = inner if isinstance(inner, torchfile.Module) else module
     if module.name.startswith('glow_old.'):
-        raise UserError("is of NVIDIA's first architecture (glow_old), whose flows take their "
-                        'halves in turn; none of ours does: take a later checkpoint')
+        raise UserError("is of NVIDIA's first architecture (glow_old), whose couplings change "
+                        'the two halves in turn; no model here does: take a later checkpoint')
     return module
 
 
@@ -97,7 +97,7 @@ class StateDict:
         """Of tensor `key`; UserError if it has another number of axes, or there is none."""
         shape = self._tensor(key).shape
         if len(shape) != axes:
-            raise UserError('%s has %d axes in place of %d; take a checkpoint that is whole'
+            raise UserError('%s has %d axes instead of %d; take a complete checkpoint'
                             % (key, len(shape), axes))
         return shape
 
@@ -120,7 +120,7 @@ class StateDict:
             x = self._array(match.key)
         if x.shape != match.shape:
             raise UserError('%s has shape %s, where the rest of the model needs %s; take a '
-                            'checkpoint that is whole' % (match.key, x.shape, match.shape))
+                            'complete checkpoint' % (match.key, x.shape, match.shape))
         return x
 
     def _parts(self, convolution):
@@ -163,10 +163,10 @@ class StateDict:
         tensor = self._tensor(key)
         self._elements += int(np.prod(tensor.shape, dtype=np.int64))
         if 2 * self._elements > self._file_size:  # a number has two bytes at least
-            raise UserError('its tensors add up to more than the file, because many are the same; '
-                            'take a checkpoint of a model that trained')
+            raise UserError('its tensors add up to more than the file, because many share their '
+                            'numbers; take a checkpoint of a trained model')
         if tensor.dtype.kind != 'f':
-            raise UserError('%s holds %s in place of floating-point numbers; take a checkpoint '
+            raise UserError('%s holds %s instead of floating-point numbers; take a checkpoint '
                             'that is not quantized' % (key, tensor.dtype))
         with np.errstate(over='ignore'):  # what float32 cannot hold becomes infinite
             x = tensor.numpy().astype(np.float32, copy=False)
@@ -177,7 +177,7 @@ class StateDict:
 
     def _tensor(self, key):
         if key not in self._tensors:
-            raise UserError('has no %s; take a checkpoint of WaveGlow that is whole' % key)
+            raise UserError('has no %s; take a complete checkpoint of WaveGlow' % key)
         self._names.add(key)
         return self._tensors[key]
 
@@ -191,6 +191,6 @@ def _concatenate(arrays, convolution):
     """Of the parts of a fused convolution, one behind the other on the output channels."""
     if len({x.shape[1:] for x in arrays}) != 1 or not all(x.ndim for x in arrays):
         raise UserError('the parts of %s have shapes %s, which do not fit together; take a '
-                        'checkpoint that is whole'
+                        'complete checkpoint'
                         % (convolution, ', '.join(str(x.shape) for x in arrays[:4])))
     return np.concatenate(arrays)

@@ -90,7 +90,7 @@ class _Checkpoint:
         if name not in self.shapes:
             raise UserError('has no %s%s; %s' % (SCOPE, name, ADVICE))
         if len(self.shapes[name]) != axes:
-            raise UserError('%s%s has %d axes in place of %d; %s'
+            raise UserError('%s%s has %d axes instead of %d; %s'
                             % (SCOPE, name, len(self.shapes[name]), axes, ADVICE))
         return self.shapes[name]
 
@@ -114,7 +114,7 @@ class _Checkpoint:
         """UserError for a variable that is neither known nor an optimizer's slot of a known one."""
         for name in sorted(self.shapes):
             if name not in self.known and name.rpartition('/')[0] not in self.known:
-                raise UserError('holds %s%s, for which the rest of the model has no place; %s'
+                raise UserError('holds %s%s, which does not belong to the rest of the model; %s'
                                 % (SCOPE, name, ADVICE))
 
 

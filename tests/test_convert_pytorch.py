@@ -27,4 +27,4 @@ def test_there_and_back_as_a_file(monkeypatch, tmp_path, capsys):
     assert stored['config'] == {
         'n_mel_channels': 80, 'n_flows': 4, 'n_group': 8, 'n_early_every': 2, 'n_early_size': 2,
         'WN_config': {'n_layers': 3, 'n_channels': 8, 'kernel_size': 3}}
-    assert 'is negative, as of convinv.1.conv.weight\n' in capsys.readouterr().out
+    assert 'is negative, here of convinv.1.conv.weight\n' in capsys.readouterr().out

@@ -251,13 +251,13 @@ REFUSED = {
     'no skip, as on one of its branches': (lambda: without('_skip'), 'w_skip;'),
     'a layer more in one flow': (
         lambda: with_('glow_3/wavenet/dilation_4/w_g_f', [1]),
-        'holds Waveglow/glow_3/wavenet/dilation_4/w_g_f, for which the rest'),
+        'holds Waveglow/glow_3/wavenet/dilation_4/w_g_f, which does not belong to the rest'),
     'a network that it does not have': (
         lambda: with_('transformer_encoder/w', [1]),
-        'holds Waveglow/transformer_encoder/w, for which the rest'),
+        'holds Waveglow/transformer_encoder/w, which does not belong to the rest'),
     'the 2-D convolution of before 15 March 2019': (
         lambda: with_changed('glow_0/wavenet/dilation_1/w_g_f', lambda v: v[None]),
-        'has 4 axes in place of 3'),
+        'has 4 axes instead of 3'),
     'another shape': (
         lambda: with_changed('glow_2/wavenet/dilation_2/w_lc', lambda v: v[:, 1:]),
         'has shape [1, 639, 24], where the rest of the model needs [1, 640, 24];'),
