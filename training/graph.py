@@ -29,7 +29,7 @@ class StepFetches(NamedTuple):
     gradient_norm: tf.Tensor        # before clipping
     clip_names: tf.Tensor           # of this part, string [batch]
     start_frames: tf.Tensor         # of the clips in their utterances, int32 [batch]
-    stopping: tf.Tensor             # whether any host was told to stop
+    stopping: tf.Tensor             # whether any host is asked to stop, the same on all
     op: tf.Operation                # updates the weights
 
 
@@ -62,7 +62,7 @@ class TrainingGraph(NamedTuple):
     clips_iterator: tf.data.Iterator    # initialized once the weights are restored
     parts: List[PartFetches]            # of each part of a step but the last, in order
     step: StepFetches                   # of the last part
-    told_to_stop: tf.Tensor             # placeholder: whether this host is, for `step` to tell all
+    stop_requested: tf.Tensor           # placeholder: whether a signal asks this host to stop
     fingerprints: tf.Tensor             # of all hosts' settings, int64 [num_hosts, settings]
     broadcast: tf.Operation             # gives all hosts the chief's variables
     heldout: Optional[HeldoutGraph]     # None without held-out utterances
@@ -123,7 +123,7 @@ def build_training_graph(hp: HParams, training_clips: Callable[..., tf.data.Data
             loss=found.loss, learning_rate=learning_rate, gradient_norm=gradient_norm,
             clip_names=batch.name, start_frames=batch.start_frame, stopping=found.stopping > 0,
             op=train_op),
-        told_to_stop=found.told_to_stop,
+        stop_requested=found.stop_requested,
         fingerprints=collectives.all_gather(tf.constant(fingerprints, tf.int64), hosts,
                                             FINGERPRINTS_KEY),
         broadcast=broadcast, heldout=heldout, vocoding=vocoding, best=best)
@@ -134,8 +134,8 @@ class _Gradients(NamedTuple):
     loss: objective.Objective
     gradients: Sequence[tf.Tensor]
     variables: Sequence[tf.Variable]        # of these gradients
-    told_to_stop: tf.Tensor                 # placeholder: whether this host is
-    stopping: tf.Tensor                     # the share of the hosts that are
+    stop_requested: tf.Tensor               # placeholder: whether a signal asks this host to
+    stopping: tf.Tensor                     # the share of the hosts that are asked to
     add: tf.Operation                       # see `towers.accumulate`
     make_clear: Callable[[], tf.Operation]
 
@@ -145,13 +145,14 @@ def _build_gradients(hp, batch, device_names, compute, accumulate, hosts):
     gradients, variables = zip(*gradients)
     with tf.device(device_names[0]), tf.variable_scope('accumulated'):
         means, add, make_clear = towers.accumulate(list(loss) + list(gradients), accumulate)
-    told_to_stop = tf.placeholder_with_default(False, [], 'told_to_stop')
+    stop_requested = tf.placeholder_with_default(False, [], 'stop_requested')
     with tf.device(device_names[0]), tf.name_scope('hosts'):
         *means, stopping = collectives.all_reduce_mean(
-            list(means) + [tf.cast(told_to_stop, tf.float32)], hosts, GRADIENTS_KEY)
+            list(means) + [tf.cast(stop_requested, tf.float32)], hosts, GRADIENTS_KEY)
     loss, gradients = objective.Objective(*means[:len(loss)]), means[len(loss):]
     return _Gradients(loss=loss, gradients=gradients, variables=variables,
-                      told_to_stop=told_to_stop, stopping=stopping, add=add, make_clear=make_clear)
+                      stop_requested=stop_requested, stopping=stopping, add=add,
+                      make_clear=make_clear)
 
 
 def _build_best_loss():

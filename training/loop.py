@@ -74,7 +74,7 @@ class TrainingLoop:
                 self.monitor.stop()
             if self.is_chief and self.saved_step != step:
                 self.save(step)
-        self._tell_end(step, stopped)
+        self._print_end(step, stopped)
         return TrainingResult(step, finished=step >= last_step)
 
     def _run_steps(self, step, bar):
@@ -84,7 +84,7 @@ class TrainingLoop:
             result = self.train_step(step)
             step += 1
             speed = (step - first_step) * self.clip_seconds / (time.time() - started)
-            self._tell_progress(step, result, speed, bar)
+            self._print_progress(step, result, speed, bar)
             if self.is_chief:
                 self.after_step(step, result, speed)
             # several hosts end together: after the step that tells them all
@@ -92,7 +92,7 @@ class TrainingLoop:
                        else bool(self.signals.received))
         return step, stopped
 
-    def _tell_progress(self, step, result, speed, bar):
+    def _print_progress(self, step, result, speed, bar):
         state = 'loss %.3f, %slr %.2g, %.1f s audio/s' % (
             result.loss.nll, 'stft %.3f, ' % result.loss.stft if self.hp.stft_weight else '',
             result.learning_rate, speed)
@@ -102,7 +102,7 @@ class TrainingLoop:
             left = (self.options.max_steps - step) * self.clip_seconds / speed / 60
             print('step %d: %s, %.0f minutes left' % (step, state, left), flush=True)
 
-    def _tell_end(self, step, stopped):
+    def _print_end(self, step, stopped):
         if stopped:
             print('%s: stopped%s at step %d; the same command continues'
                   % (self.signals.received or 'another host was told to stop',
@@ -122,16 +122,16 @@ class TrainingLoop:
                   and (step - 10) % self.hp.eval_every == 0)
         run_options = tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE) if traced else None
         metadata = tf.RunMetadata() if traced else None
-        with self.errors_told('step %d' % (step + 1)):
+        with self.as_user_error('step %d' % (step + 1)):
             parts = [self.session.run(part) for part in self.graph.parts]
             result = self.session.run(
-                self.graph.step, {self.graph.told_to_stop: bool(self.signals.received)},
+                self.graph.step, {self.graph.stop_requested: bool(self.signals.received)},
                 options=run_options, run_metadata=metadata)
         self._require_finite(step, parts, result)
         if metadata is not None:
             self.events.metadata(metadata, step + 1)
             path = os.path.join(self.options.run_dir, 'timeline-%d.json' % (step + 1))
-            with self.errors_told('a trace'), files.atomic_open(path) as f:
+            with self.as_user_error('a trace'), files.atomic_open(path) as f:
                 f.write(timeline.Timeline(metadata.step_stats).generate_chrome_trace_format())
         return result
 
@@ -141,7 +141,7 @@ class TrainingLoop:
         clips = ', '.join('%s from frame %d' % (name.decode(), frame)
                           for part in parts + [result]
                           for name, frame in zip(part.clip_names, part.start_frames))
-        self.stop_diverged(
+        self.fail_diverged(
             step, 'step %d has a loss of %s and gradients of norm %s; its clips were %s'
             % (step + 1, result.loss.total, result.gradient_norm, clips))
 
@@ -149,7 +149,7 @@ class TrainingLoop:
         """What the chief does after step `step`. speed: seconds of audio a second."""
         hp, last = self.hp, step == self.options.max_steps
         if step % hp.summary_every == 0 or last:
-            with self.errors_told('writing events'):
+            with self.as_user_error('writing events'):
                 self.write_summary(step, result, speed)
         try:
             if self.graph.heldout is not None:
@@ -175,23 +175,23 @@ class TrainingLoop:
             'train/seconds_of_audio_a_second': speed}, step)
 
     def evaluate(self, step: int) -> None:
-        """Measures the held-out loss; saves the weights as the best checkpoint if they are."""
+        """Measures the held-out loss; saves the best checkpoint if it is the lowest so far."""
         loss = self.evaluation.heldout_loss()
         if loss is None:
             return
         if not np.isfinite(loss.total):
-            self.stop_diverged(
+            self.fail_diverged(
                 step, 'the held-out loss after step %d is %s' % (step, loss.total))
         if self.evaluation.record(loss, step):
-            with self.errors_told('writing the best checkpoint'):
+            with self.as_user_error('writing the best checkpoint'):
                 self.checkpoints.save_best(self.session, step)
 
     def save(self, step: int) -> None:
-        with self.errors_told('writing a checkpoint'):
+        with self.as_user_error('writing a checkpoint'):
             self.checkpoints.save(self.session, step)
         self.saved_step, self.saved_time = step, time.time()
 
-    def stop_diverged(self, step: int, what: str) -> NoReturn:
+    def fail_diverged(self, step: int, what: str) -> NoReturn:
         """Raises UserError for weights, of `step` steps, that give no finite loss.
 
         A checkpoint of those very weights is set aside: the one before it is the last good one.
@@ -206,14 +206,14 @@ class TrainingLoop:
 
     def _last_good(self):
         if not self.is_chief:
-            return 'checkpoints are the chief\'s'
+            return 'the chief has the checkpoints'
         if self.saved_step is None:
             return 'there is no good checkpoint yet'
         return ('the last good checkpoint is model.ckpt-%d in %s'
                 % (self.saved_step, self.options.run_dir))
 
     @contextlib.contextmanager
-    def errors_told(self, what: str):
+    def as_user_error(self, what: str):
         """Turns an error of TensorFlow's or the system's in `what` into a UserError."""
         try:
             with self.monitor.guard():
