@@ -1,87 +1,105 @@
-"""How fast the same model is here and in NVIDIA's own code, in PyTorch, on the CPU.
+"""Measures the same model here and in NVIDIA's own code, in PyTorch, on the CPU.
 
     git clone https://github.com/NVIDIA/waveglow
     pip install -r requirements-convert.txt
     python -m bench.bench_nvidia --code waveglow/glow.py
 
-Weights are random, the published size, and the same on both sides: exported as convert.py exports
-them. Each side is a process of its own; the two take turns, --rounds times, so that what else the
-machine does meets both.
+The model has the published size. Its weights are random, and the same on both sides: exported as
+convert.py exports them. Each side is a process of its own. The two take turns, --rounds times, so
+that what else the machine does meets both. Figures are medians over the rounds. Writes
+bench/nvidia.json.
 """
 import argparse
 import importlib.util
-import json
 import os
 import subprocess
 import sys
 import time
-
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
+from typing import Callable, List
 
 import numpy as np
 
 import files
+import params
+from bench.bench_inference import random_weights
+from bench.table import write_json
+from command_line import run_script
+from params import HParams
 
 SIDES = 'here', 'nvidia'
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
-    parser.add_argument('--code', required=True, metavar='glow.py', help="of NVIDIA's repository")
-    parser.add_argument('--seconds', type=float, default=5)
-    parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument('--json', default=os.path.join(files.ROOT, 'bench', 'nvidia.json'))
-    parser.add_argument('--side', choices=SIDES, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parse_arguments()
     if args.side:
-        return serve(args)
-    found = {side: [] for side in SIDES}
-    processes = {side: subprocess.Popen(
-        [sys.executable, '-m', 'bench.bench_nvidia', '--side', side] + sys.argv[1:],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, universal_newlines=True) for side in SIDES}
-    for i in range(args.rounds + 1):  # the first is for what is done once
-        for side, process in processes.items():
+        return serve(args.side, args.seconds, args.code)
+    here, nvidia = measure(args.code, args.seconds, args.rounds)
+    real_time_factors = [float(np.median(each)) / args.seconds for each in (here, nvidia)]
+    ratio = float(np.median(np.divide(nvidia, here)))
+    print('real-time factor %.3f here, %.3f in PyTorch: %.2f times as fast'
+          % (*real_time_factors, ratio))
+    write_json([dict(seconds=args.seconds, real_time_factor=real_time_factors[0],
+                     nvidia_real_time_factor=real_time_factors[1], ratio=ratio)], args.json)
+    return 0
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--code', required=True, metavar='glow.py',
+                        help="the file of NVIDIA's repository")
+    parser.add_argument('--seconds', type=float, default=5, help='length of the mel, in seconds')
+    parser.add_argument('--rounds', type=int, default=5, help='turns that each side takes')
+    parser.add_argument('--json', default=os.path.join(files.ROOT, 'bench', 'nvidia.json'),
+                        help='file to write')
+    parser.add_argument('--side', choices=SIDES, help=argparse.SUPPRESS)    # of `measure`
+    return parser.parse_args()
+
+
+def measure(code: str, seconds: float, rounds: int) -> List[List[float]]:
+    """The seconds that each side takes, in every round, in the order of SIDES."""
+    processes = [subprocess.Popen(
+        [sys.executable, '-m', 'bench.bench_nvidia', '--side', side, '--code', code,
+         '--seconds', str(seconds)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, universal_newlines=True) for side in SIDES]
+    spent: List[List[float]] = [[] for _ in SIDES]
+    for i in range(rounds + 1):
+        for process, side_spent in zip(processes, spent):
             print('go', file=process.stdin, flush=True)
-            spent = float(process.stdout.readline())
-            if i:
-                found[side].append(spent)
-    for process in processes.values():
+            each = float(process.stdout.readline())
+            if i:           # the first round is for what is done once
+                side_spent.append(each)
+    for process in processes:
         process.stdin.close()
         process.wait()
-    here, nvidia = (float(np.median(found[side])) / args.seconds for side in SIDES)
-    ratio = float(np.median(np.divide(found['nvidia'], found['here'])))
-    print('real-time factor %.3f here, %.3f in PyTorch: %.2f times as fast' % (here, nvidia, ratio))
-    with files.atomic_open(args.json) as f:
-        json.dump(dict(seconds=args.seconds, real_time_factor=here, nvidia_real_time_factor=nvidia,
-                       ratio=ratio), f, indent=1)
+    return spent
 
 
-def serve(args):
+def serve(side: str, seconds: float, code: str) -> None:
     """Vocodes whenever a line comes in, and prints the seconds that it took."""
-    import params
     hp = params.preset('nvidia')
-    frames = int(round(args.seconds * hp.sample_rate / hp.hop_length))
+    frames = int(round(seconds * hp.sample_rate / hp.hop_length))
     mel = np.random.RandomState(0).uniform(-11, 1, [frames, hp.n_mels]).astype(np.float32)
-    vocode = (ours if args.side == 'here' else theirs)(hp, mel, args.code)
+    vocode = vocode_here(hp, mel) if side == 'here' else vocode_there(hp, mel, code)
     for _ in sys.stdin:
         started = time.time()
         vocode()
         print(time.time() - started, flush=True)
 
 
-def ours(hp, mel, _):
-    from bench.bench_inference import random_weights
+def vocode_here(hp: HParams, mel: np.ndarray) -> Callable[[], np.ndarray]:
+    """A function that vocodes `mel` [frames, n_mels] with this project's code."""
     from vocoder import Vocoder
     vocoder = Vocoder(hp, random_weights(hp))
     return lambda: vocoder.vocode(mel)
 
 
-def theirs(hp, mel, code):
+def vocode_there(hp: HParams, mel: np.ndarray, code: str) -> Callable[[], object]:
+    """A function that vocodes `mel` [frames, n_mels] with the code in the file `code`."""
     import torch
 
-    from bench.bench_inference import random_weights
     from interop import nvidia
-    state, config = nvidia.to_state_dict(hp, random_weights(hp))
+    state, config = nvidia.export(hp, random_weights(hp))
     torch.cuda.FloatTensor = torch.FloatTensor  # the code asks for it by name
     spec = importlib.util.spec_from_file_location('nvidia_glow', code)
     module = importlib.util.module_from_spec(spec)
@@ -98,4 +116,4 @@ def theirs(hp, mel, code):
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_script(main)

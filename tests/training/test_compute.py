@@ -8,6 +8,7 @@ from graphs import CONDITIONS, TINY, randomize, session, speechlike
 import devices
 import glow
 import ops
+from bench import bench_training
 from errors import UserError
 from training import towers
 
@@ -86,12 +87,9 @@ def test_the_gates_gradient(compiled, rows):
 
 def test_memory_is_that_of_one_flow():
     """What the peak of memory rises by over clips of one frame, in processes of their own."""
-    import argparse
-
-    from bench import bench_training
-    args = argparse.Namespace(repeats=1, profile=False)
     plain, reversible = (
-        bench_training.row('small', 'n_layers=4,clip_samples=20480', 'float32', 'off', flag, args)
+        bench_training.measure_apart('small', 'n_layers=4,clip_samples=20480', 'float32', 'off',
+                                     flag, repeats=1)
         for flag in (False, True))
     assert plain['activations_mb'] > 200
     # of 8 flows; TensorFlow 1.15 frees later
