@@ -81,8 +81,8 @@ def build_vocoding(mel, noise, flows, hp, weights):
     with ops.frozen(weights), tf.variable_scope('waveglow'):
         cond = glow.condition(mel, hp)
     # the form that a CPU computes in every TensorFlow, and a GPU too
-    time = streaming.WholeUtterances(hp.replace(conv_form='conv2d_nhwc'))
-    audio = glow.inverse(noise, cond, flows, hp, time)
+    utterances = streaming.WholeUtterances(hp.replace(conv_form='conv2d_nhwc'))
+    audio, _ = glow.inverse(noise, cond, flows, hp, utterances)
     audio.set_shape([None, None])
     return tf.identity(audio, 'audio')
 

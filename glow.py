@@ -42,10 +42,11 @@ def loss(audio, mel, hp, compute=Compute()):
     Returns: a Loss of scalars.
     """
     activation = ops.trainable_gated_activation(compute.xla == 'gates')
-    time = streaming.WholeUtterances(hp, activation=activation)
+    boundary = streaming.WholeUtterances(hp, activation=activation)
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
         flows = _cast_couplings(build_flows(hp, audio.dtype), compute)
-        z, log_s, log_det = forward(audio, condition(mel, hp), flows, hp, time, compute.reversible)
+        z, log_s, log_det = forward(audio, condition(mel, hp), flows, hp, boundary,
+                                    compute.reversible)
     samples = tf.cast(tf.size(audio), audio.dtype)
     z_term = tf.reduce_sum(tf.square(z)) / (2 * hp.sigma ** 2) / samples
     log_s_term = -log_s / samples
@@ -74,8 +75,10 @@ def infer(z, mel, hp, lengths=None, compute=None):
         activation = ops.trainable_gated_activation(compute.xla == 'gates')
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
         flows = _cast_couplings(build_flows(hp, z.dtype), compute or Compute())
-        return inverse(z, condition(mel, hp, lengths), [invert_1x1(flow) for flow in flows], hp,
-                       streaming.WholeUtterances(hp, lengths, activation))
+        cond = condition(mel, hp, lengths)
+        boundary = streaming.WholeUtterances(hp, streaming.utterance_mask(lengths, z, hp),
+                                             activation)
+        return inverse(z, cond, [invert_1x1(flow) for flow in flows], hp, boundary)[0]
 
 
 def _cast_couplings(flows, compute):
@@ -233,54 +236,75 @@ def _weight_norm_1x1(name, channels, out_channels, dtype):
     return tf.squeeze(filters, 0), ops.bias(name + '/bias', out_channels, dtype)
 
 
-def wavenet(a, cond, net, hp, time=None):
-    """(log_s, t), each [batch, steps, c], of an affine coupling from its other half a.
+def wavenet(a, cond, net, hp, boundary=None, carry=streaming.Carry()):
+    """(log_s, t, carry) of an affine coupling: log_s and t [batch, groups, c] from its half a.
 
     Args:
-      a: [batch, steps, c].
+      a: [batch, groups, c].
       cond: `condition`'s result.
       net: the Coupling; the type of its filters is what the network computes in.
-      time: what lies before and after the steps: streaming.WholeUtterances by default, or a
-        streaming.StreamBlock, for which log_s and t come as late as its delay has grown.
+      boundary: what lies before and after the groups: streaming.WholeUtterances by default, or a
+        streaming.StreamBlock, which has tensors without a batch axis.
+      carry: of what was computed before; the one returned tells how late log_s and t are.
     """
-    time = time or streaming.WholeUtterances(hp)
+    boundary = boundary or streaming.WholeUtterances(hp)
     h = tf.cast(tf.concat([a, tf.ones_like(a[..., :1])], axis=-1), net.start.dtype)
-    h, output = time.masked(h), net.bias
+    h, output = boundary.apply_mask(h), net.bias
     for i, layer in enumerate(net.layers):
-        delay = time.delay
-        h, y = time.dilated_conv(h, layer.dilated, 2 ** i)
-        y = time.gate(y, cond, layer.cond, layer.bias)
+        delay_before = carry.delay
+        h, y, carry = boundary.dilated_conv(h, layer.dilated, 2 ** i, carry)
+        y = boundary.gate(y, cond, layer.cond, layer.bias, carry.delay)
         y = ops.matmul(y, layer.res_skip)
         if i == 0:
             h = ops.matmul(h, net.start)
         else:
-            output = time.delayed(output, time.delay - delay)
+            output, carry = boundary.delay(output, carry.delay - delay_before, carry)
         if i < len(net.layers) - 1:
-            h, output = time.res_skip(y, h, output, layer.residual_bias)
-            h = time.masked(h)
+            h, output = boundary.res_skip(y, h, output, layer.residual_bias)
+            h = boundary.apply_mask(h)
         else:
             output += tf.cast(y, output.dtype)
     log_s, t = tf.split(output, 2, axis=-1)
-    return log_s, t
+    return log_s, t, carry
 
 
 # --- The flow, forward and inverse side by side ---------------------------------------------------
+#
+# Of one Flow, x [batch, groups, channels] -> y of the same shape. The coupling leaves the half a as
+# it is, so that log_s and t are the same in both directions:
+#
+#     forward   (a, b) = x w                      inverse   (a, d) = y
+#               log_s, t = wavenet(a, cond)                 log_s, t = wavenet(a, cond)
+#               y = (a, b * exp(log_s) + t)                 x = (a, (d - t) * exp(-log_s)) w^-1
+#
+#     log|det dy/dx| =   batch * groups * log|det w| + sum(log_s)
+#     log|det dx/dy| = -(batch * groups * log|det w| + sum(log_s))
 
-def forward(audio, cond, flows, hp, time=None, reversible=False):
-    """audio [batch, samples] -> z [batch, steps, n_group], sum of log_s, sum of log|det|.
+def forward(audio, cond, flows, hp, boundary=None, reversible=False):
+    """(z, log_s, log_det): z of audio, and the two terms of the log-determinant of dz/daudio.
 
-    reversible: gradients take the memory of one flow, see `reversible_flows`.
+    Args:
+      audio: [batch, samples] in -1..1.
+      cond: `condition`'s result.
+      flows: `build_flows`.
+      boundary: streaming.WholeUtterances.
+      reversible: whether gradients take the memory of one flow, see `reversible_flows`.
+
+    Returns:
+      z: [batch, groups, n_group], all early outputs in order, then what remains.
+      log_s: scalar, the sum of all log_s of the couplings.
+      log_det: scalar, the sum over groups of log|det w| of all flows, and of log(audio_scale).
     """
     x = squeeze(audio[:, :, None] * hp.audio_scale, hp)
-    batch, steps, _ = ops.shape_of(x)
+    batch, groups, _ = ops.shape_of(x)
     log_det = hp.n_group * math.log(hp.audio_scale) + sum(ops.log_abs_det(f.w) for f in flows)
     run = reversible_flows if reversible else forward_flows
-    z, log_s_sum = run(x, cond, flows, hp, time or streaming.WholeUtterances(hp))
-    return z, log_s_sum, tf.cast(batch * steps, x.dtype) * log_det
+    z, log_s_sum = run(x, cond, flows, hp, boundary or streaming.WholeUtterances(hp))
+    return z, log_s_sum, tf.cast(batch * groups, x.dtype) * log_det
 
 
-def forward_flows(x, cond, flows, hp, time):
-    """x [batch, steps, n_group] -> z, of the same shape, and the sum of all log_s."""
+def forward_flows(x, cond, flows, hp, boundary):
+    """(z, the sum of all log_s) of x, both [batch, groups, n_group]."""
     early, log_s_sum = [], 0.0
     for k, flow in enumerate(flows):
         if hp.early_output_before(k):
@@ -289,40 +313,49 @@ def forward_flows(x, cond, flows, hp, time):
         x = ops.matmul(x, flow.w)
 
         a, b = tf.split(x, 2, axis=-1)
-        log_s, t = wavenet(a, cond, flow.coupling, hp, time)
+        log_s, t, _ = wavenet(a, cond, flow.coupling, hp, boundary)
         log_s_sum += tf.reduce_sum(log_s)
         x = tf.concat([a, b * tf.exp(log_s) + t], axis=-1)
     return tf.concat(early + [x], axis=-1), log_s_sum
 
 
-def inverse(z, cond, flows, hp, time=None):
-    """z [batch, steps, n_group] -> audio [batch, samples]: `forward`, undone step by step.
+def inverse(z, cond, flows, hp, boundary=None):
+    """(audio, carry): the audio [batch, samples] of z [batch, groups, n_group], flow by flow.
+
+    Its log-determinant is that of `forward`, negated.
 
     Args:
-      flows: `invert_1x1` of each.
-      time: see `wavenet`.
+      z: in the layout of `forward`'s.
+      cond: `condition`'s result.
+      flows: `invert_1x1` of each of `build_flows`.
+      boundary: see `wavenet`.
+
+    Returns: audio, and the streaming.Carry that tells how late it is and what to keep of a stream.
     """
-    time = time or streaming.WholeUtterances(hp)
+    boundary, carry = boundary or streaming.WholeUtterances(hp), streaming.Carry()
     n_early = hp.n_group - hp.flow_channels(hp.n_flows - 1)
     early, x = z[..., :n_early], z[..., n_early:]
     for k in reversed(range(hp.n_flows)):
-        delay = time.delay
-        log_s, t = wavenet(tf.split(x, 2, axis=-1)[0], cond, flows[k].coupling, hp, time)
-        a, b = tf.split(time.delayed(x, time.delay - delay), 2, axis=-1)
+        delay_before = carry.delay
+        a = tf.split(x, 2, axis=-1)[0]
+        log_s, t, carry = wavenet(a, cond, flows[k].coupling, hp, boundary, carry)
+        x, carry = boundary.delay(x, carry.delay - delay_before, carry)
+        a, b = tf.split(x, 2, axis=-1)
         x = tf.concat([a, (b - t) * tf.exp(-log_s)], axis=-1)
 
         x = ops.matmul(x, flows[k].w)
         if hp.early_output_before(k):
             n_early -= hp.n_early_size
             out = early[..., n_early:n_early + hp.n_early_size]
-            x = tf.concat([time.delayed(out, time.delay), x], axis=-1)
+            out, carry = boundary.delay(out, carry.delay, carry)
+            x = tf.concat([out, x], axis=-1)
     sizes = ops.shape_of(x)
-    return tf.reshape(x, sizes[:-2] + [sizes[-2] * hp.n_group]) / hp.audio_scale
+    return tf.reshape(x, sizes[:-2] + [sizes[-2] * hp.n_group]) / hp.audio_scale, carry
 
 
 # --- Gradients in the memory of one flow ----------------------------------------------------------
 
-def reversible_flows(x, cond, flows, hp, time):
+def reversible_flows(x, cond, flows, hp, boundary):
     """`forward_flows` that keeps z alone for its gradients, not what the coupling networks did.
 
     On the way back each flow's input is its output, inverted, and its network is run once more, for
@@ -332,13 +365,13 @@ def reversible_flows(x, cond, flows, hp, time):
     @tf.custom_gradient
     def run(x, cond, *tensors):
         own = tf.nest.pack_sequence_as(flows, tensors)
-        z, log_s_sum = forward_flows(x, cond, own, hp, time)
+        z, log_s_sum = forward_flows(x, cond, own, hp, boundary)
 
         def gradients(dz, dlog_s_sum):
             n_early = hp.n_group - hp.flow_channels(hp.n_flows - 1)
             x, dx, dcond, dflows = z[..., n_early:], dz[..., n_early:], [], []
             for k in reversed(range(hp.n_flows)):
-                x, dx, more, dflow = _flow_gradients(x, dx, dlog_s_sum, cond, own[k], hp, time)
+                x, dx, more, dflow = _flow_gradients(x, dx, dlog_s_sum, cond, own[k], hp, boundary)
                 dcond = [tf.add_n(dcond + [more])]
                 dflows = dflow + dflows
                 if hp.early_output_before(k):
@@ -350,14 +383,14 @@ def reversible_flows(x, cond, flows, hp, time):
     return run(x, cond, *tf.nest.flatten(flows))
 
 
-def _flow_gradients(y, dy, dlog_s_sum, cond, flow, hp, time):
+def _flow_gradients(y, dy, dlog_s_sum, cond, flow, hp, boundary):
     """One flow, backwards: x, its gradient, cond's, and [the gradient of each of flow's tensors].
 
     y is what the flow made of x; dy and dlog_s_sum are the gradients to it and to the sum of log_s.
     """
     with ops.computed_after(dy):    # the memory is still that of the flow behind it
         a, b = tf.split(tf.identity(y), 2, axis=-1)
-    log_s, t = wavenet(a, cond, flow.coupling, hp, time)
+    log_s, t, _ = wavenet(a, cond, flow.coupling, hp, boundary)
     da, db = tf.split(dy, 2, axis=-1)
     inputs = [a, cond] + tf.nest.flatten(flow.coupling)
     found = tf.gradients([log_s, t], inputs, [db * (b - t) + dlog_s_sum, db], stop_gradients=inputs)

@@ -1,157 +1,238 @@
-"""What lies before and after the steps that a graph sees: nothing, or the rest of a stream.
+"""What lies before and after the groups that a graph sees: zeros, or the rest of a stream.
 
-The model's functions are written against these two. `Whole` has zeros beyond both ends. `Block` has
-the steps before it from the block before, and no steps after it: a convolution that looks ahead
-gives its results later, `delay` steps behind what came in. Block by block the results are those of
-the whole utterance, of any length, and nothing is worked out twice.
+The model's functions are written against `Boundary`, which has two implementations.
+`WholeUtterances` has zeros beyond both ends. `StreamBlock` has the groups before it from the block
+before, as states, and none after it: a convolution that looks ahead gives its last results only
+with the next block. Block by block the results are those of the whole utterance, of any length, and
+nothing is computed twice.
+
+A convolution of 3 taps and dilation 2 has a receptive field of 2 groups behind and 2 ahead. On
+blocks of 6 groups:
+
+    group            -2 -1  0  1  2  3  4  5  6  7  8  9 10 11
+    block 1  state    0  0                                       zeros before the utterance
+             input          0  1  2  3  4  5
+             output         0  1  2  3                           4 and 5 look ahead: they wait
+    block 2  state                2  3  4  5                     the last 2 + 2 groups of the input
+             input                            6  7  8  9 10 11
+             output                     4  5  6  7  8  9         delay 2
+    block 3  state                            8  9 10 11
+    (empty,  zeros                                        0  0   after the utterance
+     last)   output                                10 11
+
+The delays of all convolutions add up. What does not go through a convolution and meets its result
+later (the other half of a coupling, early outputs, the sum of skip outputs) is delayed as much.
+
+Every function returns its results and a `Carry`: how late they are, and the states of all
+operations so far. It goes from function to function as an argument.
 """
+import abc
+from typing import Callable, NamedTuple, Optional, Tuple
+
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 import ops
+from params import HParams
 
 
-class WholeUtterances:
-    """Whole utterances, in a batch of several `lengths` (frames) if given.
+class State(NamedTuple):
+    """What an operation of a StreamBlock needs of the block before: [groups, c], as many as are."""
+    fed: tf.Tensor       # placeholder: what the block before has kept
+    first: np.ndarray    # what the first block is fed
+    kept: tf.Tensor      # what to feed the next block
 
-    activation: ops.gated_activation, or what has its values and another gradient.
+
+class Carry(NamedTuple):
+    """How far a computation has come."""
+    delay: int = 0                      # groups that its results are late
+    states: Tuple[State, ...] = ()      # of all operations so far
+
+
+class Boundary(abc.ABC):
+    """How to compute what depends on the groups before and after, and on the place in time."""
+
+    @abc.abstractmethod
+    def apply_mask(self, h: tf.Tensor) -> tf.Tensor:
+        """h [..., groups, c] with zeros beyond the end of each utterance."""
+
+    @abc.abstractmethod
+    def dilated_conv(self, h: tf.Tensor, filters: tf.Tensor, dilation: int, carry: Carry
+                     ) -> Tuple[tf.Tensor, tf.Tensor, Carry]:
+        """(h, y, carry): h [..., groups, in] and y [..., groups, out], its convolution.
+
+        Both are of the same groups: h is as late as the convolution looks ahead.
+        """
+
+    @abc.abstractmethod
+    def delay(self, x: tf.Tensor, groups: int, carry: Carry) -> Tuple[tf.Tensor, Carry]:
+        """(x, carry): x [..., groups, c], late by as many groups as a convolution looks ahead.
+
+        carry.delay stays: it is that of the convolution, which x now keeps pace with.
+        """
+
+    @abc.abstractmethod
+    def gate(self, y: tf.Tensor, cond: tf.Tensor, filters: tf.Tensor, bias: tf.Tensor, delay: int
+             ) -> tf.Tensor:
+        """ops.gated_activation [..., groups, c] of y and a 1x1 convolution of the condition.
+
+        Args:
+          y: [..., groups, 2 * c].
+          cond: [..., frames or groups, condition channels], see glow.condition.
+          filters, bias: of the 1x1 convolution, [condition channels, 2 * c] and [2 * c].
+          delay: groups that y is late.
+        """
+
+    @abc.abstractmethod
+    def res_skip(self, y: tf.Tensor, h: tf.Tensor, output: tf.Tensor, bias: tf.Tensor
+                 ) -> Tuple[tf.Tensor, tf.Tensor]:
+        """ops.res_skip."""
+
+
+class WholeUtterances(Boundary):
+    """Whole utterances, [batch, groups, c], with zeros beyond both ends: no delay, no states.
+
+    Args:
+      hp: hyperparameters.
+      mask: `utterance_mask`, for a batch of several lengths.
+      activation: ops.gated_activation, or a function of its values and another gradient.
     """
 
-    delay = 0
+    def __init__(self, hp: HParams, mask: Optional[tf.Tensor] = None,
+                 activation: Callable[..., tf.Tensor] = ops.gated_activation):
+        self._hp, self._mask, self._activation = hp, mask, activation
 
-    def __init__(self, hp, lengths=None, activation=ops.gated_activation):
-        self._hp, self._lengths, self._mask = hp, lengths, None
-        self._activation = activation
+    def apply_mask(self, h):
+        return ops.apply_mask(h, self._mask)
 
-    def masked(self, h):
-        """h with zeros beyond the end of each utterance."""
-        if self._lengths is None:
-            return h
-        if self._mask is None:
-            self._mask = ops.sequence_mask(self._lengths * self._hp.groups_per_frame,
-                                           ops.shape_of(h)[1], h.dtype)
-        return h * self._mask
-
-    def dilated_conv(self, h, filters, dilation):
-        """(h, its convolution): both stand over the same steps."""
+    def dilated_conv(self, h, filters, dilation, carry):
         hp = self._hp
-        return h, ops.dilated_conv(h, filters, dilation, hp.causal, hp.conv_form)
+        return h, ops.dilated_conv(h, filters, dilation, hp.causal, hp.conv_form), carry
 
-    def delayed(self, x, steps):
-        """x, as many steps late as convolutions of `steps` look ahead: not at all."""
-        return x
+    def delay(self, x, groups, carry):
+        return x, carry
 
-    def gate(self, y, cond, filters, bias):
-        """ops.gated_activation of y [batch, steps, c] and a 1x1 convolution of a condition with a
-        row a step or frame."""
+    def gate(self, y, cond, filters, bias, delay):
         hp = self._hp
-        with ops.computed_after(y):  # else the conditions of all layers are at once
+        with ops.computed_after(y):  # else the conditions of all layers are in memory at once
             cond = ops.matmul(tf.cast(cond, filters.dtype), filters, bias)
         if hp.upsampling != 'repeat':
             return self._activation(y, cond)
-        batch, steps, channels = ops.shape_of(y)
-        y = tf.reshape(y, [batch, steps // hp.groups_per_frame, hp.groups_per_frame, channels])
+        batch, groups, channels = ops.shape_of(y)
+        y = tf.reshape(y, [batch, groups // hp.groups_per_frame, hp.groups_per_frame, channels])
         y = self._activation(y, tf.expand_dims(cond, 2))
-        return tf.reshape(y, [batch, steps, channels // 2])
-
-    res_skip = staticmethod(ops.res_skip)
-
-
-class StreamBlock:
-    """The next steps of one stream. Its tensors are [steps, c]: to cut such a one costs nothing.
-
-    What it needs of the block before are tensors to feed, what the next one needs are results:
-
-      states: [(placeholder, array for the first block, tensor that feeds the next block)]
-
-    Args:
-      hp: HParams.
-      position: scalar, steps of the utterance before this block.
-      first_frame: scalar, the frame of the condition's first row.
-      last: scalar, 1 if the utterance ends with this block, else 0.
-      conv_form: see ops.CONV_FORMS.
-      fused_steps: where a layer has as many, what it does element by element is one loop that XLA
-        compiles, and not six; 0 for never. One length only: others would be compiled too.
-
-    What looks further ahead than the blocks so far reach has no results yet, and gives none.
-    """
-
-    def __init__(self, hp, position, first_frame, last, conv_form, fused_steps=0):
-        self._hp, self._last, self._conv_form = hp, last, conv_form
-        self._position, self._first_frame = position, first_frame
-        self.delay, self.states = 0, []
-        self._fused_steps, self._fused = fused_steps, {}
-
-    def masked(self, h):
-        return h
-
-    def dilated_conv(self, h, filters, dilation):
-        """(h, its convolution), both as late as the convolution looks ahead."""
-        behind, ahead = ops.receptive_field(ops.shape_of(filters)[0], dilation, self._hp.causal)
-        span, channels = behind + ahead, ops.static_channels(h)
-        before = self._before(h, behind)
-        steps = tf.shape(before)[0] + tf.shape(h)[0] + ahead * self._last
-        ready = tf.maximum(steps - span, 0)
-        # one step at least: oneDNN's convolution to none gives its input back
-        beyond = ahead * self._last + tf.maximum(span + 1 - steps, 0)
-        h = tf.concat([before, h, tf.zeros([beyond, channels], h.dtype)], axis=0)
-        self._keep(h[ready:steps])
-        self.delay += ahead
-        y = ops.CONV_FORMS[self._conv_form](h[None], filters, dilation, [0, 0])
-        return h[behind:behind + ready], tf.squeeze(y, 0)[:ready]
-
-    def delayed(self, x, steps):
-        """x, `steps` steps late, or up to the end in the last block."""
-        if steps == 0:
-            return x
-        x = tf.concat([self._before(x, 0), x], axis=0)
-        ready = tf.maximum(tf.shape(x)[0] - steps * (1 - self._last), 0)
-        self._keep(x[ready:])
-        return x[:ready]
-
-    def gate(self, y, cond, filters, bias):
-        cond = tf.cast(cond, filters.dtype)
-        steps, per_frame = tf.shape(y)[0], self._hp.groups_per_frame
-        start = tf.maximum(self._position - self.delay, 0) - self._first_frame * per_frame
-        if self._hp.upsampling != 'repeat':
-            with ops.computed_after(y):
-                return self._loop(_gate, y, ops.matmul(cond[start:start + steps], filters), bias)
-        first = start // per_frame
-        rows = ops.matmul(cond[first:(start + steps - 1) // per_frame + 1], filters)
-        frames = (start + tf.range(steps)) // per_frame - first
-        with ops.computed_after(y):
-            return self._loop(_gate, y, rows, bias, frames)
+        return tf.reshape(y, [batch, groups, channels // 2])
 
     def res_skip(self, y, h, output, bias):
-        return self._loop(ops.res_skip, y, h, output, bias)
+        return ops.res_skip(y, h, output, bias)
 
-    def _loop(self, f, y, *others):
-        """f(y, *others), where f is of single elements, as one loop where that can be had."""
-        if not self._fused_steps:
-            return f(y, *others)
-        if f not in self._fused:
-            self._fused[f] = tf.function(f, jit_compile=True)
-        plain, fused = tf.raw_ops.Switch(data=y, pred=tf.equal(tf.shape(y)[0], self._fused_steps))
-        return tf.nest.map_structure(lambda a, b: tf.raw_ops.Merge(inputs=[a, b]).output,
-                                     f(plain, *others), self._fused[f](fused, *others))
 
-    def _before(self, x, steps):
-        """The last steps of x in the block before; at first, `steps` of zeros."""
-        channels = ops.static_channels(x)
-        before = tf.placeholder(x.dtype, [None, channels])
-        self._initial = np.zeros([steps, channels], x.dtype.as_numpy_dtype)
-        self._fed = before
-        return before
+def utterance_mask(lengths: Optional[tf.Tensor], z: tf.Tensor, hp: HParams) -> Optional[tf.Tensor]:
+    """[batch, groups, 1] of z [batch, groups, n_group], 1 within each utterance and 0 beyond.
 
-    def _keep(self, x):
-        # a copy: a cut of a tensor holds the memory of all of it until the block is done
-        self.states.append((self._fed, self._initial, tf.raw_ops.DeepCopy(x=x)))
+    lengths: [batch] frames of each utterance; None for all that z has, which takes no mask.
+    """
+    if lengths is None:
+        return None
+    return ops.sequence_mask(lengths * hp.groups_per_frame, ops.shape_of(z)[1], z.dtype)
+
+
+class StreamBlock(Boundary):
+    """The next groups of one stream, [groups, c]: without a batch axis, cutting copies nothing.
+
+    A function may have fewer results than groups came in, or none, where it has to wait for those
+    of the next block; in the last block it has them all.
+
+    Args:
+      hp: hyperparameters.
+      position: scalar, groups of the utterance before this block.
+      first_frame: scalar, the frame of the condition's first row.
+      last: scalar, 1 if the utterance ends with this block, else 0.
+      conv_form: a key of ops.CONV_FORMS.
+      fused_groups: a number of groups; a layer that has as many computes its element by element
+        operations as one loop that XLA compiles, and not as six. 0 for never. It is one number
+        only, since XLA compiles each length anew.
+    """
+
+    def __init__(self, hp: HParams, position: tf.Tensor, first_frame: tf.Tensor, last: tf.Tensor,
+                 conv_form: str, fused_groups: int = 0):
+        self._hp, self._last, self._conv_form = hp, last, conv_form
+        self._position, self._first_frame = position, first_frame
+        self._gate = _fused(_gate, fused_groups)
+        self._res_skip = _fused(ops.res_skip, fused_groups)
+
+    def apply_mask(self, h):
+        return h
+
+    def dilated_conv(self, h, filters, dilation, carry):
+        behind, ahead = ops.receptive_field(ops.shape_of(filters)[0], dilation, self._hp.causal)
+        span, channels = behind + ahead, ops.static_channels(h)
+        before, first = _state_before(h, behind)
+        groups = tf.shape(before)[0] + tf.shape(h)[0] + ahead * self._last
+        ready = tf.maximum(groups - span, 0)
+        # one group at least: oneDNN's convolution to none gives its input back
+        beyond = ahead * self._last + tf.maximum(span + 1 - groups, 0)
+        h = tf.concat([before, h, tf.zeros([beyond, channels], h.dtype)], axis=0)
+        state = State(before, first, _copy(h[ready:groups]))
+        y = ops.CONV_FORMS[self._conv_form](h[None], filters, dilation, [0, 0])
+        return (h[behind:behind + ready], tf.squeeze(y, 0)[:ready],
+                Carry(carry.delay + ahead, carry.states + (state,)))
+
+    def delay(self, x, groups, carry):
+        if groups == 0:
+            return x, carry
+        before, first = _state_before(x, 0)
+        x = tf.concat([before, x], axis=0)
+        ready = tf.maximum(tf.shape(x)[0] - groups * (1 - self._last), 0)
+        state = State(before, first, _copy(x[ready:]))
+        return x[:ready], carry._replace(states=carry.states + (state,))
+
+    def gate(self, y, cond, filters, bias, delay):
+        cond = tf.cast(cond, filters.dtype)
+        groups, per_frame = tf.shape(y)[0], self._hp.groups_per_frame
+        start = tf.maximum(self._position - delay, 0) - self._first_frame * per_frame
+        if self._hp.upsampling != 'repeat':
+            with ops.computed_after(y):
+                return self._gate(y, ops.matmul(cond[start:start + groups], filters), bias)
+        first = start // per_frame
+        rows = ops.matmul(cond[first:(start + groups - 1) // per_frame + 1], filters)
+        frames = (start + tf.range(groups)) // per_frame - first
+        with ops.computed_after(y):
+            return self._gate(y, rows, bias, frames)
+
+    def res_skip(self, y, h, output, bias):
+        return self._res_skip(y, h, output, bias)
+
+
+def _state_before(x, groups):
+    """(placeholder for what a block before has kept of x, its value in the first block: zeros)."""
+    channels = ops.static_channels(x)
+    return (tf.placeholder(x.dtype, [None, channels]),
+            np.zeros([groups, channels], x.dtype.as_numpy_dtype))
+
+
+def _copy(x):
+    """x in memory of its own: a cut of a tensor holds all of the tensor until the block is done."""
+    return tf.raw_ops.DeepCopy(x=x)
 
 
 def _gate(y, rows, bias, frames=None):
-    """ops.gated_activation of y [steps, 2 c] and a condition: rows [frames, 2 c], a bias [2 c].
+    """ops.gated_activation of y [groups, 2 c] and a condition: rows [frames, 2 c], a bias [2 c].
 
-    frames: [steps], the row that each step hears; its own if there is none.
+    frames: [groups], the row of each group; None where each group has its own.
     """
     cond = tf.cast(rows, tf.float32) + tf.cast(bias, tf.float32)
     return ops.gated_activation(y, cond if frames is None else tf.gather(cond, frames))
+
+
+def _fused(f, groups):
+    """f(y, ...), element by element, which XLA makes one loop of where y has so many groups."""
+    if not groups:
+        return f
+    compiled = tf.function(f, jit_compile=True)
+
+    def either(y, *others):
+        plain, full = tf.raw_ops.Switch(data=y, pred=tf.equal(tf.shape(y)[0], groups))
+        return tf.nest.map_structure(lambda a, b: tf.raw_ops.Merge(inputs=[a, b]).output,
+                                     f(plain, *others), compiled(full, *others))
+    return either

@@ -134,10 +134,11 @@ class Vocoder:
         self._cond = tf.placeholder(tf.float32, [None, hp.condition_channels], 'condition')
         self._position, self._first_frame, self._last = (
             tf.placeholder(tf.int32, [], name) for name in ('position', 'first_frame', 'last'))
-        fused_steps = self.chunk_frames * hp.groups_per_frame if self._compiles else 0
-        self._block = streaming.StreamBlock(hp, self._position, self._first_frame, self._last,
-                                      self._conv_form, fused_steps)
-        self._audio = glow.inverse(self._z, self._cond, self._flows, hp, self._block)
+        fused_groups = self.chunk_frames * hp.groups_per_frame if self._compiles else 0
+        block = streaming.StreamBlock(hp, self._position, self._first_frame, self._last,
+                                      self._conv_form, fused_groups)
+        self._audio, (self._delay, self._states) = glow.inverse(self._z, self._cond, self._flows,
+                                                                hp, block)
 
     def _build_batch(self):
         hp = self.hp
@@ -146,8 +147,10 @@ class Vocoder:
             lengths = tf.placeholder(tf.int32, [None])
             with ops.frozen(self._weights), tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
                 cond = glow.condition(self._mel, hp, lengths)
-            time = streaming.WholeUtterances(hp.replace(conv_form=self._conv_form), lengths)
-            self._batch = z, lengths, glow.inverse(z, cond, self._flows, hp, time)
+            utterances = streaming.WholeUtterances(hp.replace(conv_form=self._conv_form),
+                                                   streaming.utterance_mask(lengths, z, hp))
+            audio, _ = glow.inverse(z, cond, self._flows, hp, utterances)
+            self._batch = z, lengths, audio
 
     @classmethod
     def load(cls, path, preset=None, hparams='', precision='float32', chunk_frames=None):
@@ -183,7 +186,7 @@ class Vocoder:
         reach = glow.condition_receptive_field(self.hp)
         if reach is None:
             return None
-        ahead = self._block.delay * self.hp.n_group + reach[1] * self.hp.hop_length
+        ahead = self._delay * self.hp.n_group + reach[1] * self.hp.hop_length
         return ahead / self.hp.sample_rate
 
     def vocode(self, mel, sigma=None, seed=0):
@@ -248,9 +251,9 @@ class Vocoder:
         """(audio, states for the next block) of a block; None for its states: the first one."""
         feeds = {self._z: z, self._cond: cond, self._first_frame: first_frame,
                  self._position: position, self._last: int(last)}
-        for i, (state, initial, _) in enumerate(self._block.states):
-            feeds[state] = initial if states is None else states[i]
-        results = [] if last else [result for _, _, result in self._block.states]
+        for i, state in enumerate(self._states):
+            feeds[state.fed] = state.first if states is None else states[i]
+        results = [] if last else [state.kept for state in self._states]
         audio, states = self._session.run([self._audio, results], feeds)
         return audio, states
 
@@ -261,7 +264,7 @@ class _Stream:
     def __init__(self, vocoder, noise):
         self._vocoder, self._noise, self._hp = vocoder, noise, vocoder.hp
         self._per_row = vocoder.hp.groups_per_frame if vocoder.hp.upsampling != 'repeat' else 1
-        self._delay = vocoder._block.delay
+        self._delay = vocoder._delay
         self._mel, self._mel_first = np.zeros([0, vocoder.hp.n_mels], np.float32), 0
         self._cond, self._cond_first = None, 0   # rows from this frame on
         self._frames = 0                         # of the condition, so far

@@ -125,7 +125,7 @@ def test_frame_rate_conditioning_equals_the_full_convolution():
     repeated = np.repeat(cond, hp.hop_length, axis=1).reshape(2, -1, hp.n_group * 5)
     with session() as sess:
         found = sess.run(streaming.WholeUtterances(hp).gate(
-            tf.constant(y), tf.constant(cond), tf.constant(folded), tf.zeros([units])))
+            tf.constant(y), tf.constant(cond), tf.constant(folded), tf.zeros([units]), 0))
     y_tanh, y_sigmoid = np.split(y + repeated @ full, 2, axis=-1)
     np.testing.assert_allclose(found, np.tanh(y_tanh) / (1 + np.exp(-y_sigmoid)), atol=1e-5)
 
@@ -139,7 +139,7 @@ def test_coupling_hears_exactly_its_receptive_field():
         with session() as sess:
             a = tf.placeholder(tf.float32, [1, steps, 3])
             cond = tf.constant(rng.randn(1, 2, hp.n_mels).astype(np.float32))
-            log_s, t = glow.wavenet(a, cond, glow.build_coupling(3, hp), hp)
+            log_s, t, _ = glow.wavenet(a, cond, glow.build_coupling(3, hp), hp)
             randomize(sess, rng)
             gradient = tf.gradients(log_s[0, middle] + t[0, middle], a)[0]
             value = sess.run(gradient, {a: rng.randn(1, steps, 3)})
