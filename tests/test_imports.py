@@ -1,0 +1,80 @@
+"""Who may import whom: the rules of docs/architecture.md, over the imports of every module."""
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+COMMANDS = {'preprocess_data', 'train', 'inference', 'evaluate', 'convert', 'export'}
+WINGS = 'datasets', 'training', 'synthesis', 'interop', 'metrics'
+# {module or wing: what it may import of this repository, at most}
+ALLOWED = {'errors': set(), 'files': {'errors'}, 'params': {'errors', 'files'}, 'ops': {'errors'},
+           'streaming': {'ops'}, 'glow': {'errors', 'params', 'ops', 'streaming'}}
+# {module or wing: what it must not import}
+FORBIDDEN = {'datasets': {'training', 'glow', 'vocoder'}, 'interop': {'training', 'datasets'},
+             'synthesis': {'training', 'vocoder'}, 'vocoder': set(WINGS), 'utils': set(WINGS)}
+
+
+def imports():
+    """{module: the modules of this repository that it imports, wherever in its code}."""
+    paths = list(pathlib.Path(ROOT).glob('*.py'))
+    for folder in WINGS + ('bench', 'recipes'):
+        paths += pathlib.Path(ROOT, folder).glob('*.py')
+    names = {'.'.join(path.relative_to(ROOT).with_suffix('').parts): path for path in paths
+             if path.name != '__init__.py'}
+    found = {}
+    for name, path in names.items():
+        used = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            if isinstance(node, ast.Import):
+                used.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                used.add(node.module)
+                used.update('%s.%s' % (node.module, alias.name) for alias in node.names)
+        found[name] = used & set(names)
+    return found
+
+
+IMPORTS = imports()
+
+
+def within(whole, module):
+    return module == whole or module.startswith(whole + '.')
+
+
+def test_the_top_level_is_small():
+    assert len([name for name in IMPORTS if '.' not in name]) <= 16
+    assert COMMANDS <= set(IMPORTS)
+
+
+def test_no_module_imports_what_lies_above_it():
+    for module, used in IMPORTS.items():
+        above = COMMANDS | {name for name in IMPORTS if name.startswith(('bench.', 'recipes.'))}
+        assert not used & above or module.startswith(('bench.', 'recipes.')), module
+        assert not used & COMMANDS, module
+        assert used <= ALLOWED.get(module, used), module
+        for whole, forbidden in FORBIDDEN.items():
+            if within(whole, module):
+                assert not [name for name in used if any(within(f, name) for f in forbidden)], module
+
+
+def test_no_circle():
+    left = dict(IMPORTS)
+    while left:
+        leaves = [module for module, used in left.items() if not used & set(left)]
+        assert leaves, 'each of these imports another of them: %s' % sorted(left)
+        for module in leaves:
+            del left[module]
+
+
+@pytest.mark.parametrize('module, absent', [
+    ('vocoder', ['training', 'datasets', 'interop']),
+    ('datasets.shards', ['interop', 'training', 'glow'])])
+def test_a_fresh_process_loads_no_more_than_it_uses(module, absent):
+    code = 'import sys, %s; print([name for name in sys.modules if name.startswith(%r)])' % (
+        module, tuple(absent))
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, universal_newlines=True)
+    assert done.stdout.splitlines()[-1:] == ['[]'], done.stdout + done.stderr
