@@ -165,7 +165,7 @@ def write_wav(path, audio, sample_rate):
     try:
         pcm, clipped = to_pcm16(np.reshape(audio, [-1]))
     except UserError as error:
-        raise UserError('%s: %s' % (path, error))
+        raise UserError('%s: %s' % (path, error)) from error
     content = io.BytesIO()      # so that a full disk is Python's to tell, not a C callback's
     soundfile.write(content, pcm, sample_rate, subtype='PCM_16', format='WAV')
     with atomic_open(path, 'wb') as f:

@@ -66,7 +66,7 @@ def _load_npy(path):
         except (OSError, MemoryError):
             raise
         except Exception as error:   # a damaged header fails in the tokenizer, in eval, anywhere
-            raise ValueError(str(error).split('\n')[0])
+            raise ValueError(str(error).split('\n')[0]) from error
     return _real(array)
 
 
