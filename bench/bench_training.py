@@ -39,7 +39,7 @@ import glow
 import params
 from bench.limit import MatrixProduct, flops
 from bench.table import peak_mb, reset_peak, write_table
-from datasets import clip_files
+from datasets.clips import Clips
 from params import HParams
 from training import towers
 from training.graph import TrainingGraph, build_training_graph
@@ -148,7 +148,7 @@ def measure(preset: str, hparams: str, precision: str, xla: str, reversible: boo
 def noise_clips(hp: HParams) -> tf.data.Dataset:
     """clip_files.Clips of one batch, again and again."""
     rng, n = np.random.RandomState(0), hp.batch_size
-    return tf.data.Dataset.from_tensors(clip_files.Clips(
+    return tf.data.Dataset.from_tensors(Clips(
         (0.1 * rng.standard_normal([n, hp.clip_frames * hp.hop_length])).astype(np.float32),
         (hp.mel_mean + hp.mel_std * rng.standard_normal(
             [n, hp.clip_frames, hp.n_mels])).astype(np.float32),

@@ -126,7 +126,7 @@ def _decode(path):
 def _mended(path):
     """`path`, or the content of a WAV with its length in the header, where a recorder left zero."""
     with open(path, 'rb') as f:
-        chunks = _riff_chunks(f)
+        chunks = riff_chunks(f)
         size = os.fstat(f.fileno()).st_size
         offset = next((offset for name, offset, length in chunks if name == b'data' and not length),
                       size)
@@ -141,7 +141,7 @@ def _mended(path):
 
 def _is_streamed(path):
     with open(path, 'rb') as f:
-        return any(name == b'data' and size >= STREAMED for name, _, size in _riff_chunks(f))
+        return any(name == b'data' and size >= STREAMED for name, _, size in riff_chunks(f))
 
 
 def to_pcm16(audio):
@@ -181,7 +181,7 @@ def is_plain_wav(path, sample_rate):
     """
     try:
         with open(path, 'rb') as f:
-            chunks = _riff_chunks(f)
+            chunks = riff_chunks(f)
             names = [name for name, _, _ in chunks]
             if names[:1] != [b'fmt '] or names.count(b'fmt ') != 1 or names.count(b'data') != 1:
                 return False
@@ -197,7 +197,7 @@ def is_plain_wav(path, sample_rate):
         return False
 
 
-def _riff_chunks(f):
+def riff_chunks(f):
     """[(name, offset, announced bytes)] of the chunks of an open RIFF WAVE file; [] of others."""
     header, chunks, offset = f.read(12), [], 12
     if header[:4] != b'RIFF' or header[8:] != b'WAVE':
@@ -219,7 +219,7 @@ def _missing_bytes(path):
     soundfile passes over that, but half a file is a failed copy.
     """
     with open(path, 'rb') as f:
-        chunks = _riff_chunks(f)
+        chunks = riff_chunks(f)
         end = os.fstat(f.fileno()).st_size
     return sum(max(0, offset + size - end) for name, offset, size in chunks
                if name == b'data' and size < STREAMED)

@@ -3,60 +3,68 @@
 Which clip is the j-th of step i is a pure function of (seed, i * batch_size + j), so that a training
 that starts at step i gets what one that came there from step 0 would have got.
 """
-import collections
 import multiprocessing.pool
 import os
 import wave
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from datasets import audio_files
+from datasets.clips import Clips, draw_noise, heldout_frames, pcm16_to_float
 from errors import UserError
 
-# frames: whole frames that both the wav and the mel have.
-Utterance = collections.namedtuple('Utterance', 'name frames')
 
-# noise: see `training_clips`; shard_position: see clip_shards.training_clips. What there is none of
-# is ().
-Clips = collections.namedtuple('Clips', 'audio mel name start_frame noise shard_position')
-Clips.__new__.__defaults__ = ((), ())
+class Utterance(NamedTuple):
+    """One utterance, as the headers and sizes of its files tell."""
+    name: str
+    frames: int             # whole frames that both the wav and the mel have
+    wav_offset: int         # bytes before the samples of the wav
+    wav_bytes: int          # size of the wav
+    mel_bytes: int          # size of the mel
 
 
 def index(names, wave_dir, lc_dir, hp):
-    """[Utterance] for `names`, from the headers of wave_dir/NAME.wav and the sizes of lc_dir/NAME.mel.
+    """The utterances `names`, from the headers of wave_dir/NAME.wav and the sizes of lc_dir/NAME.mel.
 
     A wav and a mel that disagree in length are trimmed to the shorter. Raises UserError, naming
     the first of them, if files are missing or not what `hp` says: mono PCM16 at hp.sample_rate and
     frames of hp.n_mels float32.
     """
     with multiprocessing.pool.ThreadPool(8) as pool:  # waits for disks, not for processors
-        found = pool.map(lambda name: _frames(name, wave_dir, lc_dir, hp), names, chunksize=64)
-    faults = [fault for _, fault in found if fault]
+        found = pool.map(lambda name: _index_one(name, wave_dir, lc_dir, hp), names, chunksize=64)
+    faults = [fault for fault in found if isinstance(fault, str)]
     if faults:
         raise UserError('%s%s; preprocess the corpus again, or correct --wave_dir and --lc_dir'
                         % (faults[0], ' (and %d more files like it)' % (len(faults) - 1)
                            if len(faults) > 1 else ''))
-    return [Utterance(name, frames) for name, (frames, _) in zip(names, found)]
+    return found
 
 
-def _frames(name, wave_dir, lc_dir, hp):
-    """(frames of utterance `name`, what is wrong with its files or None)."""
+def _index_one(name, wave_dir, lc_dir, hp):
+    """The Utterance `name`, or a text that tells what is wrong with its files."""
     wav, mel = wav_path(wave_dir, name), mel_path(lc_dir, name)
     try:
-        with wave.open(wav, 'rb') as f:
-            channels, width, rate, samples = f.getparams()[:4]
+        with open(wav, 'rb') as f:
+            offset = next((offset for chunk, offset, _ in audio_files.riff_chunks(f)
+                           if chunk == b'data'), 0)
+            f.seek(0)
+            with wave.open(f) as header:
+                channels, width, rate, samples = header.getparams()[:4]
         if (channels, width, rate) != (1, 2, hp.sample_rate):
-            return 0, ('%s has %d channels of %d bits at %d Hz, not one of 16 bits at %d Hz'
-                       % (wav, channels, 8 * width, rate, hp.sample_rate))
-        if 2 * samples > os.path.getsize(wav):
-            return 0, '%s is cut short' % wav
-        size = os.path.getsize(mel)
+            return ('%s has %d channels of %d bits at %d Hz, not one of 16 bits at %d Hz'
+                    % (wav, channels, 8 * width, rate, hp.sample_rate))
+        wav_bytes, mel_bytes = os.path.getsize(wav), os.path.getsize(mel)
     except (OSError, EOFError, wave.Error) as error:
-        return 0, 'cannot read %s (%s)' % (getattr(error, 'filename', None) or wav,
-                                           getattr(error, 'strerror', None) or error)
-    if size % (4 * hp.n_mels):
-        return 0, '%s does not hold whole frames of %d float32' % (mel, hp.n_mels)
-    return min(samples // hp.hop_length, size // (4 * hp.n_mels)), None
+        return 'cannot read %s (%s)' % (getattr(error, 'filename', None) or wav,
+                                        getattr(error, 'strerror', None) or error)
+    if offset + 2 * samples > wav_bytes:
+        return '%s is cut short' % wav
+    if mel_bytes % (4 * hp.n_mels):
+        return '%s does not hold whole frames of %d float32' % (mel, hp.n_mels)
+    frames = min(samples // hp.hop_length, mel_bytes // (4 * hp.n_mels))
+    return Utterance(name, frames, offset, wav_bytes, mel_bytes)
 
 
 def long_enough(utterances, hp):
@@ -75,16 +83,14 @@ def training_clips(utterances, wave_dir, lc_dir, hp, seed, first_step=0, parts=1
     """A tf.data.Dataset of Clips, `parts` elements a training step, from `first_step` on, no end.
 
     An utterance is drawn in proportion to its length, then a clip of it at a uniformly random
-    frame. Elements, of batch = hp.batch_size / (parts * num_hosts), the share of host
-    task_index of what all hosts draw: audio [batch, clip_frames * hop_length] in -1..1, mel [batch, clip_frames,
-    n_mels], name and start_frame [batch], and, if hp.stft_weight asks for samples, noise
-    [batch, clip_frames * groups_per_frame, n_group] from N(0, 1).
+    frame. An element has batch = hp.batch_size / (parts * num_hosts) clips of clip_frames frames,
+    the share of host task_index of what all hosts draw, and noise if hp.stft_weight asks for it.
 
     Args:
       utterances: as `long_enough` leaves them.
     """
-    names = np.array([u.name for u in utterances])
-    frames = np.array([u.frames for u in utterances], np.int64)
+    table = _table(utterances)
+    frames = table.frames
     ends = np.cumsum(frames)
 
     def clip(i):
@@ -94,9 +100,10 @@ def training_clips(utterances, wave_dir, lc_dir, hp, seed, first_step=0, parts=1
         j = tf.searchsorted(tf.constant(ends), position[None], side='right')[0]
         positions = tf.gather(frames, j) - hp.clip_frames + 1
         start = tf.cast(u[1] * tf.cast(positions, tf.float64), tf.int64)
-        read = _read(tf.gather(names, j), start, hp.clip_frames, wave_dir, lc_dir, hp)
+        utterance = Utterance(*(tf.gather(column, j) for column in table))
+        read = _read(utterance, start, hp.clip_frames, wave_dir, lc_dir, hp)
         if hp.stft_weight:
-            read = read._replace(noise=noise(i, seed, hp))
+            read = read._replace(noise=draw_noise(i, seed, hp))
         return read
 
     batch = hp.batch_size // (parts * num_hosts)
@@ -111,39 +118,51 @@ def training_clips(utterances, wave_dir, lc_dir, hp, seed, first_step=0, parts=1
     return dataset.batch(batch, drop_remainder=True).prefetch(4)
 
 
-def noise(i, seed, hp):
-    """N(0, 1) for the i-th clip (int64): [clip_frames * groups_per_frame, n_group]."""
-    return tf.random.stateless_normal([hp.clip_frames * hp.groups_per_frame, hp.n_group],
-                                      seed=tf.stack([tf.constant(seed, tf.int64), -1 - i]))
-
-
 def whole_utterances(utterances, wave_dir, lc_dir, hp):
     """A tf.data.Dataset of Clips of one utterance each, in order, once: batches of 1.
 
     Of long utterances the first hp.eval_seconds.
     """
-    most = max(1, int(hp.eval_seconds * hp.sample_rate) // hp.hop_length)
-    dataset = tf.data.Dataset.from_tensor_slices(
-        (np.array([u.name for u in utterances]),
-         np.array([min(u.frames, most) for u in utterances], np.int64)))
-    dataset = dataset.map(lambda name, frames: _read(name, 0, frames, wave_dir, lc_dir, hp),
-                          num_parallel_calls=2)
-    return dataset.batch(1).prefetch(1)
+    def read(*columns):
+        utterance = Utterance(*columns)
+        frames = tf.minimum(utterance.frames, heldout_frames(hp))
+        return _read(utterance, 0, frames, wave_dir, lc_dir, hp)
+
+    dataset = tf.data.Dataset.from_tensor_slices(tuple(_table(utterances)))
+    return dataset.map(read, num_parallel_calls=2).batch(1).prefetch(1)
 
 
-def _read(name, start, frames, wave_dir, lc_dir, hp):
-    """Clips (without a batch) of `frames` frames of utterance `name` from frame `start` on."""
-    audio = tf.audio.decode_wav(
-        tf.io.read_file(tf.strings.join([wave_dir, '/', name, '.wav']))).audio[:, 0]
-    mel = tf.io.decode_raw(tf.io.read_file(tf.strings.join([lc_dir, '/', name, '.mel'])),
-                           tf.float32)
-    start = tf.cast(start, tf.int32)
-    samples = tf.cast(frames, tf.int32) * hp.hop_length
-    audio = tf.slice(audio, [start * hp.hop_length], [samples])
-    mel = tf.slice(tf.reshape(mel, [-1, hp.n_mels]), [start, 0], [frames, hp.n_mels])
+def _table(utterances):
+    """An Utterance of arrays, one element an utterance."""
+    return Utterance(np.array([u.name for u in utterances]), *(
+        np.array([u[i] for u in utterances], np.int64) for i in range(1, len(Utterance._fields))))
+
+
+def _read(utterance, start, frames, wave_dir, lc_dir, hp):
+    """Clips (without a batch) of `frames` frames of an Utterance (of scalars) from `start` on."""
+    start, count = tf.cast(start, tf.int64), tf.cast(frames, tf.int64)
+    hop_bytes, mel_bytes = 2 * hp.hop_length, 4 * hp.n_mels
+    audio = tf.io.decode_raw(_read_bytes(
+        tf.strings.join([wave_dir, '/', utterance.name, '.wav']), utterance.wav_bytes,
+        utterance.wav_offset + start * hop_bytes, count * hop_bytes), tf.int16)
+    mel = tf.io.decode_raw(_read_bytes(
+        tf.strings.join([lc_dir, '/', utterance.name, '.mel']), utterance.mel_bytes,
+        start * mel_bytes, count * mel_bytes), tf.float32)
     if isinstance(frames, int):
         audio.set_shape([frames * hp.hop_length])
-    return Clips(audio, mel, name, start)
+    return Clips(pcm16_to_float(audio), tf.reshape(mel, [frames, hp.n_mels]), utterance.name,
+                 tf.cast(start, tf.int32))
+
+
+def _read_bytes(path, size, offset, count):
+    """`count` bytes from `offset` on of a file of `size` bytes: a clip takes no more reading.
+
+    An error names the file if its size is another one by now.
+    """
+    records = tf.data.FixedLengthRecordDataset(
+        path, record_bytes=count, header_bytes=offset, footer_bytes=size - offset - count,
+        buffer_size=count)
+    return tf.data.experimental.get_single_element(records)
 
 
 def wav_path(wave_dir, name):

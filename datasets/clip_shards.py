@@ -1,8 +1,8 @@
 """The input pipeline over shards: each host reads its share of them, and goes on where it stopped.
 
-An epoch is every shard once, in an order of its own, dealt out to the hosts. A host reads OPEN shards
-side by side, cuts each utterance into clips from a random frame on, and draws from SHUFFLED of them.
-A clip's position, (epoch, which OPEN shards, which of their clips), is stored with the weights: from
+An epoch is every shard once, in an order of its own, dealt out to the hosts. A host reads CYCLE_LENGTH shards
+side by side, cuts each utterance into clips from a random frame on, and draws from SHUFFLE_BUFFER of them.
+A clip's position, (epoch, which CYCLE_LENGTH shards, which of their clips), is stored with the weights: from
 there a training goes on with the clips that it would have had, after reading those shards again.
 """
 import hashlib
@@ -11,11 +11,12 @@ import sys
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from datasets import clip_files, shards
+from datasets import shards
+from datasets.clips import Clips, draw_noise, heldout_frames, pcm16_to_float
 from errors import UserError
 
-OPEN = 8            # shards read side by side
-SHUFFLED = 256      # clips that the next is drawn from
+CYCLE_LENGTH = 8            # shards read side by side
+SHUFFLE_BUFFER = 256      # clips that the next is drawn from
 
 
 class Reader:
@@ -49,8 +50,8 @@ class Reader:
             own = sorted(self.paths, key=lambda path: self._digest(epoch, path))
             own = own[self.task_index::self.num_hosts]
             found = group > 0 or taken > 0
-            while group * OPEN < len(own):
-                for n, clip in enumerate(self._drawn(own[group * OPEN:][:OPEN], (epoch, group))):
+            while group * CYCLE_LENGTH < len(own):
+                for n, clip in enumerate(self._drawn(own[group * CYCLE_LENGTH:][:CYCLE_LENGTH], (epoch, group))):
                     if n >= taken:
                         yield clip + (np.array([epoch, group, n + 1]),)
                         found = True
@@ -67,16 +68,16 @@ class Reader:
         return hashlib.sha256(repr((self.seed,) + what).encode()).digest()
 
     def _drawn(self, paths, group):
-        """The clips of `paths`, each exchanged with one of SHUFFLED before it."""
+        """The clips of `paths`, each exchanged with one of SHUFFLE_BUFFER before it."""
         rng = np.random.RandomState(np.frombuffer(
             self._digest(group, self.task_index), np.uint32))
         waiting = []
         for record in self._records(paths):
             for clip in self._cut(record, rng):
-                if len(waiting) < SHUFFLED:
+                if len(waiting) < SHUFFLE_BUFFER:
                     waiting.append(clip)
                     continue
-                i = rng.randint(SHUFFLED)
+                i = rng.randint(SHUFFLE_BUFFER)
                 waiting[i], clip = clip, waiting[i]
                 yield clip
         if not self.fault:
@@ -117,12 +118,12 @@ class Reader:
             return
         first = rng.randint(frames % length + 1)
         for frame in range(first, frames - length + 1, length):
-            audio = record.audio[frame * hop:(frame + length) * hop].astype(np.float32) / 32768
+            audio = pcm16_to_float(record.audio[frame * hop:(frame + length) * hop])
             yield audio, record.mel[frame:frame + length].copy(), record.name.encode(), frame
 
 
 def training_clips(reader, start=(0, 0, 0), parts=1):
-    """A tf.data.Dataset of clip_files.Clips from position `start` (int64 [3]) on.
+    """A tf.data.Dataset of Clips from position `start` (int64 [3]) on.
 
     As clip_files.training_clips, and shard_position [batch, 3]: where the reader stands after each clip. It
     ends, which is a fault, when reader.fault says so.
@@ -139,25 +140,24 @@ def training_clips(reader, start=(0, 0, 0), parts=1):
         if hp.stft_weight:
             epoch, group, n = tf.unstack(position)
             serial = ((epoch * 2 ** 20 + group) * 2 ** 24 + n) * reader.num_hosts + reader.task_index
-            noise = clip_files.noise(serial, reader.seed, hp)
-        return clip_files.Clips(audio, mel, name, start_frame, noise, position)
+            noise = draw_noise(serial, reader.seed, hp)
+        return Clips(audio, mel, name, start_frame, noise, position)
 
     batch = hp.batch_size // (parts * reader.num_hosts)
     return clips.map(clip, num_parallel_calls=2).batch(batch, drop_remainder=True).prefetch(4)
 
 
 def first_utterances(paths, hp):
-    """[clip_files.Clips] of the first hp.eval_utterances records of shards, of each the first
+    """[Clips] of the first hp.eval_utterances records of shards, of each the first
     hp.eval_seconds. Raises UserError for damage."""
-    most = max(1, int(hp.eval_seconds * hp.sample_rate) // hp.hop_length)
     found = []
     for record in (record for path in paths for record in shards.records(path, hp)):
         if isinstance(record, shards.Fault):
             raise UserError('%s; restore the shard, or give another --test_data' % (record,))
-        frames = min(len(record.audio) // hp.hop_length, len(record.mel), most)
+        frames = min(len(record.audio) // hp.hop_length, len(record.mel), heldout_frames(hp))
         if frames:
-            audio = record.audio[:frames * hp.hop_length].astype(np.float32) / 32768
-            found.append(clip_files.Clips(audio, record.mel[:frames], record.name.encode(), 0))
+            audio = pcm16_to_float(record.audio[:frames * hp.hop_length])
+            found.append(Clips(audio, record.mel[:frames], record.name.encode(), 0))
         if len(found) == hp.eval_utterances:
             break
     return found
@@ -168,4 +168,4 @@ def whole_utterances(clips, hp):
     utterances = tf.data.Dataset.from_generator(
         lambda: (clip[:4] for clip in clips), (tf.float32, tf.float32, tf.string, tf.int32),
         ([None], [None, hp.n_mels], [], []))
-    return utterances.map(lambda *clip: clip_files.Clips(*clip)).batch(1).prefetch(1)
+    return utterances.map(lambda *clip: Clips(*clip)).batch(1).prefetch(1)

@@ -15,7 +15,7 @@ class Source(NamedTuple):
     """Clips to train on and held-out utterances, found and checked."""
     summary: str                # what to tell the user about it
     fingerprint: Any            # what it holds; hosts compare their repr
-    # A dataset of clip_files.Clips, made in the graph from the steps already done and, of shards,
+    # A dataset of clips.Clips, made in the graph from the steps already done and, of shards,
     # the position (int64 [3]) of the last clip.
     training_clips: Callable[[tf.Tensor, Optional[tf.Tensor]], tf.data.Dataset]
     heldout_clips: Callable[[], tf.data.Dataset]    # a dataset of whole utterances

@@ -21,7 +21,8 @@ import ops
 import params
 import train
 import utils
-from datasets import clip_files, file_lists
+from datasets import file_lists
+from datasets.clips import Clips
 from errors import UserError
 from training import events, loop
 from training.graph import build_training_graph
@@ -253,7 +254,7 @@ def test_iterators_stay_on_the_cpu():
     hp = TINY
     with tf.Graph().as_default() as graph:
         def clips(batch):
-            return tf.data.Dataset.range(9).map(lambda i: clip_files.Clips(
+            return tf.data.Dataset.range(9).map(lambda i: Clips(
                 tf.zeros([hp.clip_frames * hp.hop_length]), tf.zeros([hp.clip_frames, hp.n_mels]),
                 'name', i)).batch(batch, drop_remainder=True)
         build_training_graph(hp, lambda *start: clips(hp.batch_size), clips(1), ['/device:GPU:0'])

@@ -78,7 +78,7 @@ def build_training_graph(hp: HParams, training_clips: Callable[..., tf.data.Data
     """Builds all of a training in the default graph.
 
     Args:
-      training_clips: makes a dataset of clip_files.Clips, each of hp.batch_size / (accumulate *
+      training_clips: makes a dataset of clips.Clips, each of hp.batch_size / (accumulate *
         num_hosts) clips, from two tensors: the steps already done and, if clips have positions,
         the position of the last one.
       heldout_clips: a dataset of single utterances, or None.

@@ -8,6 +8,7 @@ import tensorflow.compat.v1 as tf
 
 import params
 from datasets import clip_files, mel_files
+from datasets.clips import Clips
 from errors import UserError
 
 HP = params.preset('small').replace(clip_samples=512, batch_size=3)  # clips of 2 frames
@@ -43,7 +44,7 @@ def take(steps, directory, utterances, seed=0, first_step=0, hp=HP):
         iterator = tf.data.make_initializable_iterator(clips)
         element = iterator.get_next()
         session.run(iterator.initializer)
-        return [clip_files.Clips(*session.run(element)) for _ in range(steps)]
+        return [Clips(*session.run(element)) for _ in range(steps)]
 
 
 def test_noise_belongs_to_the_clip(corpus):
@@ -71,7 +72,8 @@ def test_index_counts_whole_frames_of_both(tmp_path):
     write(directory, 'b', 2559)                    # 9
     write(directory, 'c', 2560, mel_frames=7)      # the mel is shorter
     found = clip_files.index(['c', 'a', 'b'], directory, directory, HP)
-    assert found == [('c', 7), ('a', 10), ('b', 9)]
+    assert [(u.name, u.frames) for u in found] == [('c', 7), ('a', 10), ('b', 9)]
+    assert [u.wav_offset for u in found] == [44] * 3
 
 
 @pytest.mark.parametrize('change,words', [
@@ -162,7 +164,7 @@ def test_whole_utterances_in_order_once_and_cut(corpus):
     with tf.Graph().as_default(), tf.Session() as session:
         element = tf.data.make_one_shot_iterator(clip_files.whole_utterances(
             utterances, directory, directory, hp)).get_next()
-        found = [clip_files.Clips(*session.run(element)) for _ in range(3)]
+        found = [Clips(*session.run(element)) for _ in range(3)]
         with pytest.raises(tf.errors.OutOfRangeError):
             session.run(element)
     assert [c.name[0].decode() for c in found] == ['short', 'nested/long', 'mid']
@@ -176,4 +178,4 @@ def test_no_python_function_runs_for_an_example(corpus):
         tf.data.make_one_shot_iterator(clip_files.training_clips(
             utterances, directory, directory, HP, 0)).get_next()
         text = str(graph.as_graph_def())
-    assert 'DecodeWav' in text and 'DecodeRaw' in text and 'PyFunc' not in text
+    assert 'FixedLengthRecord' in text and 'DecodeRaw' in text and 'PyFunc' not in text

@@ -198,8 +198,8 @@ def clips_of(drawn):
 
 
 def test_an_epoch_is_every_clip_once_and_goes_on_anywhere(corpus, monkeypatch):
-    monkeypatch.setattr(clip_shards, 'OPEN', 2)
-    monkeypatch.setattr(clip_shards, 'SHUFFLED', 16)
+    monkeypatch.setattr(clip_shards, 'CYCLE_LENGTH', 2)
+    monkeypatch.setattr(clip_shards, 'SHUFFLE_BUFFER', 16)
     directory, pattern = corpus
     hp, paths = params.load(str(directory / 'shards')), shards.matching(pattern)
     frames = {r.name: min(len(r.audio) // hp.hop_length, len(r.mel))

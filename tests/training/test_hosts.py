@@ -17,6 +17,7 @@ from test_train import assert_same_bits, weights
 
 import params
 from datasets import clip_files, file_lists
+from datasets.clips import Clips
 from errors import UserError
 from training import hosts
 from training.hosts import SINGLE_HOST, Hosts
@@ -175,7 +176,7 @@ def test_shares_of_a_step_make_it_up(data):
             clips = clip_files.training_clips(train_set, paths[1], paths[2], hp, 5, 3, parts,
                                               share.num_hosts, share.task_index)
             read = tf.data.make_one_shot_iterator(clips).get_next()
-            batches = [clip_files.Clips(*session.run(read)) for _ in range(3 * parts)]
+            batches = [Clips(*session.run(read)) for _ in range(3 * parts)]
         assert {len(batch.name) for batch in batches} == {12 // (parts * share.num_hosts)}
         found = [list(zip(batch.name, batch.start_frame, batch.noise[:, 0, 0]))
                  for batch in batches]

@@ -8,7 +8,8 @@ from graphs import TINY, randomize, session, speechlike
 import devices
 import glow
 import params
-from datasets import clip_files, mel_transform
+from datasets import mel_transform
+from datasets.clips import Clips
 from errors import UserError
 from training import objective, spectral_loss, towers
 
@@ -70,7 +71,7 @@ def test_distance_is_a_mean_over_clips():
 def clips_of(hp):
     rng = np.random.RandomState(1)
     shape = [hp.batch_size, hp.clip_frames]
-    return clip_files.Clips(
+    return Clips(
         tf.constant(speechlike(rng, hp.batch_size, hp.clip_frames * hp.hop_length)),
         tf.constant(hp.mel_mean + hp.mel_std * rng.randn(*shape, hp.n_mels)), None, None,
         tf.constant(rng.randn(shape[0], shape[1] * hp.groups_per_frame, hp.n_group)))
@@ -109,7 +110,7 @@ def test_towers_share_clips_and_their_noise():
     values = []
     for count in (1, 2):
         with tf.Graph().as_default(), tf.Session(config=devices.session_config(count)) as sess:
-            clips = clip_files.Clips(*(x if x is None else tf.cast(x, tf.float32)
+            clips = Clips(*(x if x is None else tf.cast(x, tf.float32)
                                     for x in clips_of(hp)))
             loss, gradients = towers.loss_and_gradients(clips, hp, devices.tower_devices(count))
             randomize(sess, np.random.RandomState(2), 0.02)

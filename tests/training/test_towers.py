@@ -5,7 +5,7 @@ import tensorflow.compat.v1 as tf
 from graphs import TINY, randomize, speechlike
 
 import devices
-from datasets import clip_files
+from datasets.clips import Clips
 from errors import UserError
 from training import packing, towers
 
@@ -15,7 +15,7 @@ def gradients_of(count, hp=TINY):
     audio = speechlike(rng, hp.batch_size, hp.clip_frames * hp.hop_length).astype(np.float32)
     mel = rng.randn(hp.batch_size, hp.clip_frames, hp.n_mels).astype(np.float32)
     with tf.Graph().as_default(), tf.Session(config=devices.session_config(count)) as session:
-        clips = clip_files.Clips(tf.constant(audio), tf.constant(mel), None, None)
+        clips = Clips(tf.constant(audio), tf.constant(mel), None, None)
         loss, gradients = towers.loss_and_gradients(clips, hp, devices.tower_devices(count))
         assert len({v.op.name for _, v in gradients}) == len(gradients)
         randomize(session, rng)

@@ -1,0 +1,35 @@
+"""What both input pipelines give: aligned clips of audio and mel."""
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from params import HParams
+
+
+class Clips(NamedTuple):
+    """Clips of one length, tensors or arrays; an element of a dataset has `batch` of them."""
+    audio: Any                  # float32 [batch, samples], -1 to 1
+    mel: Any                    # float32 [batch, frames, n_mels]
+    name: Any                   # string [batch], of the utterance
+    start_frame: Any            # int32 [batch], of the clip in the utterance
+    noise: Any = ()             # float32 [batch, groups, n_group] from N(0, 1), or ()
+    shard_position: Any = ()    # int64 [batch, 3], see clip_shards.training_clips, or ()
+
+
+def draw_noise(serial, seed: int, hp: HParams):
+    """N(0, 1) for clip number `serial` (int64): [clip_frames * groups_per_frame, n_group]."""
+    return tf.random.stateless_normal([hp.clip_frames * hp.groups_per_frame, hp.n_group],
+                                      seed=tf.stack([tf.constant(seed, tf.int64), -1 - serial]))
+
+
+def heldout_frames(hp: HParams) -> int:
+    """Frames of a held-out utterance that are measured: hp.eval_seconds of it, at most."""
+    return max(1, int(hp.eval_seconds * hp.sample_rate) // hp.hop_length)
+
+
+def pcm16_to_float(pcm):
+    """float32 in -1..1 of int16 samples, arrays or tensors, to the bit as tf.audio.decode_wav."""
+    if isinstance(pcm, np.ndarray):
+        return pcm.astype(np.float32) / 32768
+    return tf.cast(pcm, tf.float32) / 32768
