@@ -4,6 +4,7 @@ import os
 import re
 import struct
 
+import librosa
 import numpy as np
 import ptfiles
 import pytest
@@ -99,6 +100,17 @@ def test_mel_of_short_audio_is_that_of_audio_and_silence(name, samples):
     assert mel.shape == (1 + samples // 256, 80) and np.isfinite(mel).all()
     filled = np.pad(wave, (0, max(0, profile.n_fft // 2 + 1 - samples)), mode='constant')
     np.testing.assert_allclose(mel, defined_mel(filled, 16000, profile)[:len(mel)], atol=1e-4)
+
+
+@pytest.mark.parametrize('name', PROFILES)
+@pytest.mark.parametrize('rate', [16000, 22050, 24000, 44100])
+def test_mel_basis_has_the_bits_of_librosa(name, rate):
+    profile = MEL_PROFILES[name]
+    reference = librosa.filters.mel(sr=rate, n_fft=profile.n_fft, n_mels=profile.n_mels,
+                                    fmin=profile.fmin, fmax=profile.fmax or rate / 2)
+    basis = mel_transform.mel_basis(rate, profile)
+    assert basis.dtype == np.float32 and basis.flags['C_CONTIGUOUS']
+    np.testing.assert_array_equal(basis, reference.T)
 
 
 def test_mel_leaves_its_input_alone():
