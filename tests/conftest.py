@@ -29,18 +29,30 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def pytest_collection_finish():
-    """What is imported by now stays: the collections below need not look at it each time."""
+    """What is imported by now stays: garbage collections need not look at it each time."""
     gc.collect()
     gc.freeze()
 
 
+GROWTH = 32 << 20           # bytes of memory after which `_free_memory` looks for garbage
 _malloc_trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)      # glibc's
+_kept = 0                   # bytes of memory after it did so the last time
+
+
+def _resident():
+    """Bytes of this process's memory."""
+    with open('/proc/self/statm') as f:
+        return int(f.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
 
 
 @pytest.fixture(autouse=True)
 def _free_memory():
     """Frees a test's graphs and sessions, which refer to themselves, and what malloc keeps."""
+    global _kept
     yield
+    if not os.path.exists('/proc/self/statm') or _resident() < _kept + GROWTH:
+        return
     gc.collect()
     if _malloc_trim:
         _malloc_trim(0)
+    _kept = _resident()
