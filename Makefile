@@ -1,5 +1,6 @@
 # make demo       installs, then vocodes bundled speech with the bundled voice
 # make test       installs, then runs the tests
+# make test-fast  runs those that take less than two minutes together, for work in progress
 # make test-tf1   runs the tests under TensorFlow 1.15, if a Python 3.7 is found
 # make lint       checks style, imports and types: ruff and mypy, as pyproject.toml says
 # make clean      removes what the commands above made
@@ -19,7 +20,7 @@ PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip install --quiet $(CONSTRAINTS:%=--constraint %)
 HEARD := auth-incorrect demo-thanks queue-youarenext tt-weasels
 
-.PHONY: demo test test-tf1 lint clean
+.PHONY: demo test test-fast test-tf1 lint clean
 
 demo: $(VENV)/installed
 	$(PY) inference.py --lc $(HEARD:%=samples/wavs/%.wav) --out_dir=demo --mel_correction=16 \
@@ -31,6 +32,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/tested
 	$(PY) -m pytest -q tests
+
+test-fast: $(VENV)/tested
+	$(PY) -m pytest -q -m "not slow" tests
 
 test-tf1:
 	@python37=; for p in python3.7 $$HOME/.pyenv/versions/3.7.*/bin/python; do \

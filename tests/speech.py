@@ -4,8 +4,10 @@ import re
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT
 
+import command_line
 import params
 from datasets import preprocessing
 
@@ -27,6 +29,15 @@ def prepare(directory, overrides=MODEL):
                                          test_size=2)
     return ['--filelist=%s' % (directory / 'train.scp'), '--wave_dir=%s' % summary.wave_dir,
             '--lc_dir=%s' % (directory / 'mels')]
+
+
+def refusal(monkeypatch, capsys, command, *arguments):
+    """The last line on stderr of a command, a module, that refuses its arguments."""
+    monkeypatch.setattr(sys, 'argv', [command.__name__ + '.py'] + list(arguments))
+    with pytest.raises(SystemExit) as ended:
+        command_line.run_script(command.main)
+    assert ended.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
 
 
 def script(name, *arguments, **options):

@@ -59,6 +59,7 @@ def test_from_nvidias_mel_to_a_wav(monkeypatch, tmp_path, state, checkpoint, cap
     assert sorted(os.listdir(str(tmp_path))) == ['mel.pt', 'model', 'nvidia.pt', 'out']
 
 
+@pytest.mark.slow
 def test_a_converted_model_is_fine_tuned(monkeypatch, tmp_path, checkpoint):
     """It starts from the converted weights, weight norm's directions and lengths apart."""
     model = tmp_path / 'model'
@@ -129,6 +130,7 @@ def tree(folder):
     return found
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing(tmp_path, checkpoint):
     """A limit on the size of files stops TensorFlow's own writing in the middle."""
     before = tree(tmp_path)
@@ -183,6 +185,7 @@ def test_without_pytorch_one_sentence_says_what_to_install(monkeypatch, tmp_path
         run(monkeypatch, convert.main, 'export_nvidia', tmp_path / 'model', tmp_path / 'x.pt')
 
 
+@pytest.mark.slow
 def test_errors_are_one_sentence_and_a_status(tmp_path):
     hostile = tmp_path / 'hostile.pt'
     ptfiles.save_zip(str(hostile), Touch(str(tmp_path / 'touched')))
@@ -202,6 +205,7 @@ class Touch:
         return os.system, ('touch %s' % self.path,)
 
 
+@pytest.mark.slow
 def test_the_published_size_takes_less_than_2_gb(tmp_path):
     """A pickled module with what training and weight norm leave in one: 1.4 GB to pass over."""
     state = reference.state(np.random.RandomState(1))

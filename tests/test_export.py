@@ -16,6 +16,8 @@ import utils
 from errors import UserError
 from vocoder import Vocoder, noise
 
+pytestmark = pytest.mark.slow
+
 FRAMES = 21
 LOADER = '''
 import sys

@@ -10,6 +10,8 @@ import params
 from errors import UserError
 from vocoder import Vocoder, noise
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize('name', sorted(CONDITIONS))
 def test_onnxruntime_computes_the_vocoders_audio(name, tmp_path):

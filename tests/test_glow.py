@@ -51,6 +51,7 @@ def test_infer_undoes_encode_for_every_condition(name):
             assert np.isfinite(g).all() and np.abs(g).max() > 0, v.op.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', sorted(CONDITIONS))
 def test_batch_of_several_lengths_sounds_as_each_alone(name):
     hp = TINY.replace(**CONDITIONS[name])

@@ -24,6 +24,7 @@ def whole(vocoder, mel):
     return vocoder.vocode_batch([mel, mel[:1]])[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', sorted(CONDITIONS))
 def test_blocks_are_the_whole(name):
     """For five sizes of chunks, and for mels that come in pieces of any size."""
@@ -42,6 +43,7 @@ def test_blocks_are_the_whole(name):
             assert len(streamed) > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['repeat', 'conv_two_transposed', 'causal'])
 @pytest.mark.parametrize('precision, tolerance', [('float32', 2e-5), ('bfloat16', 0.05)])
 def test_blocks_of_the_length_that_is_compiled_for(name, precision, tolerance):
@@ -58,6 +60,7 @@ def test_blocks_of_the_length_that_is_compiled_for(name, precision, tolerance):
     assert np.abs(vocoder.vocode(mel) - expected).max() < tolerance * np.abs(expected).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['nvidia', 'weixsong', 'small'])
 def test_blocks_are_the_whole_at_the_presets_depth(name):
     """All flows and layers of a preset, narrow for the test's time."""
@@ -80,6 +83,7 @@ def test_an_utterance_of_a_frame_and_one_of_none():
         list(vocoder.stream([mel.T]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('changes', [dict(), dict(causal=True, kernel_size=2), dict(n_group=16),
                                      dict(kernel_size=5)])
 def test_the_flow_hears_its_receptive_field_to_the_group(monkeypatch, changes):
@@ -103,6 +107,7 @@ def test_the_flow_hears_its_receptive_field_to_the_group(monkeypatch, changes):
     assert vocoder.latency == ahead * hp.n_group / hp.sample_rate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', sorted(set(CONDITIONS) - {'blstm', 'blstm_two_transposed'}))
 def test_the_condition_hears_its_frames(name):
     hp = TINY.replace(**CONDITIONS[name])
@@ -116,6 +121,7 @@ def test_the_condition_hears_its_frames(name):
     assert (heard.min(), heard.max()) == (frame - ahead, frame + behind)
 
 
+@pytest.mark.slow
 def test_first_sound_comes_when_its_future_has_come():
     """The stream gives its first samples at the first frame that `latency` allows."""
     for changes in (dict(), dict(causal=True), dict(encoder='conv', encoder_channels=7)):
@@ -142,6 +148,7 @@ def test_blstm_says_that_it_waits_for_the_end():
     assert Vocoder(hp, random_weights(hp)).latency is None
 
 
+@pytest.mark.slow
 def test_ten_minutes_take_no_more_memory_than_ten_seconds(tmp_path):
     """Of a tiny model, so that it is the utterance that would be seen; the result comes on top."""
     np.savez(str(tmp_path / 'weights.npz'), **random_weights(TINY))

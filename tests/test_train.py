@@ -90,6 +90,7 @@ def test_learns_real_speech_and_says_so(monkeypatch, data, tmp_path, capsys):
     assert 'raise --max_steps' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_continues_to_the_same_bits(data, tmp_path):
     """kill -9 at random moments, the same command again, against a training in one go."""
     rng, more = random.Random(7), ['--max_steps=90', '--hparams=save_every=7,eval_every=20']
@@ -117,6 +118,7 @@ def test_killed_at_any_moment_it_continues_to_the_same_bits(data, tmp_path):
     assert_same_bits(weights(tmp_path / 'whole' / 'run'), weights(tmp_path / 'cut' / 'run'))
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_the_same_command_continues_to_the_same_bits(data, tmp_path):
     more = ['--max_steps=150', '--hparams=save_every=1000,eval_every=50']
     assert script('train.py', *command(data, tmp_path / 'whole', *more)).returncode == 0
@@ -138,6 +140,7 @@ def test_sigterm_saves_and_the_same_command_continues_to_the_same_bits(data, tmp
     assert_same_bits(weights(tmp_path / 'whole' / 'run'), weights(tmp_path / 'cut' / 'run'))
 
 
+@pytest.mark.slow
 def test_towers_parts_and_reversible_flows_train_like_the_whole_batch(monkeypatch, data, tmp_path):
     found = []
     for i, more in enumerate(([], ['--ngpu=2'], ['--accumulate=2'],
@@ -155,6 +158,7 @@ def test_towers_parts_and_reversible_flows_train_like_the_whole_batch(monkeypatc
 STFT = ',stft_weight=1,nll_weight=0.1'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('hparams,more', [
     ('', ['--xla=off', '--reversible', '--accumulate=2', '--ngpu=2']),
     (STFT, ['--xla=off', '--accumulate=2', '--ngpu=2'])] + (
@@ -162,15 +166,16 @@ STFT = ',stft_weight=1,nll_weight=0.1'
         ('', ['--precision=bfloat16', '--xla=gates']),
         (STFT, ['--precision=bfloat16', '--xla=gates']),
         ('', ['--precision=bfloat16', '--xla=gates', '--reversible', '--accumulate=2'])]))
-def test_each_way_of_computing_continues_to_the_same_bits(data, tmp_path, hparams, more):
+def test_each_way_of_computing_continues_to_the_same_bits(monkeypatch, data, tmp_path, capsys,
+                                                          hparams, more):
     more = more + ['--hparams=batch_size=4' + hparams]
     for name, steps in (('whole', 8), ('cut', 3), ('cut', 8)):
-        done = script('train.py', *command(data, tmp_path / name, '--max_steps=%d' % steps, *more))
-        assert done.returncode == 0, done.stderr
-    assert 'from step 3' in done.stdout
+        run(monkeypatch, data, tmp_path / name, '--max_steps=%d' % steps, *more)
+    assert 'from step 3' in capsys.readouterr().out
     assert_same_bits(weights(tmp_path / 'whole' / 'run'), weights(tmp_path / 'cut' / 'run'))
 
 
+@pytest.mark.slow
 def test_the_seeds_command_line(data, tmp_path):
     """Paths with backslashes, no flag that it lacks but the end; in the current directory."""
     backslashed = [argument.replace('/', '\\') for argument in data]
@@ -183,6 +188,7 @@ def test_the_seeds_command_line(data, tmp_path):
         assert any('Conv2D' in event.get('name', '') for event in json.load(f)['traceEvents'])
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(monkeypatch, data, tmp_path):
     run(monkeypatch, data, tmp_path, '--max_steps=4', '--hparams=save_every=2')
     before = weights(tmp_path / 'run')
@@ -194,6 +200,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(monkeypatch, d
     assert_same_bits(before, weights(tmp_path / 'run'))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_weights_gone_bad_is_set_aside(monkeypatch, data, tmp_path, capsys):
     """Saved after every step: what is saved just before the loss breaks is not the last good."""
     run(monkeypatch, data, tmp_path, '--max_steps=3', '--hparams=save_every=1')
@@ -212,6 +219,7 @@ def test_a_checkpoint_of_weights_gone_bad_is_set_aside(monkeypatch, data, tmp_pa
     assert 'from step %d' % (bad - 1) in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_data_that_vanishes_is_named(monkeypatch, tmp_path):
     """A training file gone: its name. A held-out one: its name, and the weights are saved."""
     for which in ('train', 'test'):
@@ -234,6 +242,7 @@ def test_data_that_vanishes_is_named(monkeypatch, tmp_path):
         assert utils.has_checkpoint(str(corpus / 'run')) == (which == 'test')
 
 
+@pytest.mark.slow
 def test_another_held_out_set_does_not_compete_for_the_best(monkeypatch, data, tmp_path):
     run(monkeypatch, data, tmp_path, '--max_steps=4')
     first = weights(tmp_path / 'run')
@@ -243,6 +252,7 @@ def test_another_held_out_set_does_not_compete_for_the_best(monkeypatch, data, t
     assert glob.glob(str(tmp_path / 'run' / 'best' / 'model.ckpt-8.index'))
 
 
+@pytest.mark.slow
 def test_averages_are_not_begun_on_the_way(monkeypatch, data, tmp_path):
     run(monkeypatch, data, tmp_path, '--max_steps=2', '--hparams=ema_decay=0')
     with pytest.raises(UserError, match='ema_decay=0'):
@@ -265,6 +275,7 @@ def test_iterators_stay_on_the_cpu():
         assert any('GPU' in op.device for op in graph.get_operations() if op.type == 'MatMul')
 
 
+@pytest.mark.slow
 def test_a_broken_checkpoint_falls_back_to_the_one_before(monkeypatch, data, tmp_path, capsys):
     run(monkeypatch, data, tmp_path, '--max_steps=4', '--hparams=save_every=2')
     data_file = str(tmp_path / 'run' / 'model.ckpt-4.data-00000-of-00001')
@@ -280,6 +291,7 @@ def test_a_broken_checkpoint_falls_back_to_the_one_before(monkeypatch, data, tmp
         run(monkeypatch, data, tmp_path, '--max_steps=8')
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_the_averaged_weights(monkeypatch, data, tmp_path, capsys):
     run(monkeypatch, data, tmp_path / 'a', '--max_steps=20', '--hparams=lr=1e-2')
     source = weights(tmp_path / 'a' / 'run')
@@ -301,11 +313,12 @@ def test_fine_tuning_starts_from_the_averaged_weights(monkeypatch, data, tmp_pat
 def started(data, tmp_path_factory):
     """A --logdir_root with a run of one step."""
     root = tmp_path_factory.mktemp('started')
-    done = script('train.py', *command(data, root, '--max_steps=1'))
-    assert done.returncode == 0, done.stderr
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run(monkeypatch, data, root, '--max_steps=1')
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('more,words', [
     (['--hparams=n_flows=2'], ['n_flows 2 and 3', '--run_name']),
     (['--preset=weixsong'], ['sample_rate', '--run_name']),
@@ -337,6 +350,7 @@ def test_a_run_is_trained_by_one_process(monkeypatch, data, tmp_path):
             run(monkeypatch, data, tmp_path, '--max_steps=1')
 
 
+@pytest.mark.slow
 def test_errors_are_one_sentence_and_a_status(data, tmp_path):
     done = script('train.py', *command(data, tmp_path, '--hparams=n_group=7'))
     assert done.returncode == 2

@@ -51,6 +51,7 @@ def test_stages_train_the_bundled_model():
         assert getattr(hp, field) == getattr(bundled, field), field
 
 
+@pytest.mark.slow
 def test_a_bundle_is_averaged_weights_alone(tmp_path):
     data = prepare(tmp_path)
     done = script('train.py', *data, '--logdir_root=%s' % tmp_path, '--run_name=run',
@@ -74,6 +75,7 @@ def test_the_bundled_model_is_small_and_says_its_licence():
         assert 'so is the model' in f.read()
 
 
+@pytest.mark.slow
 def test_a_failing_step_stops_the_recipe(tmp_path):
     done = subprocess.run([sys.executable, '-m', 'recipes.voice', '--out_dir=%s' % tmp_path]
                           + (['--precision=float32'] if tf.__version__.startswith('1.') else []),
@@ -87,6 +89,7 @@ def test_a_failing_step_stops_the_recipe(tmp_path):
     assert not (tmp_path / 'model').exists()
 
 
+@pytest.mark.slow
 def test_stages_follow_each_other_and_a_stopped_one_continues(monkeypatch, tmp_path, capsys):
     flags = dict(argument[2:].split('=', 1) for argument in prepare(tmp_path))
     data, runs = sources.FileData(**flags), str(tmp_path / 'runs')

@@ -10,6 +10,8 @@ from speech import WAVS, script
 import params
 from datasets import shards
 
+pytestmark = pytest.mark.slow
+
 FLAGS = ['--preset=small', '--tfrecord_shards=4', '--seed=5']
 
 

@@ -105,7 +105,8 @@ def test_index_names_missing_and_cut_files(tmp_path):
         with pytest.raises(UserError, match=words):
             clip_files.index([name], directory, directory, HP)
     with pytest.raises(UserError, match='and 4 more files'):
-        clip_files.index(['no_mel', 'no_wav', 'cut_wav', 'cut_mel', 'text'], directory, directory, HP)
+        clip_files.index(['no_mel', 'no_wav', 'cut_wav', 'cut_mel', 'text'], directory, directory,
+                         HP)
 
 
 def test_long_enough(corpus):

@@ -43,7 +43,8 @@ def test_scales_of_other_projects_are_refused_by_name(scale, words, mels):
         with pytest.raises(UserError, match='x.npy holds values') as error:
             mel_files.check_mel_values(foreign, 'tacotron2', 'x.npy')
         refused += words in str(error.value)
-    assert refused >= len(mels) - 2     # of a quiet one, magnitudes within 0..1 look like weixsong's
+    # of a quiet one, magnitudes within 0..1 look like weixsong's
+    assert refused >= len(mels) - 2
 
 
 def test_mels_of_a_network_pass(mels):

@@ -162,7 +162,8 @@ def test_shards_hold_the_corpus(corpus):
     held_out, = shards.matching(shards.test_beside(pattern))
     for found, filelist in ((paths, 'train.scp'), ([held_out], 'test.scp')):
         records = [r for path in found for r in shards.records(path, hp)]
-        assert sorted(r.name for r in records) == file_lists.read_file_list(str(directory / filelist))
+        assert sorted(r.name for r in records) == file_lists.read_file_list(
+            str(directory / filelist))
         for r in records:
             wave = audio_files.read_wav(os.path.join(WAVS, r.name + '.wav'), hp.sample_rate)
             np.testing.assert_array_equal(r.audio / np.float32(32768), wave)
@@ -170,6 +171,7 @@ def test_shards_hold_the_corpus(corpus):
                 r.mel, mel_files.read_mel(str(directory / 'mels' / (r.name + '.mel')), hp.n_mels))
 
 
+@pytest.mark.slow
 def test_the_same_corpus_gives_the_same_bytes(corpus, tmp_path):
     """With other numbers of workers, and where shards of another number were."""
     first = {path.name: path.read_bytes() for path in (corpus[0] / 'shards').iterdir()}
@@ -229,6 +231,7 @@ def run(monkeypatch, root, *arguments):
     return train.main()
 
 
+@pytest.mark.slow
 def test_training_on_shards_continues_to_the_same_bits(corpus, monkeypatch, tmp_path, capsys):
     data = ['--data=' + corpus[1], '--accumulate=2', '--hparams=stft_weight=0.1,save_every=100']
     assert run(monkeypatch, tmp_path / 'whole', *data, '--max_steps=40') == 0
@@ -242,6 +245,7 @@ def test_training_on_shards_continues_to_the_same_bits(corpus, monkeypatch, tmp_
             '--wave_dir=' + WAVS, '--lc_dir=%s' % (corpus[0] / 'mels'))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_trained_on_is_refused(corpus, content, monkeypatch, tmp_path, capsys):
     path = tmp_path / 'train-00000-of-00001.tfrecord'
     shards.finish(str(tmp_path), HP.replace(n_flows=2, n_layers=2))
@@ -253,7 +257,8 @@ def test_what_cannot_be_trained_on_is_refused(corpus, content, monkeypatch, tmp_
                                         % content[1][2]):
         run(monkeypatch, tmp_path, data, '--max_steps=20')
     assert run(monkeypatch, tmp_path, data, '--max_steps=3', '--damaged_records=skip') == 0
-    assert capsys.readouterr().err.count('skipped %s, record at byte %d' % (path, content[1][2])) == 1
+    skipped = 'skipped %s, record at byte %d' % (path, content[1][2])
+    assert capsys.readouterr().err.count(skipped) == 1
     with pytest.raises(UserError, match="sample_rate': 16000.*sample_rate\": 22050"):
         run(monkeypatch, tmp_path / 'other', data, '--hparams=sample_rate=22050', '--max_steps=3')
     with pytest.raises(UserError, match='none of the 1 shards.* clip_samples=16384'):
@@ -266,6 +271,7 @@ def test_what_cannot_be_trained_on_is_refused(corpus, content, monkeypatch, tmp_
             run(monkeypatch, tmp_path, *arguments)
 
 
+@pytest.mark.slow
 def test_preprocess_refuses_what_shards_cannot_be(tmp_path):
     for flags, told in ((['--tfrecord_shards=0'], 'is not from 1'),
                         (['--shard_dir=x'], 'takes --tfrecord_shards'),

@@ -64,6 +64,7 @@ def test_a_converted_model_is_the_same_function(tmp_path, name):
     assert_same_function(hp, weights, state, **early)
 
 
+@pytest.mark.slow
 def test_so_is_the_published_size(tmp_path):
     state = reference.state(np.random.RandomState(1))
     hp, weights = converted(tmp_path, state)

@@ -57,8 +57,8 @@ def test_pesq_resamples():
 
 @pytest.mark.parametrize('size', [0.0, 0.003, 0.01, 0.1])
 def test_line_noise_of_tones_in_white_noise(size):
-    """A tone of amplitude A has A^2 / 2 in its 5 bins of RATE / 2048; white noise of deviation s has
-    2 s^2 / RATE everywhere."""
+    """A tone of amplitude A has A^2 / 2 in its 5 bins of RATE / 2048; white noise of deviation s
+    has 2 s^2 / RATE everywhere."""
     expected = 10 * np.log10(1 + size ** 2 / 2 / 5 * 2048 / (2 * 0.1 ** 2))
     found = measures.line_noise(NOISE + tones(len(NOISE), size), RATE, HP.n_group)
     assert abs(found - expected) < 0.3
@@ -87,7 +87,8 @@ def test_a_shift_in_pitch():
 
 def test_f0_errors_by_hand():
     nan = float('nan')
-    cents, voicing = measures.f0_errors(np.array([100, 200, nan, 150]), np.array([200, 200, 90, nan]))
+    cents, voicing = measures.f0_errors(np.array([100, 200, nan, 150]),
+                                        np.array([200, 200, 90, nan]))
     assert abs(cents - 1200 / 2 ** 0.5) < 1e-9 and voicing == 50
     assert np.isnan(measures.f0_errors(np.array([nan]), np.array([nan]))[0])
 

@@ -22,8 +22,9 @@ def speech(mel_profile):
 
 
 def distance(sound, mel, hp):
-    found, wanted = (np.log(np.maximum(mel_transform.mel_magnitudes(m, hp.mel), mel_transform.FLOOR)) for m in (
-        mel_transform.mel_spectrogram(sound, hp.sample_rate, hp.mel)[:len(mel)], mel))
+    again = mel_transform.mel_spectrogram(sound, hp.sample_rate, hp.mel)[:len(mel)]
+    found, wanted = (np.log(np.maximum(mel_transform.mel_magnitudes(m, hp.mel),
+                                       mel_transform.FLOOR)) for m in (again, mel))
     return np.mean(np.abs(found - wanted))
 
 

@@ -38,6 +38,7 @@ def distance(a, b):
     return max(np.linalg.norm(x - y) / np.linalg.norm(x) for x, y in zip(a, b))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('condition', sorted(CONDITIONS))
 def test_reversible_gradients_are_the_gradients(condition):
     hp = TINY.replace(**CONDITIONS[condition])
@@ -47,6 +48,7 @@ def test_reversible_gradients_are_the_gradients(condition):
     assert distance(plain[1:], reversible[1:]) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('xla', XLA)
 @pytest.mark.parametrize('reversible', [False, True])
 def test_what_xla_compiles_has_the_same_gradients(xla, reversible):
@@ -85,6 +87,7 @@ def test_the_gates_gradient(compiled, rows):
             np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_one_flow():
     """What the peak of memory rises by over clips of one frame, in processes of their own."""
     plain, reversible = (

@@ -79,9 +79,11 @@ def train_together(data, root, *more):
     return root / 'host_0' / 'run'
 
 
+@pytest.mark.slow
 def test_two_hosts_of_two_towers_train_as_one_tower_does(data, tmp_path):
     """The whole batch in one: the weights of 20 steps, and their averages, agree to 1e-5."""
-    more = ['--max_steps=20', '--hparams=batch_size=4,lr=1e-3']
+    # a large epsilon: Adam would blow the rounding of a gradient near zero up to a whole step
+    more = ['--max_steps=20', '--hparams=batch_size=4,lr=1e-2,adam_epsilon=0.1']
     assert script('train.py', *(data + ['--logdir_root=%s' % tmp_path, '--run_name=run',
                                         '--xla=off'] + more)).returncode == 0
     alone = weights(tmp_path / 'run')
@@ -95,22 +97,23 @@ def test_two_hosts_of_two_towers_train_as_one_tower_does(data, tmp_path):
     assert moved > 0.01
 
 
-@pytest.mark.parametrize('kind', ['data', 'sharded'])
-def test_killed_hosts_continue_to_the_same_bits(kind, tmp_path, request):
+@pytest.mark.slow
+@pytest.mark.parametrize('kind, kills', [('data', KILLS), ('sharded', max(1, KILLS - 1))])
+def test_killed_hosts_continue_to_the_same_bits(kind, kills, tmp_path, request):
     """kill -9 of either host at random moments: the other ends, says so; then as if never cut."""
     data = request.getfixturevalue(kind)
-    steps = 80 * (KILLS + 1)
+    steps = 60 * (kills + 1)
     more = ['--max_steps=%d' % steps, '--accumulate=2',
             '--hparams=batch_size=4,save_every=5,eval_every=40,gen_test_wave_every=1000']
     whole = weights(train_together(data, tmp_path / 'whole', *more))
     rng, run, cut = random.Random(3), tmp_path / 'cut' / 'host_0' / 'run', 0
-    for kill in range(KILLS + 1):
+    for kill in range(kills + 1):
         addresses = free_addresses(2)
         pair = [start(data, tmp_path / 'cut', i, addresses, *more) for i in range(2)]
-        victim, step = kill % 2, cut + rng.randint(5, 40)
-        while kill < KILLS and newest(run) < step and pair[victim].poll() is None:
+        victim, step = kill % 2, cut + rng.randint(5, 30)
+        while kill < kills and newest(run) < step and pair[victim].poll() is None:
             time.sleep(0.01)
-        if kill < KILLS:
+        if kill < kills:
             time.sleep(rng.random() * 0.2)
             pair[victim].kill()
             killed = time.monotonic()
@@ -134,6 +137,7 @@ def newest(run):
     return max(steps or [0])
 
 
+@pytest.mark.slow
 def test_told_to_stop_all_stop_at_one_step(data, tmp_path):
     addresses = free_addresses(2)
     config = {'cluster': {'chief': addresses[:1], 'worker': addresses[1:]}}
@@ -150,6 +154,7 @@ def test_told_to_stop_all_stop_at_one_step(data, tmp_path):
     assert 'SIGTERM: stopped at step %d;' % newest(run) in worker_said
 
 
+@pytest.mark.slow
 def test_another_training_is_refused(data, tmp_path):
     """Other hyperparameters, flags and data, all named, and nothing is trained."""
     other = data[0].split('=')[1].replace('train.scp', 'other.scp')     # beside params.json
@@ -225,6 +230,7 @@ def test_hosts_that_cannot_be(worker_hosts, task_index, tf_config, told):
         hosts.from_arguments(worker_hosts, task_index, tf_config)
 
 
+@pytest.mark.slow
 def test_a_host_that_never_comes(monkeypatch):
     monkeypatch.setattr(hosts, 'WAIT_MINUTES', 1 / 60)
     addresses = free_addresses(2)

@@ -13,6 +13,8 @@ from datasets.clips import Clips
 from errors import UserError
 from training import objective, spectral_loss, towers
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.RandomState(0)
 SOUND = speechlike(RNG, 2, 6000)
 
