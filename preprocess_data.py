@@ -28,7 +28,7 @@ from typing import List, Optional
 import errors
 import params
 from command_line import add_hyperparameters, local_path, random_seed, run_script
-from datasets import audio_files, corpus, mel_files, preprocessing
+from datasets import corpus, preprocessing
 from datasets.corpus import printable
 from errors import UserError
 
@@ -47,7 +47,8 @@ def main():
         summary = preprocessing.preprocess(args.wave_dir, args.mel_dir, args.data_dir, hp,
                                            args.test_size, args.seed, args.num_workers, min_samples)
     if args.tfrecord_shards:
-        pack(summary, args.mel_dir, args.shard_dir, hp, args.tfrecord_shards, args.num_workers)
+        preprocessing.pack(summary, args.mel_dir, args.shard_dir, hp, args.tfrecord_shards,
+                           args.num_workers)
     report(summary, args.data_dir)
     if args.tfrecord_shards:
         report_shards(args.tfrecord_shards, args.shard_dir)
@@ -110,18 +111,6 @@ def parse_arguments() -> argparse.Namespace:
     if not args.runner and not os.path.isdir(args.wave_dir):
         raise UserError('--wave_dir=%s is not a folder' % args.wave_dir)
     return args
-
-
-def pack(summary: preprocessing.Summary, mel_dir: str, shard_dir: str, hp: params.HParams,
-         count: int, num_workers: int):
-    """Writes `count` shards of a preprocessed corpus."""
-    from datasets import shards  # TensorFlow, which nothing else here needs
-
-    def read(name):
-        audio = audio_files.read_wav(os.path.join(summary.wave_dir, name + '.wav'), hp.sample_rate)
-        return (audio_files.to_pcm16(audio)[0],
-                mel_files.read_mel(os.path.join(mel_dir, name + '.mel'), hp.n_mels))
-    shards.pack(shard_dir, hp, summary.train, summary.test, count, read, num_workers)
 
 
 def preprocess_on_beam(wave_dir: str, shard_dir: str, hp: params.HParams, count: int,

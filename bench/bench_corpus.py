@@ -29,7 +29,6 @@ import numpy as np
 
 import files
 import params
-import preprocess_data
 from bench.table import available_cores, write_table
 from command_line import run_script
 from datasets import audio_files, preprocessing
@@ -161,8 +160,8 @@ def preprocess(directory: str, num_shards: str) -> Dict[str, float]:
     mel_dir = os.path.join(directory, 'mels')
     summary = preprocessing.preprocess(os.path.join(directory, 'wavs'), mel_dir, directory, hp,
                                        num_workers=num_workers)
-    preprocess_data.pack(summary, mel_dir, os.path.join(directory, 'shards'), hp, int(num_shards),
-                         num_workers)
+    preprocessing.pack(summary, mel_dir, os.path.join(directory, 'shards'), hp, int(num_shards),
+                       num_workers)
     return {'speed': summary.speed}
 
 

@@ -291,3 +291,18 @@ def _preprocess(sources, skipped, wave_dir, mel_dir, data_dir, hp, test_size, se
         clipped=sum(1 for record in records.values() if record['clipped']),
         speech_seconds=seconds(records.values()), zero_seconds=seconds(records.values(), 'zeros'),
         speed=seconds(new) / took, wave_dir=train_wave_dir)
+
+
+def pack(summary: Summary, mel_dir: str, shard_dir: str, hp: params.HParams, count: int,
+         num_workers: int):
+    """Writes `count` shards of a corpus that `preprocess` returned the summary of.
+
+    Raises UserError if they cannot be written.
+    """
+    from datasets import shards  # TensorFlow, which nothing else here needs
+
+    def read(name):
+        audio = audio_files.read_wav(os.path.join(summary.wave_dir, name + '.wav'), hp.sample_rate)
+        return (audio_files.to_pcm16(audio)[0],
+                mel_files.read_mel(os.path.join(mel_dir, name + '.mel'), hp.n_mels))
+    shards.pack(shard_dir, hp, summary.train, summary.test, count, read, num_workers)
