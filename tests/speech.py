@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import soundfile
 from conftest import ROOT
 
 import command_line
@@ -12,6 +13,7 @@ import params
 from datasets import preprocessing
 
 WAVS = os.path.join(ROOT, 'samples', 'wavs')
+SPEECH = os.path.join(WAVS, 'pbx-invalidpark.wav')
 # Small enough that a step takes a few milliseconds.
 MODEL = ('n_flows=3,n_group=8,n_early_every=2,n_layers=3,residual_channels=8,skip_channels=8,'
          'batch_size=2,clip_samples=2048,eval_utterances=2,eval_seconds=1')
@@ -20,6 +22,13 @@ MODEL = ('n_flows=3,n_group=8,n_early_every=2,n_layers=3,residual_channels=8,ski
 # What TensorFlow 2.21 logs while it is imported, before it reads TF_CPP_MIN_LOG_LEVEL.
 TENSORFLOW_STARTS = re.compile(
     r'^(WARNING: All log messages before absl|[IW]\d{4} [^\n]*\.cc:\d+\] )[^\n]*\n', re.MULTILINE)
+
+
+def speech(seconds=None):
+    """SPEECH, or its beginning: float32 [samples] at 16 kHz."""
+    wave, rate = soundfile.read(SPEECH, dtype='float32')
+    assert rate == 16000
+    return wave[:int(seconds * rate)] if seconds else wave
 
 
 def prepare(directory, overrides=MODEL):
