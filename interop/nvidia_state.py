@@ -88,7 +88,7 @@ class StateDict:
         self._tensors, self._names = tensors, set()
         self._elements, self._file_size = 0, file_size
         # the convolution that was asked for last, and its (g, v)
-        self._last: Tuple[Optional[str], list] = None, []
+        self._last: Tuple[Optional[str], list] = (None, [])
 
     def __contains__(self, key):
         return key in self._tensors
