@@ -4,43 +4,46 @@ Prenger, Valle, Catanzaro 2018, arXiv 1811.00002, on Glow (Kingma & Dhariwal 201
 1807.03039) and WaveNet (van den Oord et al. 2016, arXiv 1609.03499).
 
 Every function builds a part of the default graph from its arguments alone. Variables live in the
-scope `waveglow` under the caller's scope and are shared by all that is built there. Noise is an
-input: nothing here is random but the variables' initial values.
+scope `waveglow` under the caller's scope, and all that is built there shares them. Noise is an
+input: only the initial values of the variables are random.
+
+Shapes: `batch` utterances, `frames` mel frames, `hop_length` samples a frame, `n_group` samples a
+group, `groups` positions of the flow in time.
 """
-import collections
 import math
-from typing import Any, NamedTuple
+from typing import Any, List, NamedTuple, Optional, Tuple
 
 import tensorflow.compat.v1 as tf
 
 import ops
 import streaming
-
-Loss = collections.namedtuple('Loss', 'total z log_s log_det')
+from params import HParams
 
 PRECISIONS = {'float32': tf.float32, 'bfloat16': tf.bfloat16}
 
 
+class Loss(NamedTuple):
+    """The negative log-likelihood of audio, in nats a sample: scalars, total = z + log_s + log_det.
+
+    total = (sum(z^2) / (2 sigma^2) - sum(log_s) - groups * sum_k log|det W_k|) / (batch * samples),
+    where `groups` counts all of the batch. The constant log(sigma) + log(2 pi) / 2 is left out. The
+    density is that of audio in -1..1, whatever hp.audio_scale: its logarithm is part of log_det.
+    """
+    total: Any
+    z: Any           # sum(z^2) / (2 sigma^2)
+    log_s: Any       # of the couplings
+    log_det: Any     # of the 1x1 convolutions, and of audio_scale
+
+
 class Compute(NamedTuple):
-    """How a loss and its gradient are computed: the same ones, up to rounding."""
+    """How a loss and its gradient are computed. The results are the same, up to rounding."""
     precision: str = 'float32'   # a key of PRECISIONS: of the coupling networks, up to log_s and t
-    reversible: bool = False     # in the memory of one flow, see `reversible_flows`
+    reversible: bool = False     # whether in the memory of one flow, see `reversible_flows`
     xla: str = 'off'             # a key of towers.XLA_CHOICES: what XLA compiles
 
 
-def loss(audio, mel, hp, compute=Compute()):
-    """The negative log-likelihood in nats a sample, and the three terms that it is the sum of.
-
-    total = sum(z^2) / (2 sigma^2) - sum(log_s) - steps * sum_k log|det W_k|, over batch * samples.
-    The constant log(sigma) + log(2 pi) / 2 is left out. The density is that of audio in -1..1,
-    whatever `hp.audio_scale`: its logarithm is part of the log_det term.
-
-    Args:
-      audio: [batch, frames * hop_length] in -1..1.
-      mel: [batch, frames, n_mels].
-
-    Returns: a Loss of scalars.
-    """
+def loss(audio: tf.Tensor, mel: tf.Tensor, hp: HParams, compute: Compute = Compute()) -> Loss:
+    """The Loss of audio [batch, frames * hop_length] in -1..1, and mel [batch, frames, n_mels]."""
     activation = ops.trainable_gated_activation(compute.xla == 'gates')
     boundary = streaming.WholeUtterances(hp, activation=activation)
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
@@ -54,25 +57,25 @@ def loss(audio, mel, hp, compute=Compute()):
     return Loss(z_term + log_s_term + log_det_term, z_term, log_s_term, log_det_term)
 
 
-def encode(audio, mel, hp):
-    """z [batch, steps, n_group] of audio [batch, frames * hop_length] under its mel."""
+def encode(audio: tf.Tensor, mel: tf.Tensor, hp: HParams) -> tf.Tensor:
+    """z [batch, groups, n_group] of audio [batch, frames * hop_length] and its mel."""
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
         return forward(audio, condition(mel, hp), build_flows(hp, audio.dtype), hp)[0]
 
 
-def infer(z, mel, hp, lengths=None, compute=None):
+def infer(z: tf.Tensor, mel: tf.Tensor, hp: HParams, lengths: Optional[tf.Tensor] = None,
+          compute: Optional[Compute] = None) -> tf.Tensor:
     """Audio [batch, frames * hop_length] from noise: the inverse of `encode`.
 
     Args:
-      z: [batch, steps, n_group], drawn from N(0, sigma^2) by the caller.
+      z: [batch, groups, n_group], drawn from N(0, sigma^2) by the caller.
       mel: [batch, frames, n_mels].
-      lengths: [batch] frames of each utterance, where they differ: each then sounds as it would
-        alone, and what lies beyond its end is to be cut off.
-      compute: a Compute, where gradients of the audio are wanted; it keeps all for them.
+      lengths: [batch] frames of each utterance, where they differ. The audio of each is then what
+        it would be alone, and the caller cuts off what lies beyond its end.
+      compute: how, where gradients of the audio are wanted; all that they need is kept in memory.
     """
-    activation = ops.gated_activation
-    if compute:
-        activation = ops.trainable_gated_activation(compute.xla == 'gates')
+    activation = (ops.trainable_gated_activation(compute.xla == 'gates') if compute
+                  else ops.gated_activation)
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
         flows = _cast_couplings(build_flows(hp, z.dtype), compute or Compute())
         cond = condition(mel, hp, lengths)
@@ -82,19 +85,21 @@ def infer(z, mel, hp, lengths=None, compute=None):
 
 
 def _cast_couplings(flows, compute):
-    if compute.precision == 'float32':
+    if compute.precision == 'float32':  # no operations at all
         return flows
     return [cast_coupling(flow, PRECISIONS[compute.precision]) for flow in flows]
 
 
 # --- The condition --------------------------------------------------------------------------------
 
-def condition(mel, hp, lengths=None):
-    """What every coupling network hears of the mel.
+def condition(mel: tf.Tensor, hp: HParams, lengths: Optional[tf.Tensor] = None) -> tf.Tensor:
+    """The condition of every coupling network, from mel [batch, frames, n_mels].
 
-    Upsampling by repetition stays at the frame rate, [batch, frames, c]: the groups of a frame
-    hear the same, so that a 1x1 convolution of the condition is worked out once a frame.
-    Transposed convolutions give [batch, steps, n_group * c], channel = sample * c + channel.
+    With upsampling by repetition it stays at the frame rate, [batch, frames, c]: it is the same for
+    all groups of a frame, so that a 1x1 convolution of it is computed once a frame. Transposed
+    convolutions give [batch, groups, n_group * c], channel = sample * c + channel.
+
+    lengths: [batch] frames of each utterance, where they differ.
     """
     x = (mel - hp.mel_mean) / hp.mel_std
     x.set_shape([None, None, hp.n_mels])
@@ -117,8 +122,8 @@ def condition(mel, hp, lengths=None):
     return squeeze(x, hp)
 
 
-def condition_receptive_field(hp):
-    """[frames behind, frames ahead] of a frame that its condition hears; None for all (blstm)."""
+def condition_receptive_field(hp: HParams) -> Optional[List[int]]:
+    """[frames behind, frames ahead] that a frame's condition depends on; None for all (blstm)."""
     if hp.encoder == 'blstm':
         return None
     behind = ahead = 0
@@ -129,19 +134,19 @@ def condition_receptive_field(hp):
         behind += (hp.upsample_width - 1) // hp.upsample_stride
     elif hp.upsampling == 'two_transposed':
         more = ops.transposed_receptive_field(hp.upsample_width, hp.upsample_stride)
-        # of the second layer in steps of the first, whose step is a frame's stride-th part
+        # the second layer's is in rows of the first's result, stride of which are a frame
         behind, ahead = (n + m + -(-m // hp.upsample_stride) for n, m in zip((behind, ahead), more))
     return [behind, ahead]
 
 
-def receptive_field(hp):
-    """[groups behind, groups ahead] of a group of audio that the flow hears of z and condition."""
-    reach = [ops.receptive_field(hp.kernel_size, 2 ** i, hp.causal) for i in range(hp.n_layers)]
-    return [hp.n_flows * sum(side) for side in zip(*reach)]
+def receptive_field(hp: HParams) -> List[int]:
+    """[groups behind, groups ahead] of z and condition that a group of audio depends on."""
+    layers = [ops.receptive_field(hp.kernel_size, 2 ** i, hp.causal) for i in range(hp.n_layers)]
+    return [hp.n_flows * sum(side) for side in zip(*layers)]
 
 
-def squeeze(x, hp):
-    """[batch, samples, c] -> [batch, steps, n_group * c]: groups of n_group samples."""
+def squeeze(x: tf.Tensor, hp: HParams) -> tf.Tensor:
+    """[batch, samples, c] -> [batch, groups, n_group * c]: groups of n_group samples."""
     batch, samples, channels = ops.shape_of(x)
     return tf.reshape(x, [batch, samples // hp.n_group, hp.n_group * channels])
 
@@ -149,7 +154,7 @@ def squeeze(x, hp):
 # --- The coupling network -------------------------------------------------------------------------
 
 class Layer(NamedTuple):
-    """Filters of a layer as the network applies them, weight norm worked out."""
+    """Filters of a layer as the network applies them, with weight norm computed."""
     dilated: Any         # [kernel_size, in, 2 * residual]: in is residual, in layer 0 c + 1
     cond: Any            # [condition channels, 2 * residual]
     bias: Any            # [2 * residual]
@@ -158,36 +163,40 @@ class Layer(NamedTuple):
 
 
 class Coupling(NamedTuple):
-    start: Any           # [c + 1, residual], the last row its bias
-    layers: Any          # [Layer]
-    bias: Any            # [2 * c]
+    """Filters of an affine coupling's network, for halves of c channels."""
+    start: Any             # [c + 1, residual], the last row its bias
+    layers: List[Layer]
+    bias: Any              # [2 * c]
 
 
 class Flow(NamedTuple):
-    """One step of flow: a 1x1 convolution y = x w, and a coupling of c = half its channels."""
-    w: Any               # [channels, channels]
-    coupling: Any
+    """A 1x1 convolution x w, then an affine coupling of halves of c = channels / 2.
+
+    tf.nest maps and flattens Flows, of tensors or of arrays.
+    """
+    w: Any                 # [channels, channels]
+    coupling: Coupling
 
 
-def build_flows(hp, dtype=tf.float32):
-    """[Flow] of the current scope's variables."""
+def build_flows(hp: HParams, dtype: tf.DType = tf.float32) -> List[Flow]:
+    """The Flows of the current scope's variables."""
     return [build_flow(k, hp, dtype) for k in range(hp.n_flows)]
 
 
-def build_flow(k, hp, dtype=tf.float32):
-    """The k-th of them."""
+def build_flow(k: int, hp: HParams, dtype: tf.DType = tf.float32) -> Flow:
+    """The k-th of `build_flows`."""
     with tf.variable_scope('flow_%d' % k):
         return Flow(ops.invertible_1x1_weight(hp.flow_channels(k), dtype),
                     build_coupling(hp.flow_channels(k) // 2, hp, dtype))
 
 
-def build_coupling(c, hp, dtype=tf.float32):
+def build_coupling(c: int, hp: HParams, dtype: tf.DType = tf.float32) -> Coupling:
     """The Coupling of the current scope's variables, for halves of c channels.
 
-    Two products of filters are worked out here and not sample by sample. The paper's network
-    starts with a 1x1 convolution of `a`, and the first dilated convolution hears nothing else: on
-    `a` with a channel of ones, for the bias, the two are one. It ends with a 1x1 convolution of the
-    sum of the layers' skip outputs, so that each layer may give its share of log_s and t itself.
+    Two products of filters are computed here and not sample by sample. The paper's network starts
+    with a 1x1 convolution of `a`, which is the only input of the first dilated convolution: on `a`
+    with a channel of ones, for the bias, the two are one convolution. It ends with a 1x1
+    convolution of the sum of the layers' skip outputs: each layer gives its share of log_s and t.
     """
     units, skips, last = hp.residual_channels, hp.skip_channels, hp.n_layers - 1
     filters, bias = _weight_norm_1x1('start', c, units, dtype)
@@ -218,13 +227,13 @@ def build_coupling(c, hp, dtype=tf.float32):
     return Coupling(start, layers, end_bias + tf.linalg.matvec(end, skip_bias, transpose_a=True))
 
 
-def invert_1x1(flow):
-    """The flow as `inverse` takes it: with the inverse of w."""
+def invert_1x1(flow: Flow) -> Flow:
+    """The Flow with the inverse of its w, as `inverse` takes it."""
     return flow._replace(w=ops.inverse_matrix(flow.w))
 
 
-def cast_coupling(flow, dtype):
-    """The flow with a coupling network that computes in `dtype`, up to log_s and t."""
+def cast_coupling(flow: Flow, dtype: tf.DType) -> Flow:
+    """The Flow with a coupling network that computes in `dtype`, up to log_s and t."""
     net = tf.nest.map_structure(lambda x: tf.cast(x, dtype), flow.coupling)
     return flow._replace(coupling=net._replace(bias=flow.coupling.bias))
 
@@ -236,7 +245,10 @@ def _weight_norm_1x1(name, channels, out_channels, dtype):
     return tf.squeeze(filters, 0), ops.bias(name + '/bias', out_channels, dtype)
 
 
-def wavenet(a, cond, net, hp, boundary=None, carry=streaming.Carry()):
+def wavenet(a: tf.Tensor, cond: tf.Tensor, net: Coupling, hp: HParams,
+            boundary: Optional[streaming.Boundary] = None,
+            carry: streaming.Carry = streaming.Carry()
+            ) -> Tuple[tf.Tensor, tf.Tensor, streaming.Carry]:
     """(log_s, t, carry) of an affine coupling: log_s and t [batch, groups, c] from its half a.
 
     Args:
@@ -280,7 +292,9 @@ def wavenet(a, cond, net, hp, boundary=None, carry=streaming.Carry()):
 #     log|det dy/dx| =   batch * groups * log|det w| + sum(log_s)
 #     log|det dx/dy| = -(batch * groups * log|det w| + sum(log_s))
 
-def forward(audio, cond, flows, hp, boundary=None, reversible=False):
+def forward(audio: tf.Tensor, cond: tf.Tensor, flows: List[Flow], hp: HParams,
+            boundary: Optional[streaming.Boundary] = None, reversible: bool = False
+            ) -> Tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """(z, log_s, log_det): z of audio, and the two terms of the log-determinant of dz/daudio.
 
     Args:
@@ -319,7 +333,8 @@ def forward_flows(x, cond, flows, hp, boundary):
     return tf.concat(early + [x], axis=-1), log_s_sum
 
 
-def inverse(z, cond, flows, hp, boundary=None):
+def inverse(z: tf.Tensor, cond: tf.Tensor, flows: List[Flow], hp: HParams,
+            boundary: Optional[streaming.Boundary] = None) -> Tuple[tf.Tensor, streaming.Carry]:
     """(audio, carry): the audio [batch, samples] of z [batch, groups, n_group], flow by flow.
 
     Its log-determinant is that of `forward`, negated.
@@ -356,11 +371,10 @@ def inverse(z, cond, flows, hp, boundary=None):
 # --- Gradients in the memory of one flow ----------------------------------------------------------
 
 def reversible_flows(x, cond, flows, hp, boundary):
-    """`forward_flows` that keeps z alone for its gradients, not what the coupling networks did.
+    """`forward_flows` that keeps only z for its gradients, no activations of coupling networks.
 
-    On the way back each flow's input is its output, inverted, and its network is run once more, for
-    a third more work. Gomez et al. 2017, arXiv 1707.04585; for a flow, whose inverse is there
-    already, it is natural.
+    On the way back the input of each flow is computed from its output, by the inverse, and its
+    network runs once more: a third more work. Gomez et al. 2017, arXiv 1707.04585.
     """
     @tf.custom_gradient
     def run(x, cond, *tensors):
@@ -384,9 +398,9 @@ def reversible_flows(x, cond, flows, hp, boundary):
 
 
 def _flow_gradients(y, dy, dlog_s_sum, cond, flow, hp, boundary):
-    """One flow, backwards: x, its gradient, cond's, and [the gradient of each of flow's tensors].
+    """(x, dx, dcond, [the gradient of each of the flow's tensors]) of one flow, from its output y.
 
-    y is what the flow made of x; dy and dlog_s_sum are the gradients to it and to the sum of log_s.
+    dy and dlog_s_sum are the gradients with respect to y and to the sum of log_s.
     """
     with ops.computed_after(dy):    # the memory is still that of the flow behind it
         a, b = tf.split(tf.identity(y), 2, axis=-1)

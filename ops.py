@@ -1,32 +1,38 @@
 """What the model is made of: weight norm, dilated convolutions, 1x1 convolutions, conditioning.
 
-Channels last. Every function builds its part of the default graph from its arguments alone;
-variables come from `tf.get_variable` in the scope that the caller has opened. An initial value
-depends on the graph's seed and the variable's name, not on what was built before it.
+Channels last. `length` is the size of an axis in time: of frames, groups or samples. Every function
+builds its part of the default graph from its arguments alone. Variables come from `tf.get_variable`
+in the scope that the caller has opened. An initial value depends on the random seed of the graph
+and the name of the variable, not on what was built before it.
 """
 import contextlib
 import zlib
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 from errors import UserError
 
+Size = Union[int, tf.Tensor]    # of an axis: a number where the graph knows it, else a scalar
 
-def variable(name, shape, initializer, dtype=tf.float32, trainable=True):
+
+def variable(name: str, shape: Sequence[int], initializer: Any, dtype: tf.DType = tf.float32,
+             trainable: bool = True) -> tf.Variable:
     """A resource variable, on TensorFlow 1.15 too."""
     return tf.get_variable(name, shape, dtype, initializer, trainable=trainable, use_resource=True)
 
 
-def variable_seed(name):
-    """A seed of its own for the initial value of variable `name` of the current scope."""
+def variable_seed(name: str) -> int:
+    """The random seed of the initial value of variable `name` of the current scope."""
     return zlib.crc32((tf.get_variable_scope().name + '/' + name).encode()) & 0x7fffffff
 
 
 @contextlib.contextmanager
-def frozen(weights):
-    """Within it, variables are constants: those of {name: array}, and no memory is taken to train.
+def frozen(weights: Dict[str, np.ndarray]) -> Iterator[None]:
+    """A block in which variables are constants, the arrays of weights {name: array}.
 
-    Raises UserError for a variable that is not there, or has another shape.
+    Raises UserError for a variable that weights lack, or have in another shape.
     """
     def constant(getter, name, shape=None, dtype=tf.float32, **options):
         if name not in weights or list(weights[name].shape) != list(shape):
@@ -38,16 +44,16 @@ def frozen(weights):
         yield
 
 
-def bias(name, size, dtype=tf.float32):
+def bias(name: str, size: int, dtype: tf.DType = tf.float32) -> tf.Variable:
     """A variable [size] that starts at zero."""
     return variable(name, [size], tf.zeros_initializer(), dtype)
 
 
-def weight_norm(name, shape, dtype=tf.float32):
-    """Filters [width, in, out] as g v / ||v||, one g an output channel.
+def weight_norm(name: str, shape: Sequence[int], dtype: tf.DType = tf.float32) -> tf.Tensor:
+    """Filters of shape [width, in, out] as g v / ||v||, with one g an output channel.
 
-    Salimans & Kingma 2016, arXiv 1602.07868. They start with norm 1, and so, about, does v: its
-    length sets how far a step of Adam turns the filter.
+    Salimans & Kingma 2016, arXiv 1602.07868. Filters start with norm 1, and v with about that:
+    the length of v sets how far a step of Adam turns a filter.
     """
     with tf.variable_scope(name):
         v = variable('v', shape, tf.random_normal_initializer(
@@ -56,7 +62,7 @@ def weight_norm(name, shape, dtype=tf.float32):
     return v * (g * tf.rsqrt(tf.reduce_sum(tf.square(v), axis=[0, 1])))
 
 
-def matmul(x, filters, bias=None):
+def matmul(x: tf.Tensor, filters: tf.Tensor, bias: Optional[tf.Tensor] = None) -> tf.Tensor:
     """A 1x1 convolution: x [..., in] with filters [in, out] and bias [out] -> [..., out]."""
     sizes = shape_of(x)
     y = tf.matmul(x if len(sizes) == 2 else tf.reshape(x, [-1, sizes[-1]]), filters)
@@ -65,24 +71,24 @@ def matmul(x, filters, bias=None):
     return y if len(sizes) == 2 else tf.reshape(y, sizes[:-1] + [static_channels(y)])
 
 
-def gated_activation(y, cond):
+def gated_activation(y: tf.Tensor, cond: tf.Tensor) -> tf.Tensor:
     """WaveNet's activation [..., c]: tanh times sigmoid of the halves of y + cond, each [..., 2 c].
 
-    Computed in cond's type, but in float32 for bfloat16, whose tanh and sigmoid are slower; given
-    back in y's. van den Oord et al. 2016, arXiv 1609.03499.
+    It is computed in the type of cond, but for bfloat16 in float32, whose tanh and sigmoid are
+    faster. The result has the type of y. van den Oord et al. 2016, arXiv 1609.03499.
     """
     y_tanh, y_sigmoid = _gate_halves(y, cond)
     return tf.cast(tf.tanh(y_tanh) * tf.sigmoid(y_sigmoid), y.dtype)
 
 
-def trainable_gated_activation(compiled=False):
-    """`gated_activation` with a gradient that keeps nothing but y and cond for itself.
+def trainable_gated_activation(compiled: bool = False
+                               ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """`gated_activation` with a gradient that keeps only y and cond in memory.
 
-    tanh and sigmoid are worked out again: that takes less time than to write and read them, and
-    half the memory. cond may have one row, in its last axis but one, for many of y.
+    The gradient computes tanh and sigmoid again. That takes less time than to write and read them,
+    and half the memory. cond may have one row, in its last axis but one, for many of y.
 
-    Args:
-      compiled: XLA makes one loop of each direction; on TensorFlow 2, for y of a known shape.
+    compiled: whether XLA makes one loop of each direction; on TensorFlow 2, for y of a known shape.
     """
     forward, backward = gated_activation, _gate_gradients
     if compiled:
@@ -115,7 +121,8 @@ def _gate_halves(y, cond):
     return tf.split(tf.cast(y, dtype) + tf.cast(cond, dtype), 2, axis=-1)
 
 
-def res_skip(y, h, output, bias):
+def res_skip(y: tf.Tensor, h: tf.Tensor, output: tf.Tensor, bias: tf.Tensor
+             ) -> Tuple[tf.Tensor, tf.Tensor]:
     """(h, output), each with its channels of y [..., c + skips] added, and to h the bias.
 
     h is [..., c], bias [c], output [..., skips] or [skips]; each keeps its type.
@@ -126,59 +133,60 @@ def res_skip(y, h, output, bias):
 
 # --- Dilated convolution: one function, four forms ------------------------------------------------
 
-def dilated_conv(x, filters, dilation, causal=False, form='per_direction'):
+def dilated_conv(x: tf.Tensor, filters: tf.Tensor, dilation: int, causal: bool = False,
+                 form: str = 'per_direction') -> tf.Tensor:
     """Dilated 1-D convolution with zeros beyond both ends.
 
     y[t] = sum_j x[t + (j - shift) * dilation] filters[j], with shift = width - 1 if causal (back
     only), else (width - 1) // 2 (centred, as in the paper; of an even width nearly).
 
     Args:
-      x: [batch, steps, in].
+      x: [batch, length, in].
       filters: [width, in, out].
-      dilation: steps between two taps.
-      form: a key of CONV_FORMS. All compute the same values and gradients; docs/nhwc.md tells why
+      dilation: positions from one tap to the next.
+      form: a key of CONV_FORMS. All compute the same values and gradients. docs/nhwc.md tells why
         there are three, docs/training.md why there is a fourth.
 
-    Returns: [batch, steps, out].
+    Returns: [batch, length, out].
     """
     return CONV_FORMS[form](x, filters, dilation,
                             receptive_field(filters.shape.as_list()[0], dilation, causal))
 
 
-def receptive_field(width, dilation, causal=False):
-    """[steps behind, steps ahead] that a dilated convolution hears."""
+def receptive_field(width: int, dilation: int, causal: bool = False) -> List[int]:
+    """[positions behind, positions ahead] that a result of a dilated convolution depends on."""
     span = (width - 1) * dilation
     return [span, 0] if causal else [span // 2, span - span // 2]
 
 
 def _time_to_batch(x, filters, dilation, padding):
-    """The form of tensorflow-wavenet: every dilation-th step becomes a batch row of its own.
+    """The form of tensorflow-wavenet: every dilation-th position goes to the same batch row.
 
-    Needs nothing but an undilated convolution. For this and the other forms:
+    It needs only an undilated convolution. For this and the other forms:
 
     Args:
-      x: [batch, steps, in].
+      x: [batch, length, in].
       filters: [width, in, out].
-      padding: [before, after], steps of zeros. Nothing else is beyond the ends.
+      padding: [before, after], positions of zeros. Nothing else is beyond the ends.
 
-    Returns: [batch, steps + before + after - (width - 1) * dilation, out].
+    Returns: [batch, length + before + after - (width - 1) * dilation, out].
     """
     x = _padded(x, padding)
     if dilation == 1:
         return tf.nn.conv1d(x, filters, stride=1, padding='VALID')
-    batch, steps, channels = shape_of(x)
+    batch, length, channels = shape_of(x)
     width, _, out_channels = shape_of(filters)
-    rows = -(-steps // dilation)
-    x = tf.pad(x, [[0, 0], [0, rows * dilation - steps], [0, 0]])
+    rows = -(-length // dilation)
+    x = tf.pad(x, [[0, 0], [0, rows * dilation - length], [0, 0]])
     x = tf.transpose(tf.reshape(x, [batch, rows, dilation, channels]), [0, 2, 1, 3])
     y = tf.nn.conv1d(tf.reshape(x, [batch * dilation, rows, channels]), filters, stride=1,
                      padding='VALID')
     y = tf.reshape(y, [batch, dilation, rows - width + 1, out_channels])
     y = tf.reshape(tf.transpose(y, [0, 2, 1, 3]),
                    [batch, (rows - width + 1) * dilation, out_channels])
-    if isinstance(steps, int) and steps % dilation == 0:
+    if isinstance(length, int) and length % dilation == 0:
         return y
-    y = tf.slice(y, [0, 0, 0], tf.stack([-1, steps - (width - 1) * dilation, -1]))
+    y = tf.slice(y, [0, 0, 0], tf.stack([-1, length - (width - 1) * dilation, -1]))
     y.set_shape([None, None, out_channels])
     return y
 
@@ -198,10 +206,10 @@ def _conv2d_nchw(x, filters, dilation, padding):
 
 
 def _per_direction(x, filters, dilation, padding):
-    """What is fastest in each direction: no gradient of a convolution is left to its kernels.
+    """The fastest in each direction: TensorFlow's gradient of a convolution is not used.
 
-    The gradient to x is a convolution again, of dy with the filters mirrored; that to a tap of the
-    filters is one product of matrices, over all steps.
+    The gradient to x is a convolution again, of dy with the filters mirrored. The gradient to a tap
+    of the filters is one product of matrices, over all positions.
     """
     width = filters.shape.as_list()[0]
     span = (width - 1) * dilation
@@ -211,8 +219,8 @@ def _per_direction(x, filters, dilation, padding):
         def gradients(dy):
             with computed_after(dy):
                 mirrored = tf.transpose(tf.reverse(filters, [0]), [0, 2, 1])
-                padded, steps = _padded(x, padding), shape_of(dy)[1]
-                taps = [as_matrix(padded[:, tap * dilation:tap * dilation + steps])
+                padded, length = _padded(x, padding), shape_of(dy)[1]
+                taps = [as_matrix(padded[:, tap * dilation:tap * dilation + length])
                         for tap in range(width)]
             dx = _conv2d_nhwc(dy, mirrored, dilation, [span - side for side in padding])
             return dx, tf.stack([tf.matmul(tap, as_matrix(dy), transpose_a=True) for tap in taps])
@@ -224,8 +232,8 @@ def _padded(x, padding):
     return tf.pad(x, [[0, 0], padding, [0, 0]]) if any(padding) else x
 
 
-def as_matrix(x):
-    """x [..., c] as a matrix of rows of c."""
+def as_matrix(x: tf.Tensor) -> tf.Tensor:
+    """x [..., c] as a matrix [rows, c]."""
     return tf.reshape(x, [-1, static_channels(x)])
 
 
@@ -239,10 +247,11 @@ CONV_FORMS = {
 
 # --- Invertible 1x1 convolution -------------------------------------------------------------------
 
-def invertible_1x1_weight(channels, dtype=tf.float32):
-    """W [channels, channels] of y = x W: a random rotation at first.
+def invertible_1x1_weight(channels: int, dtype: tf.DType = tf.float32) -> tf.Variable:
+    """W [channels, channels] of y = x W, which starts as a random rotation.
 
-    Never a reflection: a determinant keeps its sign, and other programs take its logarithm.
+    It starts as no reflection: training keeps the sign of the determinant, and other programs take
+    its logarithm.
     """
     orthogonal = tf.orthogonal_initializer(seed=variable_seed('W'))
 
@@ -254,19 +263,20 @@ def invertible_1x1_weight(channels, dtype=tf.float32):
     return variable('W', [channels, channels], rotation, dtype)
 
 
-def log_abs_det(w):
+def log_abs_det(w: tf.Tensor) -> tf.Tensor:
     """log|det w|, a scalar of w's type, from an LU decomposition in float64."""
     return tf.cast(tf.linalg.slogdet(tf.cast(w, tf.float64)).log_abs_determinant, w.dtype)
 
 
-def inverse_matrix(w):
+def inverse_matrix(w: tf.Tensor) -> tf.Tensor:
     """The inverse of matrix w, computed in float64, in w's type."""
     return tf.cast(tf.linalg.inv(tf.cast(w, tf.float64)), w.dtype)
 
 
 # --- The condition: encoding and upsampling -------------------------------------------------------
 
-def conv_encoder(x, layers, width, channels, causal=False, mask=None):
+def conv_encoder(x: tf.Tensor, layers: int, width: int, channels: int, causal: bool = False,
+                 mask: Optional[tf.Tensor] = None) -> tf.Tensor:
     """`layers` convolutions of `width` taps with ReLU: [batch, frames, in] -> [.., channels].
 
     mask: [batch, frames, 1], 0 beyond the end of an utterance in a batch of several lengths.
@@ -281,7 +291,8 @@ def conv_encoder(x, layers, width, channels, causal=False, mask=None):
     return x
 
 
-def blstm_encoder(x, layers, channels, lengths=None):
+def blstm_encoder(x: tf.Tensor, layers: int, channels: int, lengths: Optional[tf.Tensor] = None
+                  ) -> tf.Tensor:
     """Bidirectional LSTMs: [batch, frames, in] -> [batch, frames, 2 * channels], float32.
 
     lengths: [batch] frames of each utterance, where they differ.
@@ -317,10 +328,10 @@ def _lstm(x, channels, name):
     return tf.transpose(h, [1, 0, 2])
 
 
-def transposed_upsampling(x, width, stride):
+def transposed_upsampling(x: tf.Tensor, width: int, stride: int) -> tf.Tensor:
     """One transposed convolution: [batch, frames, c] -> [batch, frames * stride, c].
 
-    NVIDIA's form: output sample t hears the frames f with f * stride <= t < f * stride + width.
+    NVIDIA's form: row t depends on the frames f with f * stride <= t < f * stride + width.
     """
     batch, frames, _ = shape_of(x)
     channels = static_channels(x)
@@ -334,61 +345,69 @@ def transposed_upsampling(x, width, stride):
     return y
 
 
-def two_transposed_upsampling(x, width, stride, channels, lengths=None):
+def two_transposed_upsampling(x: tf.Tensor, width: int, stride: int, channels: int,
+                              lengths: Optional[tf.Tensor] = None) -> tf.Tensor:
     """Two transposed convolutions with ReLU, no bias: [batch, frames * stride^2, channels].
 
     weixsong/WaveGlow's form. lengths: [batch] frames of each utterance, where they differ.
     """
     for name in ('layer1', 'layer2'):
-        batch, steps, _ = shape_of(x)
+        batch, length, _ = shape_of(x)
         in_channels = static_channels(x)
         filters = variable(name, [width, channels, in_channels],
                            tf.random_normal_initializer(
                                stddev=(2.0 * stride / (in_channels * width)) ** 0.5,
                                seed=variable_seed(name)), x.dtype)
-        shape = tf.stack([batch, steps * stride, channels])
-        x = tf.nn.relu(tf.nn.conv1d_transpose(apply_mask(x, sequence_mask(lengths, steps, x.dtype)),
-                                              filters, shape, strides=stride, padding='SAME'))
+        shape = tf.stack([batch, length * stride, channels])
+        x = apply_mask(x, sequence_mask(lengths, length, x.dtype))
+        x = tf.nn.relu(tf.nn.conv1d_transpose(x, filters, shape, strides=stride, padding='SAME'))
         x.set_shape([None, None, channels])
         lengths = None if lengths is None else lengths * stride
     return x
 
 
-def transposed_receptive_field(width, stride):
-    """[rows behind, rows ahead] of x that a SAME transposed convolution's share of a row hears."""
+def transposed_receptive_field(width: int, stride: int) -> List[int]:
+    """[rows behind, rows ahead] of x that the results of a row depend on, `stride` of them.
+
+    Of a SAME transposed convolution.
+    """
     pad = (width - stride) // 2
     return [(width - 1 - pad) // stride, (stride - 1 + pad) // stride]
 
 
-# --- Shapes, and the order of things --------------------------------------------------------------
+# --- Shapes, masks, and the order of computation --------------------------------------------------
 
-def computed_after(x):
-    """What is built within is computed after x.
+def computed_after(x: tf.Tensor):
+    """A block; operations that are built in it are computed after x.
 
-    Else whatever does not depend on x is computed as soon as it can be, and lies in memory until it
-    is wanted: in a gradient, all that depends on the forward pass alone.
+    Without it, what does not depend on x is computed as soon as possible and stays in memory until
+    it is needed: in a gradient, all that depends only on the forward pass.
     """
     return tf.control_dependencies([x])
 
 
-def shape_of(x):
+def shape_of(x: tf.Tensor) -> List[Size]:
     """The sizes of x: numbers where the graph knows them, scalar tensors where it does not."""
     sizes = x.shape.as_list()
-    dynamic = tf.shape(x) if None in sizes else None
+    if None not in sizes:
+        return sizes
+    dynamic = tf.shape(x)
     return [dynamic[i] if size is None else size for i, size in enumerate(sizes)]
 
 
-def static_channels(x):
+def static_channels(x: tf.Tensor) -> int:
+    """The size of the last axis of x, which the graph knows."""
     return x.shape.as_list()[-1]
 
 
-def sequence_mask(lengths, steps, dtype):
-    """[batch, steps, 1], 1 before each length and 0 from there on; None without lengths."""
+def sequence_mask(lengths: Optional[tf.Tensor], max_length: Size, dtype: tf.DType
+                  ) -> Optional[tf.Tensor]:
+    """[batch, max_length, 1]: 1 before each of lengths [batch], 0 after; None without lengths."""
     if lengths is None:
         return None
-    return tf.sequence_mask(lengths, steps, dtype)[:, :, None]
+    return tf.sequence_mask(lengths, max_length, dtype)[:, :, None]
 
 
-def apply_mask(x, mask):
-    """x [batch, steps, c] with zeros where mask [batch, steps, 1] is 0; x itself without a mask."""
+def apply_mask(x: tf.Tensor, mask: Optional[tf.Tensor]) -> tf.Tensor:
+    """x [batch, length, c] with zeros where mask [batch, length, 1] is 0; without a mask, x."""
     return x if mask is None else x * mask

@@ -72,7 +72,7 @@ def assigned(sess, weights):
 
 
 def random_weights(hp, seed=0):
-    """{variable: array} of a model whose every part is heard."""
+    """{variable: array} of a model in which every part has an effect."""
     with session() as sess:
         glow.infer(tf.zeros([1, hp.groups_per_frame, hp.n_group]), tf.zeros([1, 1, hp.n_mels]), hp)
         randomize(sess, np.random.RandomState(seed))

@@ -53,7 +53,7 @@ def test_infer_undoes_encode_for_every_condition(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', sorted(CONDITIONS))
-def test_batch_of_several_lengths_sounds_as_each_alone(name):
+def test_batch_of_several_lengths_is_each_alone(name):
     hp = TINY.replace(**CONDITIONS[name])
     rng = np.random.RandomState(0)
     lengths, frames = [5, 2, 4], 5
@@ -131,7 +131,7 @@ def test_frame_rate_conditioning_equals_the_full_convolution():
     np.testing.assert_allclose(found, np.tanh(y_tanh) / (1 + np.exp(-y_sigmoid)), atol=1e-5)
 
 
-def test_coupling_hears_exactly_its_receptive_field():
+def test_coupling_has_the_stated_receptive_field():
     """Centred: 2^n - 1 groups to each side, for a kernel of 3; causal: none ahead."""
     rng = np.random.RandomState(0)
     steps, middle = 64, 32
@@ -144,12 +144,12 @@ def test_coupling_hears_exactly_its_receptive_field():
             randomize(sess, rng)
             gradient = tf.gradients(log_s[0, middle] + t[0, middle], a)[0]
             value = sess.run(gradient, {a: rng.randn(1, steps, 3)})
-        heard = np.flatnonzero(np.abs(value[0]).max(axis=1))
-        assert (heard.min(), heard.max()) == (middle - behind, middle + ahead)
+        reached = np.flatnonzero(np.abs(value[0]).max(axis=1))
+        assert (reached.min(), reached.max()) == (middle - behind, middle + ahead)
 
 
 def test_two_models_in_one_graph():
-    """Twice the same scope shares its weights; another scope holds another model."""
+    """The same scope twice shares its weights; another scope holds another model."""
     rng = np.random.RandomState(0)
     audio, mel = inputs(TINY, rng)
     other = TINY.replace(n_flows=2, n_group=16, residual_channels=8)
