@@ -19,19 +19,21 @@ signatures, and `assets.extra/params.json` tells the sample rate and the mel pro
             vocoder.noise(frames, hp, sigma, seed)
     audio   [batch, frames * hop_length] float32 in -1..1
 
-ONNX has the second alone, and params.json as metadata of that name. Both run in float32, on any
-number of frames, on a CPU as on a GPU.
+An ONNX file has only the second, without a name, and params.json as metadata of that name. Both
+run in float32, on any number of frames, on a CPU or a GPU.
 
-The utterances of a batch are of one length; each sounds as it would alone. They go through the
-graph whole, so that memory grows with batch * frames, where inference.py works block by block.
-Exit status: 0; 2 with one sentence if there is nothing to export, and nothing is written.
+The utterances of a batch have one length, and the audio of each is what it would be alone. The
+graph takes whole utterances: its memory grows with batch * frames. inference.py works block by
+block. Exit status: 0; 2, with one sentence, if there is nothing to export: nothing is written then.
 """
 import argparse
 import os
 import shlex
+from typing import Any, Dict, List, Tuple
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 import command_line
@@ -44,12 +46,13 @@ import params
 import streaming
 import vocoder
 from errors import UserError
+from params import HParams
 
 OPSET = 17                   # of ONNX
-MAX_GRAPH_BYTES = 2 ** 31    # that a message of protobuf, and so a graph or an ONNX file, may have
+MAX_GRAPH_BYTES = 2 ** 31    # of a message of protobuf, and so of a graph or an ONNX file
 
 
-def main():
+def main() -> int:
     args = parse_arguments()
     if args.out.endswith('.onnx'):
         export_onnx(args.run, args.out)
@@ -58,7 +61,7 @@ def main():
     return 0
 
 
-def parse_arguments():
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
     path = command_line.local_path
     parser.add_argument('run', type=path, metavar='RUN_OR_CHECKPOINT',
@@ -70,42 +73,43 @@ def parse_arguments():
 
 # --- The graph ------------------------------------------------------------------------------------
 
-def build_vocoding(mel, noise, flows, hp, weights):
-    """The tensor audio [batch, frames * hop_length] of mel [batch, frames, n_mels] and its noise.
+def build_vocoding(mel: tf.Tensor, noise: tf.Tensor, flows: List[glow.Flow], hp: HParams,
+                   weights: vocoder.Weights) -> tf.Tensor:
+    """Audio [batch, frames * hop_length] of mel [batch, frames, n_mels] and its noise.
 
     Args:
       noise: [batch, frames * groups_per_frame, n_group].
       flows: `vocoder.freeze`'s, as arrays or tensors.
-      weights: {variable: array}, of which the condition is made: it is small, and constant.
+      weights: those of the condition become constants: they are few.
     """
     with ops.frozen(weights), tf.variable_scope('waveglow'):
         cond = glow.condition(mel, hp)
-    # the form that a CPU computes in every TensorFlow, and a GPU too
+    # the form that every TensorFlow computes on a CPU and on a GPU
     utterances = streaming.WholeUtterances(hp.replace(conv_form='conv2d_nhwc'))
     audio, _ = glow.inverse(noise, cond, flows, hp, utterances)
     audio.set_shape([None, None])
     return tf.identity(audio, 'audio')
 
 
-def draw_noise(sigma, seed, mel, hp):
-    """Noise [batch, steps, n_group] for mel [batch, frames, n_mels]: sigma times that of each seed.
+def draw_noise(sigma: tf.Tensor, seed: tf.Tensor, mel: tf.Tensor, hp: HParams) -> tf.Tensor:
+    """Noise [batch, groups, n_group] from N(0, sigma^2), for mel [batch, frames, n_mels].
 
-    sigma, seed: [batch] or scalars.
+    sigma, seed: [batch], or a scalar for all.
     """
     batch, frames, _ = ops.shape_of(mel)
     shape = tf.stack([frames * hp.groups_per_frame, hp.n_group])
 
-    def standard_normal(seed):  # tf.random.stateless_normal, by a kernel that 1.15 has too
+    def standard_normal(seed):  # tf.random.stateless_normal, with a kernel that 1.15 has too
         return tf.raw_ops.StatelessRandomNormal(shape=shape, seed=tf.stack([seed, 0]))
 
     z = tf.map_fn(standard_normal, tf.broadcast_to(seed, [batch]), dtype=tf.float32)
     return tf.broadcast_to(sigma, [batch])[:, None, None] * z
 
 
-def as_variables(flows):
-    """(flows as tensors, {variable that holds one: array}) of flows as arrays.
+def as_variables(flows: List[glow.Flow]) -> Tuple[List[glow.Flow], Dict[tf.Variable, np.ndarray]]:
+    """(Flows of variables' values, {variable: its value}) of Flows of arrays.
 
-    As constants the filters would be there again in each signature that is loaded (preset weixsong:
+    They are no constants: each signature that is loaded would have its own copy (preset weixsong:
     4.7 GB, not 1.2, and 4% faster), and a graph has no more than MAX_GRAPH_BYTES.
     """
     values = {}
@@ -120,8 +124,12 @@ def as_variables(flows):
 
 # --- SavedModel -----------------------------------------------------------------------------------
 
-def export_saved_model(run, out_dir):
-    """Writes the model in `run`, with its averaged weights, as a SavedModel to new `out_dir`."""
+def export_saved_model(run: str, out_dir: str) -> None:
+    """Writes the model in `run`, with its averaged weights, as a SavedModel to new `out_dir`.
+
+    run: a run of train.py, or a checkpoint. Raises UserError if it cannot be read, or `out_dir`
+    cannot be written.
+    """
     files.require_new_directory(out_dir)
     hp, weights = load_exportable(run)
     with errors.as_user_error('cannot write ' + out_dir, 'make room, or give another folder',
@@ -131,11 +139,10 @@ def export_saved_model(run, out_dir):
                   % shlex.quote(out_dir), hp)
 
 
-def write_saved_model(hp, weights, folder):
+def write_saved_model(hp: HParams, weights: vocoder.Weights, folder: str) -> None:
     """Writes the SavedModel of a model to `folder`, which is empty.
 
-    Raises OSError if it cannot be written, UserError if weights {variable: array} are not those of
-    hp.
+    Raises OSError if it cannot be written, UserError if the weights are not those of hp.
     """
     with tf.Graph().as_default(), tf.Session(config=devices.session_config()) as session:
         mel = tf.placeholder(tf.float32, [None, None, hp.n_mels], 'mel')
@@ -165,8 +172,12 @@ def write_saved_model(hp, weights, folder):
 
 # --- ONNX -----------------------------------------------------------------------------------------
 
-def export_onnx(run, path):
-    """Writes the model in `run`, with its averaged weights, as ONNX to the new file `path`."""
+def export_onnx(run: str, path: str) -> None:
+    """Writes the model in `run`, with its averaged weights, as ONNX to the new file `path`.
+
+    run: a run of train.py, or a checkpoint. Raises UserError if it cannot be read, `path` cannot be
+    written, tf2onnx is missing, or `onnx_model` raises one.
+    """
     files.require_new_file(path)
     try:
         import tf2onnx  # noqa: F401
@@ -181,10 +192,10 @@ def export_onnx(run, path):
     print_written(path, 'ONNX, opset %d: mel, noise -> audio' % OPSET, hp)
 
 
-def onnx_model(hp, weights):
-    """The model, of weights {variable: array}, as an onnx.ModelProto: mel, noise -> audio.
+def onnx_model(hp: HParams, weights: vocoder.Weights) -> Any:
+    """The model as an onnx.ModelProto: mel, noise -> audio.
 
-    Raises UserError for a model that ONNX cannot express, or a file of it not hold.
+    Raises UserError for a model that ONNX cannot express, or that is too large for its file.
     """
     import tf2onnx
     if hp.encoder == 'blstm':
@@ -202,8 +213,8 @@ def onnx_model(hp, weights):
         converted = tf2onnx.tfonnx.process_tf_graph(
             graph, opset=OPSET, input_names=[mel.name, noise.name], output_names=[audio.name],
             tensors_to_rename={x.name: x.op.name for x in (mel, noise, audio)})
-    # Not all of the converter's: of two reshapes in a row, its BackToBackOptimizer drops the one to
-    # whose sizes its ReshapeOptimizer has made the other refer.
+    # Not all of the converter's optimizers: of two reshapes in a row, its BackToBackOptimizer drops
+    # the one whose sizes the other refers to, since its ReshapeOptimizer.
     wanted = 'TransposeOptimizer ConstFoldOptimizer MergeDuplicatedNodesOptimizer IdentityOptimizer'
     optimizers = {name: getattr(tf2onnx.optimizer, name) for name in wanted.split()}
     converted = tf2onnx.optimizer.optimize_graph(converted, optimizers=optimizers)
@@ -216,14 +227,15 @@ def onnx_model(hp, weights):
     return model
 
 
-def load_exportable(run):
-    """`vocoder.load_model` of what can be exported; UserError else."""
+def load_exportable(run: str) -> Tuple[HParams, vocoder.Weights]:
+    """`vocoder.load_model` of `run`. Raises UserError if its params.json is of another model."""
     hp, weights = vocoder.load_model(run)
     vocoder.require_shapes(hp, weights, run)
     return hp, weights
 
 
-def print_written(path, what, hp):
+def print_written(path: str, what: str, hp: HParams) -> None:
+    """Prints what lies at `path` and what mels and noise it takes."""
     print('%s: %s' % (path, what))
     print('It vocodes mels of profile %s at %d Hz; noise of sigma %g suits it'
           % (hp.mel_profile, hp.sample_rate, hp.gen_sigma))

@@ -1,5 +1,10 @@
-"""A trained model as a thing to call: mels in, audio out."""
+"""A trained model as an object to call: mels in, audio out.
+
+Mels are arrays [frames, n_mels] of the model's mel profile, audio is float32 [samples] in -1..1 at
+its sample rate.
+"""
 import os
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -11,45 +16,52 @@ import params
 import streaming
 import utils
 from errors import UserError
+from params import HParams
+
+Weights = Dict[str, np.ndarray]     # {name of a variable: its value}
 
 # Groups worked on at a time: on a CPU what fits the caches of two cores (measured with presets
 # weixsong and small), on a GPU what keeps it busy.
 CHUNK_GROUPS = {'CPU': 2048, 'GPU': 65536}
-BATCH_GROUPS = 65536  # of a batch, padding included; a larger one is vocoded one by one
+BATCH_GROUPS = 65536  # of a batch, padding included; utterances of a larger one are vocoded singly
 
 
-def noise(frames, hp, sigma, seed):
+# --- What goes in: noise and mels -----------------------------------------------------------------
+
+def noise(frames: int, hp: HParams, sigma: Optional[float], seed: int) -> np.ndarray:
     """z [frames * groups_per_frame, n_group] from N(0, sigma^2), float32.
 
-    A function of its arguments, and of a longer z the beginning: group t of a seed is the same
-    whatever the number of frames.
+    Group t of a seed is the same, whatever the number of frames. sigma None is hp.gen_sigma.
     """
     return NoiseGenerator(hp, sigma, seed).draw(frames)
 
 
 class NoiseGenerator:
-    """`noise`, drawn piece by piece."""
+    """Draws `noise` piece by piece."""
 
-    def __init__(self, hp, sigma, seed):
+    def __init__(self, hp: HParams, sigma: Optional[float], seed: int):
         self._hp, self._random = hp, np.random.RandomState(seed)
         self._sigma = hp.gen_sigma if sigma is None else sigma
 
-    def draw(self, frames):
-        """z [frames * groups_per_frame, n_group], behind what was drawn before."""
+    def draw(self, frames: int) -> np.ndarray:
+        """The next z [frames * groups_per_frame, n_group]."""
         shape = [frames * self._hp.groups_per_frame, self._hp.n_group]
         return (self._sigma * self._random.standard_normal(shape)).astype(np.float32)
 
 
-def pad_mels(mels):
-    """[batch, frames of the longest, n_mels] of mels [frames, n_mels] of several lengths."""
+def pad_mels(mels: Sequence[np.ndarray]) -> np.ndarray:
+    """[batch, frames of the longest, n_mels] of mels [frames, n_mels]; last frames are repeated."""
     frames = max(len(mel) for mel in mels)
     return np.stack([np.pad(mel, [[0, frames - len(mel)], [0, 0]], 'edge') for mel in mels])
 
 
-def load_model(path):
-    """(HParams, {variable: array}) of a run's newest checkpoint, or of the one at `path`.
+# --- Weights --------------------------------------------------------------------------------------
 
-    Raises UserError if there is none, it cannot be read, or its weights are broken.
+def load_model(path: str) -> Tuple[HParams, Weights]:
+    """(HParams, weights) of a run's newest checkpoint, or of the checkpoint at `path`.
+
+    Weights are averages where the checkpoint holds them. Raises UserError if there is no
+    checkpoint, it cannot be read, or its weights are broken.
     """
     checkpoint = utils.find_checkpoint(path)
     hp, weights = params.load(os.path.dirname(checkpoint)), utils.read_weights(checkpoint)
@@ -57,19 +69,19 @@ def load_model(path):
     return hp, weights
 
 
-def require_shapes(hp, weights, where):
-    """UserError, naming `where` they are from, if weights {variable: array} are not those of hp."""
+def require_shapes(hp: HParams, weights: Weights, where: str) -> None:
+    """Raises UserError, which names `where` they are from, if weights are not those of hp."""
     with tf.Graph().as_default():
         glow.infer(tf.zeros([1, hp.groups_per_frame, hp.n_group]), tf.zeros([1, 1, hp.n_mels]), hp)
         for v in tf.trainable_variables():
             shape = v.shape.as_list()
-            if list(np.shape(weights.get(v.op.name))) != shape:
+            if v.op.name not in weights or list(weights[v.op.name].shape) != shape:
                 raise UserError('%s has no %s of shape %s; its params.json is not that of its model'
                                 % (where, v.op.name, shape))
 
 
-def require_finite_and_invertible(weights, where):
-    """UserError for weights of which no audio can come: not finite, or a W without an inverse."""
+def require_finite_and_invertible(weights: Weights, where: str) -> None:
+    """Raises UserError for weights that cannot vocode: not finite, or a W without an inverse."""
     for name, w in sorted(weights.items()):
         if not np.isfinite(w).all():
             raise UserError('%s: %s holds values that are NaN or infinite; take an earlier '
@@ -79,12 +91,12 @@ def require_finite_and_invertible(weights, where):
                             'of it; take an earlier checkpoint' % (where, name))
 
 
-def freeze(hp, weights, precision='float32'):
-    """[glow.Flow] of arrays: weight norm worked out, filters merged, each w inverted in float64.
+def freeze(hp: HParams, weights: Weights, precision: str = 'float32') -> List[glow.Flow]:
+    """Flows of arrays for glow.inverse: weight norm computed, filters merged, each w inverted.
 
-    Args:
-      weights: {variable: array}; UserError if they are not those of `hp`.
-      precision: a key of glow.PRECISIONS, of the coupling networks.
+    precision: a key of glow.PRECISIONS, of the coupling networks.
+
+    Raises UserError if the weights are not those of `hp`.
     """
     def values(k):
         with tf.Graph().as_default(), tf.Session(config=devices.session_config()) as session:
@@ -96,18 +108,21 @@ def freeze(hp, weights, precision='float32'):
     return [values(k) for k in range(hp.n_flows)]
 
 
+# --- The vocoder ----------------------------------------------------------------------------------
+
 class Vocoder:
     """Vocodes mels with a checkpoint of train.py.
 
         vocoder = Vocoder.load('logdir/waveglow')
         audio = vocoder.vocode(mel)
 
-    A vocoder has a graph and a session of its own: any number live in one process. What training
-    computes anew in every step is computed once, at loading: see `freeze`.
+    A vocoder has a graph and a session of its own, so that one process can have several. What
+    training computes in every step is computed once, at loading: see `freeze`.
     """
 
-    def __init__(self, hp, weights, precision='float32', chunk_frames=None):
-        """weights: {variable: array}, see `load_model`. The rest: see `load`."""
+    def __init__(self, hp: HParams, weights: Weights, precision: str = 'float32',
+                 chunk_frames: Optional[int] = None):
+        """hp, weights: see `load_model`. The rest: see `load`."""
         if precision != 'float32' and devices.is_tensorflow_1():
             raise UserError('precision %s takes TensorFlow 2, and this is %s; take float32'
                             % (precision, tf.__version__))
@@ -125,10 +140,11 @@ class Vocoder:
                 self._condition = glow.condition(self._mel, hp)
             self._flows = tf.nest.map_structure(tf.constant, self._flows)
             self._build_block()
-        self._batch = None
+        self._batch: Optional[Tuple[tf.Tensor, tf.Tensor, tf.Tensor]] = None    # `_build_batch`
         self._session = tf.Session(graph=self._graph, config=devices.session_config())
 
     def _build_block(self):
+        """Builds what `_run_block` runs."""
         hp = self.hp
         self._z = tf.placeholder(tf.float32, [None, hp.n_group], 'z')
         self._cond = tf.placeholder(tf.float32, [None, hp.condition_channels], 'condition')
@@ -141,6 +157,7 @@ class Vocoder:
                                                                 hp, block)
 
     def _build_batch(self):
+        """(z, lengths, audio) of a batch, with self._mel: placeholders, a tensor."""
         hp = self.hp
         with self._graph.as_default():
             z = tf.placeholder(tf.float32, [None, None, hp.n_group])
@@ -150,16 +167,17 @@ class Vocoder:
             utterances = streaming.WholeUtterances(hp.replace(conv_form=self._conv_form),
                                                    streaming.utterance_mask(lengths, z, hp))
             audio, _ = glow.inverse(z, cond, self._flows, hp, utterances)
-            self._batch = z, lengths, audio
+            return z, lengths, audio
 
     @classmethod
-    def load(cls, path, preset=None, hparams='', precision='float32', chunk_frames=None):
-        """From a run's directory (its newest checkpoint) or a checkpoint's path.
+    def load(cls, path: str, preset: Optional[str] = None, hparams: str = '',
+             precision: str = 'float32', chunk_frames: Optional[int] = None) -> 'Vocoder':
+        """The model of a run's directory (its newest checkpoint) or of a checkpoint's path.
 
         Args:
-          preset, hparams: as on the command line; they change what is not of the model itself.
-          precision: 'float32' or 'bfloat16', which some processors multiply faster.
-          chunk_frames: mel frames worked on at a time; by default what the device likes best.
+          preset, hparams: as on the command line. They change only what is not of the model.
+          precision: 'float32', or 'bfloat16', which some processors multiply faster.
+          chunk_frames: mel frames of a block; by default what is fastest on the device.
 
         Raises UserError if there is no checkpoint, it cannot be read, is of another model, or is
         broken.
@@ -173,24 +191,26 @@ class Vocoder:
         except UserError as error:
             raise UserError('%s: %s' % (path, error)) from error
 
-    def close(self):
+    def close(self) -> None:
         """Frees the session."""
         self._session.close()
 
     @property
-    def latency(self):
-        """Seconds of mel beyond a sample that its audio waits for; None for the whole utterance.
+    def latency(self) -> Optional[float]:
+        """Seconds of mel after a sample that the sample depends on; None for the whole utterance.
 
-        A block of a stream adds its own length to that.
+        A stream adds to this the length of one block.
         """
-        reach = glow.condition_receptive_field(self.hp)
-        if reach is None:
+        frames = glow.condition_receptive_field(self.hp)
+        if frames is None:
             return None
-        ahead = self._delay * self.hp.n_group + reach[1] * self.hp.hop_length
+        ahead = self._delay * self.hp.n_group + frames[1] * self.hp.hop_length
         return ahead / self.hp.sample_rate
 
-    def vocode(self, mel, sigma=None, seed=0):
+    def vocode(self, mel: np.ndarray, sigma: Optional[float] = None, seed: int = 0) -> np.ndarray:
         """Audio [frames * hop_length] of mel [frames, n_mels]; the same for the same seed.
+
+        sigma: standard deviation of the noise; hp.gen_sigma by default.
 
         Raises UserError for an array of another shape.
         """
@@ -198,13 +218,14 @@ class Vocoder:
         stream = _Stream(self, NoiseGenerator(self.hp, sigma, seed))
         return np.concatenate(list(stream.push(np.asarray(mel, np.float32), ended=True)))
 
-    def stream(self, frames, sigma=None, seed=0):
+    def stream(self, frames: Iterable[np.ndarray], sigma: Optional[float] = None, seed: int = 0
+               ) -> Iterator[np.ndarray]:
         """Yields audio [samples], block by block, of an iterable of mels [frames, n_mels].
 
-        Together the blocks are the audio that `vocode` makes of the mels together, to float
-        rounding, whatever their sizes and whatever the chunk_frames; memory does not grow with
-        their number. A block comes as soon as `chunk_frames` frames and what lies `latency` ahead
-        of them are there. With encoder=blstm, which hears the end first, nothing comes before it.
+        Put together, the blocks are what `vocode` makes of the mels put together, to float
+        rounding, for any sizes of mels and any chunk_frames. Memory does not grow with their
+        number. A block comes as soon as its `chunk_frames` frames and the `latency` after them are
+        there. With encoder=blstm, which starts at the end, nothing comes before the end.
         """
         stream = _Stream(self, NoiseGenerator(self.hp, sigma, seed))
         for mel in frames:
@@ -212,9 +233,11 @@ class Vocoder:
             yield from stream.push(np.asarray(mel, np.float32))
         yield from stream.push(np.zeros([0, self.hp.n_mels], np.float32), ended=True)
 
-    def vocode_batch(self, mels, sigma=None, seed=0):
-        """[audio] of [mel], in one batch if memory allows; each sounds as it would alone, to float
-        rounding.
+    def vocode_batch(self, mels: Sequence[np.ndarray], sigma: Optional[float] = None, seed: int = 0
+                     ) -> List[np.ndarray]:
+        """The audio of each mel, in one batch if memory allows.
+
+        To float rounding, each is what `vocode` makes of it alone.
 
         Args:
           mels: arrays [frames, n_mels], of several lengths.
@@ -229,7 +252,7 @@ class Vocoder:
         if len(mels) < 2 or groups > BATCH_GROUPS:
             return [self.vocode(mel, sigma, seed) for mel in mels]
         if self._batch is None:
-            self._build_batch()
+            self._batch = self._build_batch()
         z_in, lengths_in, audio = self._batch
         z = NoiseGenerator(self.hp, sigma, seed).draw(max(lengths))
         audio = self._session.run(audio, {
@@ -259,20 +282,21 @@ class Vocoder:
 
 
 class _Stream:
-    """One utterance on its way through a Vocoder: mels come, audio goes, the rest is kept."""
+    """One utterance on its way through a Vocoder: what is kept between its blocks."""
 
     def __init__(self, vocoder, noise):
         self._vocoder, self._noise, self._hp = vocoder, noise, vocoder.hp
         self._per_row = vocoder.hp.groups_per_frame if vocoder.hp.upsampling != 'repeat' else 1
         self._delay = vocoder._delay
         self._mel, self._mel_first = np.zeros([0, vocoder.hp.n_mels], np.float32), 0
-        self._cond, self._cond_first = None, 0   # rows from this frame on
+        self._cond = np.zeros([0, vocoder.hp.condition_channels], np.float32)
+        self._cond_first = 0                     # frame of its first row
         self._frames = 0                         # of the condition, so far
         self._done, self._states = 0, None       # frames that went through the flow
-        self._reach = glow.condition_receptive_field(vocoder.hp)
+        self._receptive_field = glow.condition_receptive_field(vocoder.hp)
 
     def push(self, mel, ended=False):
-        """Yields the audio that mel [frames, n_mels] makes possible; all of it if it `ended`."""
+        """Yields the audio that mel [frames, n_mels] completes; all that is left if it `ended`."""
         self._mel = np.concatenate([self._mel, mel])
         size = self._vocoder.chunk_frames
         while True:
@@ -288,21 +312,21 @@ class _Stream:
                 yield audio
 
     def _extend_condition(self, frames, ended):
-        """Works out the condition up to `frames`, or as far as the mels allow."""
+        """Computes the condition up to `frames`, or as far as the mels allow."""
         there = self._mel_first + len(self._mel)
-        if self._reach is None:
-            behind, stop = there, there if ended else 0
+        if self._receptive_field is None:
+            behind, ahead, stop = there, there, there if ended else 0
         else:
-            behind, ahead = self._reach
+            behind, ahead = self._receptive_field
             stop = min(frames, there if ended else there - ahead)
         if stop <= self._frames:
             return
         start = max(self._frames - behind, self._mel_first)
-        end = there if self._reach is None else min(stop + self._reach[1], there)
+        end = min(stop + ahead, there)
         rows = self._vocoder._run_condition(
             self._mel[start - self._mel_first:end - self._mel_first])
         rows = rows[(self._frames - start) * self._per_row:(stop - start) * self._per_row]
-        self._cond = rows if self._cond is None else np.concatenate([self._cond, rows])
+        self._cond = np.concatenate([self._cond, rows])
         self._frames = stop
         drop = max(0, stop - behind) - self._mel_first
         self._mel, self._mel_first = self._mel[drop:], self._mel_first + drop

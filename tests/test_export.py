@@ -1,4 +1,4 @@
-"""export.py: a SavedModel that says what inference.py says, without this repository."""
+"""export.py: a SavedModel that gives the audio of inference.py, without this repository."""
 import json
 import os
 import subprocess

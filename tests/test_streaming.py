@@ -1,4 +1,4 @@
-"""Vocoder.stream: block by block the whole, no more context than there is, and in time."""
+"""Vocoder.stream: the blocks put together are the whole, and they come in time."""
 import subprocess
 import sys
 
@@ -46,7 +46,7 @@ def test_blocks_are_the_whole(name):
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['repeat', 'conv_two_transposed', 'causal'])
 @pytest.mark.parametrize('precision, tolerance', [('float32', 2e-5), ('bfloat16', 0.05)])
-def test_blocks_of_the_length_that_is_compiled_for(name, precision, tolerance):
+def test_blocks_of_the_compiled_length(name, precision, tolerance):
     """Full blocks go through loops that XLA compiles; those at the ends do not."""
     hp = TINY.replace(**CONDITIONS[name])
     if sys.version_info < (3, 8):  # TensorFlow 1.15
@@ -66,7 +66,7 @@ def test_blocks_are_the_whole_at_the_presets_depth(name):
     """All flows and layers of a preset, narrow for the test's time."""
     hp = params.preset(name).replace(residual_channels=8, skip_channels=8, encoder_channels=8)
     vocoder = Vocoder(hp, random_weights(hp))
-    mel = mel_of(hp, 250)  # longer than the flow looks
+    mel = mel_of(hp, 250)  # longer than the receptive field
     expected = whole(vocoder, mel)
     for chunk in (7, 20, 41, 96, 250):
         vocoder.chunk_frames = chunk
@@ -74,7 +74,7 @@ def test_blocks_are_the_whole_at_the_presets_depth(name):
         assert np.abs(found - expected).max() < 2e-5 * np.abs(expected).max()
 
 
-def test_an_utterance_of_a_frame_and_one_of_none():
+def test_utterances_of_one_frame_and_of_none():
     vocoder = Vocoder(TINY, random_weights(TINY))
     mel = mel_of(TINY, 1)
     np.testing.assert_allclose(vocoder.vocode(mel), whole(vocoder, mel), atol=1e-5)
@@ -86,8 +86,8 @@ def test_an_utterance_of_a_frame_and_one_of_none():
 @pytest.mark.slow
 @pytest.mark.parametrize('changes', [dict(), dict(causal=True, kernel_size=2), dict(n_group=16),
                                      dict(kernel_size=5)])
-def test_the_flow_hears_its_receptive_field_to_the_group(monkeypatch, changes):
-    """NaN in one group of noise reaches all that hears it, however faintly, and nothing else."""
+def test_flow_has_the_stated_receptive_field(monkeypatch, changes):
+    """NaN in one group of noise reaches all groups that depend on it, and no others."""
     hp = TINY.replace(**changes)
     vocoder = Vocoder(hp, random_weights(hp))
     mel, group = mel_of(hp, 20), 10 * hp.groups_per_frame + 3
@@ -95,34 +95,34 @@ def test_the_flow_hears_its_receptive_field_to_the_group(monkeypatch, changes):
     z[group] = np.nan
     position = [0]
 
-    def drawn(self, frames):
+    def draw(self, frames):
         start, position[0] = position[0], position[0] + frames * hp.groups_per_frame
         return z[start:position[0]].astype(np.float32)
 
-    monkeypatch.setattr(vocoder_module.NoiseGenerator, 'draw', drawn)
+    monkeypatch.setattr(vocoder_module.NoiseGenerator, 'draw', draw)
     for found in (whole(vocoder, mel), position.__setitem__(0, 0) or vocoder.vocode(mel)):
-        heard = np.flatnonzero(np.isnan(found.reshape(-1, hp.n_group)).any(axis=1))
+        reached = np.flatnonzero(np.isnan(found.reshape(-1, hp.n_group)).any(axis=1))
         behind, ahead = glow.receptive_field(hp)
-        assert list(heard) == list(range(group - ahead, group + behind + 1))
+        assert list(reached) == list(range(group - ahead, group + behind + 1))
     assert vocoder.latency == ahead * hp.n_group / hp.sample_rate
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', sorted(set(CONDITIONS) - {'blstm', 'blstm_two_transposed'}))
-def test_the_condition_hears_its_frames(name):
+def test_condition_has_the_stated_receptive_field(name):
     hp = TINY.replace(**CONDITIONS[name])
     vocoder = Vocoder(hp, random_weights(hp))
     mel, frame, frames = mel_of(hp, 30), 15, 30
     changed = mel.copy()
     changed[frame] += 100
     moved = np.abs(vocoder._run_condition(changed) - vocoder._run_condition(mel))
-    heard = np.flatnonzero(moved.reshape(frames, -1).max(axis=1))
+    reached = np.flatnonzero(moved.reshape(frames, -1).max(axis=1))
     behind, ahead = glow.condition_receptive_field(hp)
-    assert (heard.min(), heard.max()) == (frame - ahead, frame + behind)
+    assert (reached.min(), reached.max()) == (frame - ahead, frame + behind)
 
 
 @pytest.mark.slow
-def test_first_sound_comes_when_its_future_has_come():
+def test_first_samples_come_as_soon_as_latency_allows():
     """The stream gives its first samples at the first frame that `latency` allows."""
     for changes in (dict(), dict(causal=True), dict(encoder='conv', encoder_channels=7)):
         hp = TINY.replace(**changes)
@@ -143,7 +143,7 @@ def test_first_sound_comes_when_its_future_has_come():
                    ).latency == 0
 
 
-def test_blstm_says_that_it_waits_for_the_end():
+def test_latency_of_a_blstm_is_the_whole_utterance():
     hp = TINY.replace(**CONDITIONS['blstm'])
     assert Vocoder(hp, random_weights(hp)).latency is None
 
