@@ -128,7 +128,8 @@ def find_sources(paths: List[str]) -> List[Source]:
             found = [os.path.join(folder, name) for folder, _, names in sorted(os.walk(path))
                      for name in sorted(names) if not name.startswith('.')]
             kept = ([f for f in found if f.lower().endswith(mel_files.MEL_SUFFIXES)]
-                    or [f for f in found if f.lower().endswith(tuple(audio_files.AUDIO_EXTENSIONS))])
+                    or [f for f in found
+                        if f.lower().endswith(tuple(audio_files.AUDIO_EXTENSIONS))])
             if not kept:
                 raise UserError('there are no mels (%s) and no sound files in %s'
                                 % (', '.join(mel_files.MEL_SUFFIXES), path))

@@ -76,5 +76,5 @@ def _impulse_response(dilation, width, causal):
         moved = np.roll(x, -shift, axis=1)
         y += moved.dot(filters[tap])
         dx += np.roll(dy, shift, axis=1).dot(filters[tap].T)
-        dfilters[tap] = np.tensordot(moved[0], dy[0], [0, 0])
+        dfilters[tap] = moved[0].T.dot(dy[0])
     return (x, filters, dy), (y, dx, dfilters)

@@ -141,8 +141,8 @@ class _Gradients(NamedTuple):
 
 
 def _build_gradients(hp, batch, device_names, compute, accumulate, hosts):
-    loss, gradients = towers.loss_and_gradients(batch, hp, device_names, compute)
-    gradients, variables = zip(*gradients)
+    loss, pairs = towers.loss_and_gradients(batch, hp, device_names, compute)
+    gradients, variables = zip(*pairs)
     with tf.device(device_names[0]), tf.variable_scope('accumulated'):
         means, add, make_clear = towers.accumulate(list(loss) + list(gradients), accumulate)
     stop_requested = tf.placeholder_with_default(False, [], 'stop_requested')
