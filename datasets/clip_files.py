@@ -134,8 +134,8 @@ def whole_utterances(utterances, wave_dir, lc_dir, hp):
 
 def _table(utterances):
     """An Utterance of arrays, one element an utterance."""
-    return Utterance(np.array([u.name for u in utterances]), *(
-        np.array([u[i] for u in utterances], np.int64) for i in range(1, len(Utterance._fields))))
+    return Utterance._make([np.array([u.name for u in utterances])] + [
+        np.array([u[i] for u in utterances], np.int64) for i in range(1, len(Utterance._fields))])
 
 
 def _read(utterance, start, frames, wave_dir, lc_dir, hp):

@@ -89,7 +89,13 @@ def pack(directory, hp, train, test, count, read, num_workers):
     """
     def write_shard(shard):
         path, names = shard
-        write(path, (encode(name, *read(name), hp) for name in names))
+
+        def records():
+            for name in names:
+                audio, mel = read(name)
+                yield encode(name, audio, mel, hp)
+
+        write(path, records())
 
     parts = [layout(directory, train, TRAIN, count)]
     if test:

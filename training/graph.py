@@ -149,10 +149,9 @@ def _build_gradients(hp, batch, device_names, compute, accumulate, hosts):
     with tf.device(device_names[0]), tf.name_scope('hosts'):
         *means, stopping = collectives.all_reduce_mean(
             list(means) + [tf.cast(stop_requested, tf.float32)], hosts, GRADIENTS_KEY)
-    loss, gradients = objective.Objective(*means[:len(loss)]), means[len(loss):]
-    return _Gradients(loss=loss, gradients=gradients, variables=variables,
-                      stop_requested=stop_requested, stopping=stopping, add=add,
-                      make_clear=make_clear)
+    return _Gradients(loss=objective.Objective(*means[:len(loss)]), gradients=means[len(loss):],
+                      variables=variables, stop_requested=stop_requested, stopping=stopping,
+                      add=add, make_clear=make_clear)
 
 
 def _build_best_loss():
