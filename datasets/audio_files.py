@@ -42,7 +42,7 @@ def read_wav(path: str, sample_rate: int) -> np.ndarray:
 
 
 def read_audio(path: str, sample_rate: int) -> Tuple[np.ndarray, List[str]]:
-    """`read_wav`, and what is worth telling of the file: how it was mixed, what its header lacks."""
+    """`read_wav`, and what is worth telling: how the file was mixed, what its header lacks."""
     def refuse(reason):
         raise UserError('%s: %s' % (path, reason))
 

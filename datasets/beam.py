@@ -2,7 +2,8 @@
 
 What `preprocess_data.py --runner` runs. Each sound file goes through `features.compute`, as it does
 without Beam; an utterance's shard and its place there follow from its name (`shards.place`), and
-whether it is held out from the lots of all names (`corpus.lot`): the same corpus gives the same bytes.
+whether it is held out from the lots of all names (`corpus.lot`): the same corpus gives the same
+bytes.
 Folders may be on any path that tf.io.gfile reads and writes.
 """
 import os
@@ -25,7 +26,7 @@ NAMESPACE = 'preprocess_data'
 
 
 def find(wave_dir):
-    """(NAME, path under wave_dir) of the sound files; to 'unnamed' the (path, reason) of the others.
+    """(NAME, path under wave_dir) of the sound files; to 'unnamed' the (path, reason) of others.
 
     Listed by a worker: of millions of files the names alone are more than a pipeline's description
     may hold.
@@ -62,7 +63,7 @@ class Compute(beam.DoFn):
 
 
 class local_copy:
-    """A path of this machine for a file: its own, or that of a copy for as long as the block takes."""
+    """A path of this machine for a file: its own, or that of a copy while the block runs."""
 
     def __init__(self, path):
         self._path, self._folder = path, None

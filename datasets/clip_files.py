@@ -1,7 +1,7 @@
 """The input pipeline: random aligned clips of wav and mel, read and decoded inside the graph.
 
-Which clip is the j-th of step i is a pure function of (seed, i * batch_size + j), so that a training
-that starts at step i gets what one that came there from step 0 would have got.
+Which clip is the j-th of step i is a pure function of (seed, i * batch_size + j), so that a
+training that starts at step i gets what one that came there from step 0 would have got.
 """
 import multiprocessing.pool
 import os
@@ -26,7 +26,7 @@ class Utterance(NamedTuple):
 
 
 def index(names, wave_dir, lc_dir, hp):
-    """The utterances `names`, from the headers of wave_dir/NAME.wav and the sizes of lc_dir/NAME.mel.
+    """The utterances `names`, from the headers of their wavs and the sizes of their mels.
 
     A wav and a mel that disagree in length are trimmed to the shorter. Raises UserError, naming
     the first of them, if files are missing or not what `hp` says: mono PCM16 at hp.sample_rate and

@@ -1,9 +1,10 @@
 """The input pipeline over shards: each host reads its share of them, and goes on where it stopped.
 
-An epoch is every shard once, in an order of its own, dealt out to the hosts. A host reads CYCLE_LENGTH shards
-side by side, cuts each utterance into clips from a random frame on, and draws from SHUFFLE_BUFFER of them.
-A clip's position, (epoch, which CYCLE_LENGTH shards, which of their clips), is stored with the weights: from
-there a training goes on with the clips that it would have had, after reading those shards again.
+An epoch is every shard once, in an order of its own, dealt out to the hosts. A host reads
+CYCLE_LENGTH shards side by side, cuts each utterance into clips from a random frame on, and draws
+from SHUFFLE_BUFFER of them. A clip's position, (epoch, which CYCLE_LENGTH shards, which of their
+clips), is stored with the weights: from there a training goes on with the clips that it would have
+had, after reading those shards again.
 """
 import hashlib
 import sys
@@ -43,15 +44,18 @@ class Reader:
         self._told = set()
 
     def clips(self, start=(0, 0, 0)):
-        """Yields (audio [samples], mel, name, start frame, position of the next clip), from position
-        `start` on, without end: float32 audio in -1..1."""
+        """Yields (audio [samples], mel, name, start frame, position of the next clip).
+
+        It begins at position `start` and does not end. Audio is float32 in -1..1.
+        """
         epoch, group, taken = (int(i) for i in start)
         while True:
             own = sorted(self.paths, key=lambda path: self._digest(epoch, path))
             own = own[self.task_index::self.num_hosts]
             found = group > 0 or taken > 0
             while group * CYCLE_LENGTH < len(own):
-                for n, clip in enumerate(self._drawn(own[group * CYCLE_LENGTH:][:CYCLE_LENGTH], (epoch, group))):
+                paths = own[group * CYCLE_LENGTH:][:CYCLE_LENGTH]
+                for n, clip in enumerate(self._drawn(paths, (epoch, group))):
                     if n >= taken:
                         yield clip + (np.array([epoch, group, n + 1]),)
                         found = True
@@ -59,8 +63,8 @@ class Reader:
                     return
                 group, taken = group + 1, 0
             if not found:
-                self.fault = ('none of the %d shards from %s on has a whole record as long as a clip '
-                              'of clip_samples=%d' % (len(own), own[0], self.hp.clip_samples))
+                self.fault = ('none of the %d shards from %s on has a whole record as long as a '
+                              'clip of clip_samples=%d' % (len(own), own[0], self.hp.clip_samples))
                 return
             epoch, group = epoch + 1, 0
 
@@ -85,7 +89,7 @@ class Reader:
                 yield waiting[i]
 
     def _records(self, paths):
-        """The records of `paths`, one of each in turn; ends at a fault that is not to be skipped."""
+        """The records of `paths`, one of each in turn, up to a fault that is not to be skipped."""
         streams = [shards.records(path, self.hp) for path in paths]
         while streams:
             for stream in list(streams):
@@ -125,8 +129,8 @@ class Reader:
 def training_clips(reader, start=(0, 0, 0), parts=1):
     """A tf.data.Dataset of Clips from position `start` (int64 [3]) on.
 
-    As clip_files.training_clips, and shard_position [batch, 3]: where the reader stands after each clip. It
-    ends, which is a fault, when reader.fault says so.
+    As clip_files.training_clips, and shard_position [batch, 3]: where the reader stands after each
+    clip. It ends, which is a fault, when reader.fault says so.
     """
     hp = reader.hp
     samples = hp.clip_frames * hp.hop_length
@@ -139,7 +143,8 @@ def training_clips(reader, start=(0, 0, 0), parts=1):
         noise = ()
         if hp.stft_weight:
             epoch, group, n = tf.unstack(position)
-            serial = ((epoch * 2 ** 20 + group) * 2 ** 24 + n) * reader.num_hosts + reader.task_index
+            serial = (((epoch * 2 ** 20 + group) * 2 ** 24 + n) * reader.num_hosts
+                      + reader.task_index)
             noise = draw_noise(serial, reader.seed, hp)
         return Clips(audio, mel, name, start_frame, noise, position)
 

@@ -19,8 +19,8 @@ from files import atomic_open
 MANIFEST = '.preprocessed.json'     # in data_dir: what was made of which version of which file
 MOST_HELD_OUT = 20                  # utterances, unless more are asked for
 MARKER = 'CONVERTED.txt'            # in a folder of converted wavs
-MARKER_TEXT = ('Copies of a corpus for training, converted where need be and hard links where not.\n'
-               'preprocess_data.py makes and removes them; keep nothing else here.\n')
+MARKER_TEXT = ('Copies of a corpus for training, converted where need be and hard links where '
+               'not.\npreprocess_data.py makes and removes them; keep nothing else here.\n')
 
 
 def stamp(path):
@@ -73,7 +73,7 @@ def find_audio(wave_dir):
 
 
 def named(paths):
-    """({NAME: path} of paths of sound files, [(path, reason)] of those whose names are of no use)."""
+    """({NAME: path} of sound files, [(path, reason)] of those whose names are of no use)."""
     by_name = collections.defaultdict(list)
     for path in paths:
         by_name[os.path.splitext(path)[0].replace(os.sep, '/')].append(path)
@@ -130,7 +130,7 @@ def read_manifest(data_dir):
 
 
 def write_manifest(data_dir, records):
-    """Writes {NAME: record}, as JSON, where `read_manifest` finds it; a record in memory at a time."""
+    """Writes {NAME: record} as JSON for `read_manifest`, with one record in memory at a time."""
     with atomic_open(os.path.join(data_dir, MANIFEST)) as f:
         before = '{'
         for name, record in records.items():

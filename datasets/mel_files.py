@@ -21,10 +21,11 @@ def read_mel(path, n_mels):
     """float32 [frames, n_mels] from a `.mel` (see `save_mel`), `.npy`, `.npz` or `.pt` file.
 
     A `.npy` array is [frames, n_mels] or [n_mels, frames], with or without a leading batch of 1;
-    its shape tells which. A `.npz` holds one such array. So is a `.pt` tensor, but those of NVIDIA's scripts are [n_mels, frames],
-    so one of n_mels by n_mels is taken for that. Raises UserError ('PATH: what is wrong') for a
-    shape that does not tell, and for a file that is missing, of another kind, empty, or holds NaN
-    or infinity.
+    its shape tells which. A `.npz` holds one such array. So is a `.pt` tensor, but those of
+    NVIDIA's scripts are [n_mels, frames], so one of n_mels by n_mels is taken for that.
+
+    Raises UserError ('PATH: what is wrong') for a shape that does not tell, and for a file that is
+    missing, of another kind, empty, or holds NaN or infinity.
     """
     def refuse(reason):
         raise UserError('%s: %s' % (path, reason))

@@ -2,8 +2,8 @@
 
 A record is a tf.train.Example of one utterance: name; audio, int16 little-endian samples; mel,
 float32 little-endian [frames, n_mels]; data, the params.DATA_FIELDS as JSON. Which shard an
-utterance is in, and where, follows from its name alone, so that the same corpus gives the same bytes
-however it was packed.
+utterance is in, and where, follows from its name alone, so that the same corpus gives the same
+bytes however it was packed.
 """
 import contextlib
 import hashlib
@@ -102,7 +102,8 @@ def pack(directory, hp, train, test, count, read, num_workers):
         parts.append(layout(directory, test, TEST, 1))
     with writable(directory), multiprocessing.pool.ThreadPool(num_workers) as pool:
         clear(directory)
-        for _ in pool.imap_unordered(write_shard, [item for part in parts for item in part.items()]):
+        paths_and_names = [item for part in parts for item in part.items()]
+        for _ in pool.imap_unordered(write_shard, paths_and_names):
             pass
         finish(directory, hp)
 
@@ -220,7 +221,7 @@ def payloads(path):
 
 
 def _length(head, left):
-    """The length that a record's first 12 bytes announce, if it is true and fits in `left` bytes."""
+    """The length that a record's first 12 bytes announce, if it is true and within `left` bytes."""
     if len(head) < 12 or head[8:] != _masked(head[:8]):
         return None
     length, = struct.unpack('<Q', head[:8])
@@ -247,7 +248,7 @@ def _next(f, offset, size):
 
 
 def decode(payload, hp, path, offset):
-    """The Record in a payload, or a Fault. Raises UserError if it was made with other parameters."""
+    """The Record in a payload, or a Fault. Raises UserError if its parameters are others."""
     try:
         features = tf.train.Example.FromString(payload).features.feature
         name, audio, mel, data = (features[key].bytes_list.value[0]

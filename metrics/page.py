@@ -22,7 +22,8 @@ HEAD = '''<!DOCTYPE html>
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem;
        color: #222; background: #fff }
 table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap }
+th, td { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: right;
+         white-space: nowrap }
 th:first-child, td:first-child { text-align: left }
 .interval { color: #777; font-size: .8rem; display: block }
 .row { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 1rem }
@@ -83,7 +84,8 @@ def _figure(name, system, sound, values, sample_rate, loudest):
                                   values[key]) for key in ('pesq', 'stoi') if key in values)
     label = html.escape('%s, %s' % (name, system))
     return ('<figure><figcaption>%s <span>%s</span></figcaption>\n'
-            '<audio controls preload="metadata" src="data:audio/flac;base64,%s" title="%s"></audio>\n'
+            '<audio controls preload="metadata" src="data:audio/flac;base64,%s" title="%s">'
+            '</audio>\n'
             '<img src="data:image/jpeg;base64,%s" alt="Spectrogram: %s"></figure>'
             % (html.escape(system), told, _base64(_flac(sound, sample_rate)), label,
                _base64(_spectrogram(sound, loudest)), label))

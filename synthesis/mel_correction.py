@@ -1,8 +1,8 @@
 """Brings vocoded audio nearer to the mel spectrogram it was vocoded from.
 
-Rounds of what Griffin and Lim (1984) do, but a frame's magnitudes are not replaced: they are scaled,
-band by band, to the mel that was asked for, so that what lies between the bands' centres, harmonics
-and noise, stays the vocoder's.
+Rounds of what Griffin and Lim (1984) do, but a frame's magnitudes are not replaced: they are
+scaled, band by band, to the mel that was asked for, so that what lies between the bands' centres,
+harmonics and noise, stays the vocoder's.
 """
 import math
 
@@ -37,7 +37,8 @@ class MelCorrection:
         hop = self._profile.hop_length
         # a sample depends on those less than a window away, in every round
         edge = math.ceil(self._rounds * self._profile.win_length / hop)
-        wanted = np.pad(mel_transform.mel_magnitudes(mel, self._profile), ((0, 1), (0, 0)), mode='edge')
+        wanted = np.pad(mel_transform.mel_magnitudes(mel, self._profile), ((0, 1), (0, 0)),
+                        mode='edge')
         blocks = []
         for start in range(0, len(mel), BLOCK_FRAMES):
             first, end = max(0, start - edge), min(len(mel), start + BLOCK_FRAMES + edge)
@@ -51,8 +52,8 @@ class MelCorrection:
                       window='hann', center=True)
         # reflection takes more samples than half a transform
         padded = np.pad(sound, (0, max(0, self._profile.n_fft - len(sound))))
-        wanted = np.pad(wanted, ((0, 1 + len(padded) // frames['hop_length'] - len(wanted)), (0, 0)),
-                        mode='edge')
+        missing = 1 + len(padded) // frames['hop_length'] - len(wanted)
+        wanted = np.pad(wanted, ((0, missing), (0, 0)), mode='edge')
         for _ in range(self._rounds):
             spectrum = librosa.stft(padded, n_fft=self._profile.n_fft, pad_mode='reflect', **frames)
             found = np.abs(spectrum).T @ self._basis
