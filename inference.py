@@ -25,7 +25,7 @@ import files
 import glow
 import params
 import utils
-from datasets import audio_files, mel_files, mel_transform
+from datasets import audio_files, corpus, mel_files, mel_transform
 from errors import UserError
 from metrics import pictures
 from synthesis.denoiser import Denoiser
@@ -125,15 +125,15 @@ def find_sources(paths: List[str]) -> List[Source]:
     sources = []
     for path in paths:
         if os.path.isdir(path):
-            found = [os.path.join(folder, name) for folder, _, names in sorted(os.walk(path))
-                     for name in sorted(names) if not name.startswith('.')]
-            kept = ([f for f in found if f.lower().endswith(mel_files.MEL_SUFFIXES)]
-                    or [f for f in found
-                        if f.lower().endswith(tuple(audio_files.AUDIO_EXTENSIONS))])
+            kept, skipped = corpus.find_files(path, mel_files.MEL_SUFFIXES)
+            kept = kept or corpus.find_files(path, audio_files.AUDIO_EXTENSIONS)[0]
+            for folder, reason in skipped:
+                print('skipped %s: %s' % (os.path.join(path, folder), reason), file=sys.stderr)
             if not kept:
                 raise UserError('there are no mels (%s) and no sound files in %s'
                                 % (', '.join(mel_files.MEL_SUFFIXES), path))
-            sources += [Source(f, output_name(os.path.relpath(f, path)), path) for f in kept]
+            sources += [Source(os.path.join(path, name), output_name(name), path)
+                        for name in sorted(kept, key=os.path.split)]
         else:
             sources.append(Source(path, output_name(os.path.basename(path)),
                                   os.path.dirname(path)))

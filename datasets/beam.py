@@ -173,8 +173,13 @@ def find_audio(wave_dir):
     if os.path.isdir(wave_dir):
         return corpus.find_audio(wave_dir)
     with shards.readable(wave_dir):
-        paths = [posixpath.join(folder, name)[len(wave_dir.rstrip('/')) + 1:]
-                 for folder, _, names in tf.io.gfile.walk(wave_dir) for name in names]
-    return corpus.named(path for path in paths
-                        if os.path.splitext(path)[1].lower() in audio_files.AUDIO_EXTENSIONS
-                        and not any(part.startswith('.') for part in path.split('/')))
+        found, skipped = corpus.find_files(wave_dir, audio_files.AUDIO_EXTENSIONS, list_folder)
+    sources, unnamed = corpus.named(found)
+    return sources, skipped + unnamed
+
+
+def list_folder(path: str) -> corpus.Listing:
+    """corpus.list_folder, of a folder on any path that tf.io.gfile lists; it knows no links."""
+    _, folders, names = next(iter(tf.io.gfile.walk(path)), (path, [], []))
+    return corpus.Listing(identity=None, folders=sorted(name.rstrip('/') for name in folders),
+                          links=[], names=sorted(names))

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+from typing import Any, Callable, Iterable, List, NamedTuple, Tuple
 
 import files
 import params
@@ -41,35 +42,65 @@ def is_within(path, folder):
 def find_audio(wave_dir):
     """({NAME: path under wave_dir} of the sound files in wave_dir, [(path, reason)] of the others).
 
-    Each folder is visited once, however many links lead to it: a link to a parent ends there.
-    Folders of converted wavs are this program's own output and left out.
+    What `find_files` finds.
     """
+    found, skipped = find_files(wave_dir, AUDIO_EXTENSIONS)
+    sources, unnamed = named(found)
+    return sources, skipped + unnamed
+
+
+class Listing(NamedTuple):
+    """What lies in a folder, names without it, in order."""
+    identity: Any           # equal for two paths of one folder; None where there are no links
+    folders: List[str]
+    links: List[str]        # to folders
+    names: List[str]        # of files
+
+
+def list_folder(path: str) -> Listing:
+    """The Listing of a folder of this machine. Raises OSError."""
+    status = os.stat(path)
+    entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+    listing = Listing(identity=(status.st_dev, status.st_ino), folders=[], links=[], names=[])
+    for entry in entries:
+        if not os.path.isdir(entry.path):
+            listing.names.append(entry.name)
+        elif entry.is_symlink():
+            listing.links.append(entry.name)
+        else:
+            listing.folders.append(entry.name)
+    return listing
+
+
+def find_files(top: str, suffixes: Iterable[str], listing: Callable[[str], Listing] = list_folder
+               ) -> Tuple[List[str], List[Tuple[str, str]]]:
+    """(paths under `top` of files with one of the suffixes, [(folder, why it cannot be listed)]).
+
+    Each folder is visited once, however many links lead to it: a link to a parent ends there.
+    Hidden files and folders are left out, and so are folders of converted wavs, which are this
+    program's own output. Upper and lower case of a suffix are the same.
+    """
+    suffixes = tuple(suffixes)
     found, skipped, seen = [], [], set()
-    folders = collections.deque([''])
-    while folders:
-        folder = folders.popleft()
-        path = os.path.join(wave_dir, folder)
+    waiting = collections.deque([''])
+    while waiting:
+        folder = waiting.popleft()
         try:
-            status = os.stat(path)
-            entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+            listed = listing(os.path.join(top, folder))
         except OSError as error:
             skipped.append((folder, 'cannot be listed (%s)' % error.strerror))
             continue
-        if (status.st_dev, status.st_ino) in seen or (
-                folder and any(entry.name == MARKER for entry in entries)):
+        if listed.identity in seen or (folder and MARKER in listed.names):
             continue
-        seen.add((status.st_dev, status.st_ino))
-        for entry in entries:
-            if entry.name.startswith('.'):
-                continue
-            relative = os.path.join(folder, entry.name)
-            if os.path.isdir(entry.path):
-                # Links last, so that a folder goes by its own name rather than a link's.
-                (folders.append if entry.is_symlink() else folders.appendleft)(relative)
-            elif os.path.splitext(entry.name)[1].lower() in AUDIO_EXTENSIONS:
-                found.append(relative)
-    sources, unnamed = named(found)
-    return sources, skipped + unnamed
+        if listed.identity is not None:
+            seen.add(listed.identity)
+        for names, wait in ((listed.folders, waiting.appendleft), (listed.links, waiting.append)):
+            for name in names:      # links last: a folder goes by its own name, not by a link's
+                if not name.startswith('.'):
+                    wait(os.path.join(folder, name))
+        found += [os.path.join(folder, name) for name in listed.names
+                  if not name.startswith('.') and name.lower().endswith(suffixes)]
+    return found, skipped
 
 
 def named(paths):
