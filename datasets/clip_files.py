@@ -140,29 +140,35 @@ def _table(utterances):
 
 def _read(utterance, start, frames, wave_dir, lc_dir, hp):
     """Clips (without a batch) of `frames` frames of an Utterance (of scalars) from `start` on."""
-    start, count = tf.cast(start, tf.int64), tf.cast(frames, tf.int64)
-    hop_bytes, mel_bytes = 2 * hp.hop_length, 4 * hp.n_mels
-    audio = tf.io.decode_raw(_read_bytes(
-        tf.strings.join([wave_dir, '/', utterance.name, '.wav']), utterance.wav_bytes,
-        utterance.wav_offset + start * hop_bytes, count * hop_bytes), tf.int16)
-    mel = tf.io.decode_raw(_read_bytes(
-        tf.strings.join([lc_dir, '/', utterance.name, '.mel']), utterance.mel_bytes,
-        start * mel_bytes, count * mel_bytes), tf.float32)
-    if isinstance(frames, int):
-        audio.set_shape([frames * hp.hop_length])
-    return Clips(pcm16_to_float(audio), tf.reshape(mel, [frames, hp.n_mels]), utterance.name,
-                 tf.cast(start, tf.int32))
+    def read_bytes(name, wav_offset, wav_bytes, mel_bytes, start, frames):
+        name = os.fsdecode(name)
+        pcm = _read_part(wav_path(wave_dir, name), wav_bytes, wav_offset + 2 * hp.hop_length * start,
+                         2 * hp.hop_length * frames)
+        mel = _read_part(mel_path(lc_dir, name), mel_bytes, 4 * hp.n_mels * start,
+                         4 * hp.n_mels * frames)
+        return np.frombuffer(pcm, '<i2'), np.frombuffer(mel, '<f4').reshape([frames, hp.n_mels])
+
+    start = tf.cast(start, tf.int64)
+    pcm, mel = tf.numpy_function(
+        read_bytes, [utterance.name, utterance.wav_offset, utterance.wav_bytes, utterance.mel_bytes,
+                     start, tf.cast(frames, tf.int64)], [tf.int16, tf.float32])
+    known = frames if isinstance(frames, int) else None
+    pcm.set_shape([known and known * hp.hop_length])
+    mel.set_shape([known, hp.n_mels])
+    return Clips(pcm16_to_float(pcm), mel, utterance.name, tf.cast(start, tf.int32))
 
 
-def _read_bytes(path, size, offset, count):
-    """`count` bytes from `offset` on of a file of `size` bytes: a clip takes no more reading.
+def _read_part(path, size, offset, count):
+    """`count` bytes from `offset` on of a file that had `size` bytes: no more of it is read.
 
-    An error names the file if its size is another one by now.
+    In Python, because no operation of TensorFlow begins to read in the middle of a file: a
+    FixedLengthRecordDataset reads all that it skips.
     """
-    records = tf.data.FixedLengthRecordDataset(
-        path, record_bytes=count, header_bytes=offset, footer_bytes=size - offset - count,
-        buffer_size=count)
-    return tf.data.experimental.get_single_element(records)
+    with open(path, 'rb', buffering=0) as f:
+        if os.fstat(f.fileno()).st_size != size:
+            raise OSError('%s has changed since the training began' % path)
+        f.seek(offset)
+        return f.read(count)
 
 
 def wav_path(wave_dir, name):

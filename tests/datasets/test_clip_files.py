@@ -173,10 +173,24 @@ def test_whole_utterances_in_order_once_and_cut(corpus):
     assert [c.audio.shape for c in found] == [(1, 1024), (1, 2560), (1, 2048)]
 
 
-def test_no_python_function_runs_for_an_example(corpus):
-    directory, utterances = corpus
-    with tf.Graph().as_default() as graph:
-        tf.data.make_one_shot_iterator(clip_files.training_clips(
+def test_no_more_is_read_than_a_clip_takes(tmp_path, monkeypatch):
+    """Of a file of any length; and one that changed is told by name."""
+    directory = str(tmp_path)
+    write(directory, 'long', 2560 * 100)
+    utterances = clip_files.index(['long'], directory, directory, HP)
+    read, whole = [], clip_files._read_part
+
+    def counted(path, size, offset, count):
+        read.append(count)
+        return whole(path, size, offset, count)
+    monkeypatch.setattr(clip_files, '_read_part', counted)
+    with tf.Graph().as_default(), tf.Session() as session:
+        element = tf.data.make_one_shot_iterator(clip_files.training_clips(
             utterances, directory, directory, HP, 0)).get_next()
-        text = str(graph.as_graph_def())
-    assert 'FixedLengthRecord' in text and 'DecodeRaw' in text and 'PyFunc' not in text
+        session.run(element)
+        assert set(read) == {2 * HP.clip_frames * HP.hop_length, 4 * HP.clip_frames * HP.n_mels}
+        with open(os.path.join(directory, 'long.wav'), 'ab') as f:
+            f.write(b'xx')
+        with pytest.raises(tf.errors.OpError, match='long.wav has changed'):
+            for _ in range(20):
+                session.run(element)
