@@ -10,8 +10,8 @@ that what else the machine does meets both. Figures are medians over the rounds.
 bench/nvidia.json.
 """
 import argparse
-import importlib.util
 import os
+import runpy
 import subprocess
 import sys
 import time
@@ -65,13 +65,13 @@ def measure(code: str, seconds: float, rounds: int) -> List[List[float]]:
     spent: List[List[float]] = [[] for _ in SIDES]
     for i in range(rounds + 1):
         for process, side_spent in zip(processes, spent):
+            assert process.stdin and process.stdout
             print('go', file=process.stdin, flush=True)
             each = float(process.stdout.readline())
             if i:           # the first round is for what is done once
                 side_spent.append(each)
     for process in processes:
-        process.stdin.close()
-        process.wait()
+        process.communicate()       # closes what it reads, which ends it
     return spent
 
 
@@ -99,19 +99,16 @@ def vocode_there(hp: HParams, mel: np.ndarray, code: str) -> Callable[[], object
     import torch
 
     from interop import nvidia
-    state, config = nvidia.export(hp, random_weights(hp))
-    torch.cuda.FloatTensor = torch.FloatTensor  # the code asks for it by name
-    spec = importlib.util.spec_from_file_location('nvidia_glow', code)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    model = module.WaveGlow(**config)
+    state, config = nvidia.to_state_dict(hp, random_weights(hp))
+    setattr(torch.cuda, 'FloatTensor', torch.FloatTensor)   # the code asks for it by name
+    model = runpy.run_path(code)['WaveGlow'](**config)
     model.load_state_dict({name: torch.as_tensor(value) for name, value in state.items()})
     model = model.remove_weightnorm(model).eval()
-    mel = torch.from_numpy(mel.T[None].copy())
+    mels = torch.from_numpy(mel.T[None].copy())
 
     def vocode():
         with torch.no_grad():
-            return model.infer(mel)
+            return model.infer(mels)
     return vocode
 
 

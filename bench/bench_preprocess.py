@@ -113,7 +113,7 @@ def run(wave_dir: str, preset: str, num_workers: int) -> Run:
             [sys.executable, '-m', 'bench.bench_preprocess', '--child', wave_dir, out_dir, preset,
              str(num_workers)],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True)
-        output = process.stdout.read()
+        output = process.stdout.read() if process.stdout else ''
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.monotonic() - started
     if status:
