@@ -142,8 +142,8 @@ def _read(utterance, start, frames, wave_dir, lc_dir, hp):
     """Clips (without a batch) of `frames` frames of an Utterance (of scalars) from `start` on."""
     def read_bytes(name, wav_offset, wav_bytes, mel_bytes, start, frames):
         name = os.fsdecode(name)
-        pcm = _read_part(wav_path(wave_dir, name), wav_bytes, wav_offset + 2 * hp.hop_length * start,
-                         2 * hp.hop_length * frames)
+        pcm = _read_part(wav_path(wave_dir, name), wav_bytes,
+                         wav_offset + 2 * hp.hop_length * start, 2 * hp.hop_length * frames)
         mel = _read_part(mel_path(lc_dir, name), mel_bytes, 4 * hp.n_mels * start,
                          4 * hp.n_mels * frames)
         return np.frombuffer(pcm, '<i2'), np.frombuffer(mel, '<f4').reshape([frames, hp.n_mels])
