@@ -150,7 +150,7 @@ def read_utterances(filelist: str, wave_dir: str, lc_dir: Optional[str],
 def vocoding_systems(model: vocoder.Vocoder, settings: Settings) -> Dict[str, Optional[Vocode]]:
     """{system: what vocodes a mel}, in the order of the table; None for the original."""
     hp = model.hp
-    denoise = Denoiser.of(model, settings.denoiser_strength)
+    denoise = Denoiser.from_vocoder(model, settings.denoiser_strength)
     correct = MelCorrection(hp, settings.mel_correction)
 
     def without_model(mel):

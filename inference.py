@@ -241,7 +241,7 @@ def vocode_all(vocoder: Vocoder, mels: Dict[Source, np.ndarray], out_dir: str,
     hp = vocoder.hp
     order = sorted(mels, key=lambda source: len(mels[source]))
     vocoder.vocode_batch([mels[order[0]][:1]] * min(batch_size, 2))  # a first run is slow
-    denoise = Denoiser.of(vocoder, denoiser_strength) if denoiser_strength else lambda audio: audio
+    denoise = Denoiser.from_vocoder(vocoder, denoiser_strength) if denoiser_strength else lambda audio: audio
     correct = MelCorrection(hp, mel_correction)
     vocoded = clipped = 0
     audio_seconds = compute_seconds = 0.0

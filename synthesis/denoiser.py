@@ -1,48 +1,47 @@
-"""Takes a vocoder's own sound out of what it vocodes: the denoiser of NVIDIA's WaveGlow.
+"""Takes a vocoder's own noise out of what it vocodes: the denoiser of NVIDIA's WaveGlow.
 
 A model's bias spectrum, the magnitudes of what it makes of a zero mel without noise, is subtracted
 from the magnitudes of its audio; phases stay.
 """
 import itertools
+from typing import Iterable, Iterator
 
 import numpy as np
 import scipy.fft
-import scipy.signal
+
+from synthesis.stft import overlap_add, stft, window
 
 SIZE = 1024             # samples a frame
 HOP = SIZE // 4
 BIAS_FRAMES = 88        # of the zero mel, as NVIDIA takes
-WINDOW = scipy.signal.get_window('hann', SIZE).astype(np.float32)
-OVERLAP = 1.5           # the sum of WINDOW^2 over frames a HOP apart
+OVERLAP = 1.5           # the sum of squared windows over frames a HOP apart
 
 
 class Denoiser:
     """Denoises audio [samples], whole or as it comes.
 
     Args:
-      bias: magnitudes [1 + SIZE // 2] of a Hann-windowed frame: see `of`.
+      bias: magnitudes [1 + SIZE // 2] of a Hann-windowed frame: see `from_vocoder`.
       strength: how many times it is subtracted; 0 changes nothing.
     """
 
-    def __init__(self, bias, strength):
-        self._less = np.float32(strength) * np.asarray(bias, np.float32)
+    def __init__(self, bias: np.ndarray, strength: float):
+        self._subtracted = np.float32(strength) * np.asarray(bias, np.float32)
 
     @classmethod
-    def of(cls, vocoder, strength):
+    def from_vocoder(cls, vocoder, strength: float) -> 'Denoiser':
         """With the bias of a `vocoder.Vocoder`: a mean over frames that no edge touches."""
         hp = vocoder.hp
         frames = max(BIAS_FRAMES, 3 * SIZE // hp.hop_length)
-        sound = vocoder.vocode(np.zeros([frames, hp.n_mels], np.float32), sigma=0)
-        inner = sound[len(sound) // 4:-(len(sound) // 4)]
-        starts = range(0, len(inner) - SIZE + 1, HOP)
-        return cls(np.mean([np.abs(scipy.fft.rfft(inner[i:i + SIZE] * WINDOW)) for i in starts],
-                           axis=0), strength)
+        audio = vocoder.vocode(np.zeros([frames, hp.n_mels], np.float32), sigma=0)
+        inner = audio[len(audio) // 4:-(len(audio) // 4)]
+        return cls(np.abs(stft(inner, SIZE, HOP, center=False)).mean(axis=0), strength)
 
-    def __call__(self, audio):
-        """audio [samples], denoised."""
+    def __call__(self, audio: np.ndarray) -> np.ndarray:
+        """float32 audio [samples], denoised."""
         return np.concatenate(list(self.stream([audio])) or [np.zeros(0, np.float32)])
 
-    def stream(self, blocks):
+    def stream(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yields denoised audio, block by block, SIZE - HOP samples behind what comes in.
 
         Together they are what all blocks in one give.
@@ -50,24 +49,26 @@ class Denoiser:
         edge = SIZE - HOP                           # so many zeros stand before the first sample
         waiting = np.zeros(edge, np.float32)        # samples from the next frame on
         sums = np.zeros(edge, np.float32)           # of the frames that overlap with it
-        came, gone = 0, -edge
+        received, returned = 0, -edge               # samples
         for block in itertools.chain(blocks, [None]):
             ended = block is None
             block = np.zeros(SIZE, np.float32) if ended else np.asarray(block, np.float32)
-            came += 0 if ended else len(block)
+            received += 0 if ended else len(block)
             waiting = np.concatenate([waiting, block])
-            count = max(0, 1 + (len(waiting) - SIZE) // HOP)
-            sums = np.concatenate([sums, np.zeros(count * HOP, np.float32)])
-            for start in range(0, count * HOP, HOP):
-                sums[start:start + SIZE] += self._frame(waiting[start:start + SIZE])
-            done, sums, waiting = sums[:count * HOP], sums[count * HOP:], waiting[count * HOP:]
-            piece = done[max(0, -gone):max(0, came - gone)]
-            gone += len(done)
+            spectrum = stft(waiting, SIZE, HOP, center=False)
+            if not len(spectrum):
+                continue
+            done = len(spectrum) * HOP
+            sums = overlap_add(self._denoised_frames(spectrum), HOP, sums)
+            audio, sums, waiting = sums[:done], sums[done:], waiting[done:]
+            piece = audio[max(0, -returned):max(0, received - returned)]
+            returned += done
             if len(piece):
                 yield piece
 
-    def _frame(self, samples):
-        spectrum = scipy.fft.rfft(samples * WINDOW)
-        size = np.abs(spectrum)
-        spectrum *= np.maximum(size - self._less, 0) / np.maximum(size, 1e-12)
-        return scipy.fft.irfft(spectrum) * WINDOW / OVERLAP
+    def _denoised_frames(self, spectrum):
+        """[frames, SIZE]: what every frame adds to the audio."""
+        magnitudes = np.abs(spectrum)
+        spectrum *= (np.maximum(magnitudes - self._subtracted, 0)
+                     / np.maximum(magnitudes, np.float32(1e-12)))
+        return scipy.fft.irfft(spectrum) * (window(SIZE) / np.float32(OVERLAP))

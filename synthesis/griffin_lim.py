@@ -4,15 +4,19 @@ import scipy.signal
 
 from datasets.mel_transform import mel_basis, mel_magnitudes
 from params import MelProfile
+from synthesis.stft import istft, stft
 
 
-def griffin_lim(mel, sample_rate, profile: MelProfile, n_iter=60, seed=0):
+MOMENTUM = 0.99         # of the phases: 0 is Griffin and Lim's own algorithm
+
+
+def griffin_lim(mel: np.ndarray, sample_rate: int, profile: MelProfile, n_iter: int = 60,
+                seed: int = 0) -> np.ndarray:
     """float32 [frames * hop_length]: audio whose mel spectrogram comes near `mel` [frames, n_mels].
 
     No model, so a floor for what a vocoder must beat and a way to hear what is in a mel. The same
     `seed` gives the same audio. Griffin and Lim 1984, with the momentum of Perraudin et al. 2013.
     """
-    import librosa
     n_frames = len(mel)
     magnitudes = mel_magnitudes(mel, profile)
     # One frame more, for a centred transform of n samples has 1 + n // hop_length frames; and
@@ -23,11 +27,30 @@ def griffin_lim(mel, sample_rate, profile: MelProfile, n_iter=60, seed=0):
     # The pseudo-inverse and non-negative least squares measure the same (PESQ 2.56 and 2.56 over
     # 20 prompts at 16 kHz in both profiles); this one is a product.
     linear = np.maximum(magnitudes @ np.linalg.pinv(mel_basis(sample_rate, profile)), 0)
-    audio = librosa.griffinlim(np.ascontiguousarray(linear.T, dtype=np.float32), n_iter=n_iter,
-                               hop_length=profile.hop_length, win_length=profile.win_length,
-                               window='hann', center=True, pad_mode='reflect', init='random',
-                               length=(n_frames + extra - 1) * profile.hop_length,
-                               random_state=seed)
+    audio = with_magnitudes(linear.astype(np.float32), profile.hop_length, profile.win_length,
+                            (n_frames + extra - 1) * profile.hop_length, n_iter, seed)
     if profile.preemphasis:
         audio = scipy.signal.lfilter([1.0], [1.0, -profile.preemphasis], audio)
     return np.asarray(audio[:n_frames * profile.hop_length], np.float32)
+
+
+def with_magnitudes(magnitudes: np.ndarray, hop_length: int, win_length: int, length: int,
+                    n_iter: int, seed: int) -> np.ndarray:
+    """Audio [length] whose STFT comes near float32 magnitudes [frames, 1 + n_fft // 2].
+
+    Starts with random phases, which `seed` chooses. A round takes the phases of the spectrum that
+    the audio of the last ones really has, and goes on in the direction that they moved.
+    """
+    bins = magnitudes.shape[::-1]               # drawn in the order of librosa.griffinlim
+    phases = 2 * np.pi * np.random.RandomState(seed).random_sample(bins).T
+    spectrum = (magnitudes * np.exp(1j * phases)).astype(np.complex64)
+    before = None
+    for _ in range(n_iter):
+        consistent = stft(istft(spectrum, hop_length, win_length, length),
+                          2 * (magnitudes.shape[1] - 1), hop_length, win_length)
+        spectrum = consistent.copy()
+        if before is not None:
+            spectrum -= np.float32(MOMENTUM / (1 + MOMENTUM)) * before
+        spectrum *= magnitudes / (np.abs(spectrum) + np.finfo(np.float32).tiny)
+        before = consistent
+    return istft(spectrum, hop_length, win_length, length)

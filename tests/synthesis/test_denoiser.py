@@ -9,6 +9,7 @@ import params
 from datasets import audio_files
 from synthesis import denoiser
 from synthesis.denoiser import Denoiser
+from synthesis.stft import window
 
 HP = params.preset('small')
 RNG = np.random.RandomState(0)
@@ -64,12 +65,12 @@ def test_a_stream_is_three_hops_behind():
 
 def test_takes_the_tone_of_a_model_out_and_leaves_the_speech():
     hum = tone(len(SPEECH))
-    denoise = Denoiser.of(Humming(), 1.0)
+    denoise = Denoiser.from_vocoder(Humming(), 1.0)
     left = denoise(hum)
     assert np.std(left[2000:-2000]) < 1e-3 * np.std(hum)
     clean = denoise(SPEECH + hum)
     assert np.std(clean - SPEECH) < 0.5 * np.std(hum)
-    weak = Denoiser.of(Humming(), 0.1)(hum)
+    weak = Denoiser.from_vocoder(Humming(), 0.1)(hum)
     np.testing.assert_allclose(np.std(weak[2000:-2000]), 0.9 * np.std(hum[2000:-2000]), rtol=1e-3)
 
 
@@ -78,7 +79,7 @@ def test_subtracts_magnitudes_and_keeps_phases():
     sound[2048] = 1
     found = Denoiser(np.full(513, 0.25), 1)(sound)
     # each frame of an impulse has magnitudes of its window there, and no others
-    at = denoiser.WINDOW[2048 % denoiser.HOP::denoiser.HOP]
+    at = window(denoiser.SIZE)[2048 % denoiser.HOP::denoiser.HOP]
     expected = np.sum(at * np.maximum(at - 0.25, 0)) / denoiser.OVERLAP
     np.testing.assert_allclose(found[2048], expected, rtol=1e-5)
     assert np.abs(np.delete(found, 2048)).max() < 1e-6
