@@ -1,12 +1,12 @@
-"""Griffin-Lim inverts the mel spectrogram."""
-
+"""Griffin-Lim inverts the mel spectrogram, as librosa's does."""
+import librosa
 import numpy as np
 import pytest
 from speech import speech
 
 from datasets import mel_transform
 from params import MEL_PROFILES
-from synthesis.griffin_lim import griffin_lim
+from synthesis.griffin_lim import griffin_lim, with_magnitudes
 
 PROFILES = sorted(MEL_PROFILES)
 
@@ -15,14 +15,14 @@ PROFILES = sorted(MEL_PROFILES)
 def test_griffin_lim_inverts_the_mel(name, bound):
     profile = MEL_PROFILES[name]
     mel = mel_transform.mel_spectrogram(speech(2.5), 16000, profile)
-    wave = griffin_lim(mel, 16000, profile, n_iter=30)
-    assert wave.shape == (len(mel) * 256,) and wave.dtype == np.float32
-    again = mel_transform.mel_spectrogram(wave, 16000, profile)[:len(mel)]
+    audio = griffin_lim(mel, 16000, profile, n_iter=30)
+    assert audio.shape == (len(mel) * 256,) and audio.dtype == np.float32
+    again = mel_transform.mel_spectrogram(audio, 16000, profile)[:len(mel)]
     assert np.abs(again - mel)[2:-2].mean() < bound     # 0.20 and 0.0165 measured
     once = griffin_lim(mel, 16000, profile, n_iter=1)
     worse = mel_transform.mel_spectrogram(once, 16000, profile)[:len(mel)]
     assert np.abs(worse - mel)[2:-2].mean() > bound     # without iterating
-    assert np.sqrt(np.mean(wave ** 2)) == pytest.approx(np.sqrt(np.mean(speech(2.5) ** 2)),
+    assert np.sqrt(np.mean(audio ** 2)) == pytest.approx(np.sqrt(np.mean(speech(2.5) ** 2)),
                                                         rel=0.15)
 
 
@@ -38,5 +38,27 @@ def test_griffin_lim_repeats_itself():
 def test_griffin_lim_of_a_frame_or_two(name):
     mel = mel_transform.mel_spectrogram(speech(1), 16000, MEL_PROFILES[name])
     for n in (1, 2, 7):
-        wave = griffin_lim(mel[20:20 + n], 16000, MEL_PROFILES[name], n_iter=2)
-        assert wave.shape == (n * 256,) and np.isfinite(wave).all()
+        audio = griffin_lim(mel[20:20 + n], 16000, MEL_PROFILES[name], n_iter=2)
+        assert audio.shape == (n * 256,) and np.isfinite(audio).all()
+
+
+@pytest.mark.parametrize('n_fft', [1024, 2048])
+def test_griffin_lim_is_that_of_librosa(n_fft):
+    audio = speech(1)
+    magnitudes = np.abs(librosa.stft(audio, n_fft=n_fft, hop_length=256, win_length=1024,
+                                     pad_mode='reflect'))
+
+    def distance(audio):
+        """Of magnitudes, relative to those that were asked for."""
+        again = np.abs(librosa.stft(audio, n_fft=n_fft, hop_length=256, win_length=1024,
+                                    pad_mode='reflect'))
+        return np.linalg.norm(again - magnitudes) / np.linalg.norm(magnitudes)
+
+    first, reference = (librosa.griffinlim(
+        magnitudes, n_iter=n, hop_length=256, win_length=1024, pad_mode='reflect',
+        length=len(audio), random_state=3) for n in (1, 60))
+    found = {n: with_magnitudes(magnitudes.T, 256, 1024, len(audio), n, seed=3) for n in (1, 60)}
+    np.testing.assert_allclose(found[1], first, atol=1e-5)
+    # rounding grows with every round, the quality stays
+    assert distance(found[60]) == pytest.approx(distance(reference), rel=0.02)
+    assert distance(found[60]) < 0.3 * distance(found[1])
