@@ -29,7 +29,7 @@ import errors
 import params
 from command_line import add_hyperparameters, local_path, random_seed, run_script
 from datasets import corpus, preprocessing
-from datasets.corpus import printable
+from datasets.corpus import escape_unprintable
 from errors import UserError
 
 
@@ -137,10 +137,11 @@ def preprocess_on_beam(wave_dir: str, shard_dir: str, hp: params.HParams, count:
 def report(summary: preprocessing.Summary, data_dir: str):
     """Prints what was skipped, and why, and what was done."""
     for path, reason in summary.skipped:
-        print('skipped %s: %s' % (printable(path), printable(reason)), file=sys.stderr)
+        print('skipped %s: %s' % (escape_unprintable(path), escape_unprintable(reason)),
+              file=sys.stderr)
     for note in sorted({note for _, note in summary.notes}):
         paths = [path for path, said in summary.notes if said == note]
-        print('%s%s: %s' % (printable(paths[0]), ' and %d more' % (len(paths) - 1)
+        print('%s%s: %s' % (escape_unprintable(paths[0]), ' and %d more' % (len(paths) - 1)
                             if len(paths) > 1 else '', note), file=sys.stderr)
     report_totals(len(summary.train), len(summary.test), summary.speech_seconds,
                   len(summary.skipped), summary.clipped, data_dir)

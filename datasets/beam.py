@@ -1,9 +1,9 @@
 """Preprocessing on Apache Beam: a folder of speech to shards, on as many machines as there are.
 
 What `preprocess_data.py --runner` runs. Each sound file goes through `features.compute`, as it does
-without Beam; an utterance's shard and its place there follow from its name (`shards.place`), and
-whether it is held out from the lots of all names (`corpus.lot`): the same corpus gives the same
-bytes.
+without Beam. An utterance's shard and its position there follow from its name
+(`shards.shard_and_order`), and whether it is held out follows from the hashes of all names
+(`corpus.split_key`): the same corpus gives the same bytes.
 Folders may be on any path that tf.io.gfile reads and writes.
 """
 import os
@@ -81,7 +81,7 @@ class local_copy:
             self._folder.cleanup()
 
 
-class Place(beam.DoFn):
+class AssignShard(beam.DoFn):
     """(NAME, bytes, samples, clips) -> (shard, (order in it, bytes)), counted."""
 
     def __init__(self, directory, count):
@@ -93,7 +93,7 @@ class Place(beam.DoFn):
         Metrics.counter(NAMESPACE, part).inc()
         Metrics.counter(NAMESPACE, part + '_samples').inc(samples)
         Metrics.counter(NAMESPACE, 'clipped').inc(int(clips))
-        i, order = shards.place(name, count)
+        i, order = shards.shard_and_order(name, count)
         yield shards.shard_path(self._directory, part, i, count), (order, record)
 
 
@@ -108,11 +108,11 @@ def write_skipped(path, skipped):
         f.write(corpus.skipped_table(skipped))
 
 
-def held_out(lots, count, test_size):
-    """The names held out of `count`, from the least lots of them."""
+def heldout_names(keys, count, test_size):
+    """The names held out of `count`, of (split key, name) with the least keys."""
     if test_size is None or not count:
         test_size = corpus.test_size_of(count, None)
-    return frozenset(name for _, name in sorted(lots)[:test_size])
+    return frozenset(name for _, name in sorted(keys)[:test_size])
 
 
 def run(wave_dir, shard_dir, hp, count, test_size, seed, min_samples, options):
@@ -142,13 +142,13 @@ def run(wave_dir, shard_dir, hp, count, test_size, seed, min_samples, options):
             | 'compute' >> beam.ParDo(Compute(wave_dir, hp, min_samples)).with_outputs(
                 'skipped', main='done'))
     names = done.done | 'names' >> beam.Map(lambda utterance: utterance[0])
-    lots = (names | 'lots' >> beam.Map(lambda name: (corpus.lot(name, seed), name))
+    keys = (names | 'split keys' >> beam.Map(lambda name: (corpus.split_key(name, seed), name))
             | 'least' >> beam.combiners.Top.Smallest(most))
-    chosen = lots | 'held out' >> beam.Map(
-        held_out, beam.pvalue.AsSingleton(names | beam.combiners.Count.Globally()), test_size)
-    placed = done.done | 'place' >> beam.ParDo(Place(shard_dir, count),
-                                               beam.pvalue.AsSingleton(chosen))
-    ((placed, pipeline | 'empty' >> beam.Create(empty)) | beam.Flatten()
+    chosen = keys | 'held out' >> beam.Map(
+        heldout_names, beam.pvalue.AsSingleton(names | beam.combiners.Count.Globally()), test_size)
+    sharded = done.done | 'shard' >> beam.ParDo(AssignShard(shard_dir, count),
+                                                beam.pvalue.AsSingleton(chosen))
+    ((sharded, pipeline | 'empty' >> beam.Create(empty)) | beam.Flatten()
      | beam.GroupByKey() | 'write' >> beam.Map(write_shard))
     (listed.unnamed, done.skipped) | 'all skipped' >> beam.Flatten() \
         | beam.combiners.ToList() | 'table' >> beam.Map(
@@ -174,7 +174,7 @@ def find_audio(wave_dir):
         return corpus.find_audio(wave_dir)
     with shards.readable(wave_dir):
         found, skipped = corpus.find_files(wave_dir, audio_files.AUDIO_EXTENSIONS, list_folder)
-    sources, unnamed = corpus.named(found)
+    sources, unnamed = corpus.sources_by_name(found)
     return sources, skipped + unnamed
 
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from typing import Any, Callable, Iterable, List, NamedTuple, Tuple
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 import files
 import params
@@ -24,7 +24,7 @@ MARKER_TEXT = ('Copies of a corpus for training, converted where need be and har
                'not.\npreprocess_data.py makes and removes them; keep nothing else here.\n')
 
 
-def stamp(path):
+def size_and_mtime(path: str) -> Optional[List[int]]:
     """[bytes, mtime in ns] of a file, by which a changed one is told; None if there is none."""
     try:
         status = os.stat(path)
@@ -33,19 +33,19 @@ def stamp(path):
     return [status.st_size, status.st_mtime_ns]
 
 
-def is_within(path, folder):
+def is_within(path: str, folder: str) -> bool:
     """Whether `path` is `folder` or lies in it, links followed."""
     path, folder = os.path.realpath(path), os.path.realpath(folder)
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
-def find_audio(wave_dir):
+def find_audio(wave_dir: str) -> Tuple[Dict[str, str], List[Tuple[str, str]]]:
     """({NAME: path under wave_dir} of the sound files in wave_dir, [(path, reason)] of the others).
 
     What `find_files` finds.
     """
     found, skipped = find_files(wave_dir, AUDIO_EXTENSIONS)
-    sources, unnamed = named(found)
+    sources, unnamed = sources_by_name(found)
     return sources, skipped + unnamed
 
 
@@ -103,7 +103,7 @@ def find_files(top: str, suffixes: Iterable[str], listing: Callable[[str], Listi
     return found, skipped
 
 
-def named(paths):
+def sources_by_name(paths: Iterable[str]) -> Tuple[Dict[str, str], List[Tuple[str, str]]]:
     """({NAME: path} of sound files, [(path, reason)] of those whose names are of no use)."""
     by_name = collections.defaultdict(list)
     for path in paths:
@@ -120,7 +120,7 @@ def named(paths):
     return sources, skipped
 
 
-def name_problem(name):
+def name_problem(name: str) -> Optional[str]:
     """Why a name cannot stand on a line of a file list, or None."""
     if any(ord(character) < 32 for character in name):
         return 'its name holds a control character (tab, newline); rename it'
@@ -133,7 +133,7 @@ def name_problem(name):
     return None
 
 
-def converted_dir(data_dir, wave_dir, sample_rate):
+def converted_dir(data_dir: str, wave_dir: str, sample_rate: int) -> str:
     """The folder for converted wavs: data_dir/wavs, unless that is where the corpus itself lies."""
     for folder in ('wavs', 'wavs_%d' % sample_rate):
         path = os.path.join(data_dir, folder)
@@ -178,23 +178,25 @@ def remove_temporaries(folder, recurse=True):
             folders.clear()
 
 
-def split(names, test_size, seed):
+def split(names: Iterable[str], test_size: Optional[int], seed: int
+          ) -> Tuple[List[str], List[str]]:
     """(train, test), sorted; test_size names are held out, by default 5% but 1 to 20.
 
-    Each name draws its own lot, so a corpus that grows moves next to none from one to the other.
+    Each name is hashed by itself, so a corpus that grows moves next to none between the two.
     Raises UserError if that leaves nothing to train on.
     """
+    names = list(names)
     size = test_size_of(len(names), test_size)
-    lots = sorted(names, key=lambda name: lot(name, seed))
-    return sorted(lots[size:]), sorted(lots[:size])
+    ordered = sorted(names, key=lambda name: split_key(name, seed))
+    return sorted(ordered[size:]), sorted(ordered[:size])
 
 
-def lot(name, seed):
-    """What a name draws: those with the least are held out."""
+def split_key(name: str, seed: int) -> bytes:
+    """A hash of the name: the names with the least are held out."""
     return hashlib.sha256(('%d\n%s' % (seed, name)).encode('utf-8')).digest()
 
 
-def test_size_of(count, test_size):
+def test_size_of(count: int, test_size: Optional[int]) -> int:
     """How many of `count` utterances are held out; see `split`."""
     if test_size is None:
         return min(MOST_HELD_OUT, max(1, round(0.05 * count))) if count > 1 else 0
@@ -208,23 +210,23 @@ def test_size_of(count, test_size):
 def skipped_table(skipped):
     """The text of skipped.tsv for [(path, reason)]: a spreadsheet runs nothing of it."""
     def cell(text):
-        return "'" + printable(text) if text[:1] in ('=', '+', '-', '@') else printable(text)
+        return ("'" if text[:1] in ('=', '+', '-', '@') else '') + escape_unprintable(text)
 
     return ''.join('%s\t%s\n' % (cell(path), cell(reason)) for path, reason in sorted(skipped))
 
 
-def printable(text):
+def escape_unprintable(text: str) -> str:
     """`text` with what a terminal or a table cannot show (tabs, newlines, broken UTF-8) escaped."""
     return ''.join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def write_text(path, text):
+def write_text(path: str, text: str) -> None:
     """Writes a text file in UTF-8, atomically, whatever the locale."""
     with atomic_open(path, 'wb') as f:
         f.write(text.encode('utf-8'))
 
 
-def link_or_copy(source, target):
+def link_or_copy(source: str, target: str) -> None:
     """Makes `target` the file that `source` is: a hard link, or a copy where that cannot be."""
     if os.path.exists(target) and os.path.samefile(source, target):
         return
@@ -244,7 +246,7 @@ def remove_stale(old, new, mel_dir, wavs):
         for kind, path in (('mel', os.path.join(mel_dir, name + '.mel')),
                            ('wav', os.path.join(wavs, name + '.wav'))):
             made = record.get(kind)
-            if made and made == stamp(path) and not new.get(name, {}).get(kind):
+            if made and made == size_and_mtime(path) and not new.get(name, {}).get(kind):
                 with contextlib.suppress(OSError):
                     os.unlink(path)
 

@@ -20,7 +20,7 @@ import tqdm
 import files
 import params
 from datasets import audio_files, corpus, features, mel_files, mel_transform
-from datasets.corpus import printable, stamp, write_text
+from datasets.corpus import escape_unprintable, size_and_mtime, write_text
 from errors import UserError
 
 VERSION = 1             # of what `compute` writes; another one redoes everything
@@ -43,7 +43,7 @@ class Done(NamedTuple):
     clipped: int            # samples of the converted wav that clip
     zeros: int              # samples of digital silence
     notes: List[str]        # what is worth telling of the file
-    mel: list               # stamps of the files
+    mel: Optional[list]     # stamps of the files
     wav: Optional[list]
 
 
@@ -81,7 +81,8 @@ def compute(job):
                                                    error.strerror or error)
     return 'done', Done(
         samples=len(found.audio), clipped=found.clipped if job.wav else 0, zeros=found.zeros,
-        notes=found.notes, mel=stamp(job.mel), wav=stamp(job.wav) if job.wav else None)
+        notes=found.notes, mel=size_and_mtime(job.mel),
+        wav=size_and_mtime(job.wav) if job.wav else None)
 
 
 def start_worker(parent):
@@ -155,11 +156,11 @@ def plan(sources, old, wave_dir, mel_dir, wavs, hp, min_samples):
         mel = os.path.join(mel_dir, name + '.mel')
         wav = os.path.join(wavs, name + '.wav')
         plain = relative.endswith('.wav') and audio_files.is_plain_wav(source, hp.sample_rate)
-        record = {'source': relative, 'stamp': stamp(source), 'data': data, 'plain': plain}
+        record = {'source': relative, 'stamp': size_and_mtime(source), 'data': data, 'plain': plain}
         before = old.get(name, {})
         if (all(before.get(key) == value for key, value in record.items())
-                and before.get('mel') and before['mel'] == stamp(mel)
-                and (plain or before.get('wav') and before['wav'] == stamp(wav))
+                and before.get('mel') and before['mel'] == size_and_mtime(mel)
+                and (plain or before.get('wav') and before['wav'] == size_and_mtime(wav))
                 and before.get('samples', 0) >= min_samples):
             kept[name] = dict(before)
         else:
@@ -208,9 +209,9 @@ def gather_wavs(records, wave_dir, wavs):
         return wave_dir
     for name, record in records.items():
         wav = os.path.join(wavs, name + '.wav')
-        if record['plain'] and not (record['wav'] and record['wav'] == stamp(wav)):
+        if record['plain'] and not (record['wav'] and record['wav'] == size_and_mtime(wav)):
             corpus.link_or_copy(os.path.join(wave_dir, record['source']), wav)
-            record['wav'] = stamp(wav)
+            record['wav'] = size_and_mtime(wav)
     return wavs
 
 
@@ -268,7 +269,8 @@ def _preprocess(sources, skipped, wave_dir, mel_dir, data_dir, hp, test_size, se
     write_text(os.path.join(data_dir, 'skipped.tsv'), corpus.skipped_table(skipped))
     if not records:
         raise UserError('none of the %d sound files in %s can be used; the first, %s: %s'
-                        % (len(skipped), wave_dir, printable(skipped[0][0]), skipped[0][1]))
+                        % (len(skipped), wave_dir, escape_unprintable(skipped[0][0]),
+                           skipped[0][1]))
     train, test = corpus.split(records, test_size, seed)
     train_wave_dir = gather_wavs(records, wave_dir, wavs)
     corpus.remove_stale(old, records, mel_dir, wavs)

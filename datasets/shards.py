@@ -11,7 +11,7 @@ import json
 import multiprocessing.pool
 import posixpath
 import struct
-from typing import NamedTuple
+from typing import NamedTuple, Tuple
 
 import google_crc32c
 import numpy as np
@@ -43,13 +43,14 @@ class Fault(NamedTuple):
 
 # --- Writing --------------------------------------------------------------------------------------
 
-def place(name, count):
+def shard_and_order(name: str, count: int) -> Tuple[int, bytes]:
     """(shard, order in it) of the utterance `name` among `count` shards: as good as shuffled."""
     digest = hashlib.sha256(name.encode('utf-8')).digest()
     return int.from_bytes(digest[:8], 'little') % count, digest[8:]
 
 
-def shard_path(directory, part, i, count):
+def shard_path(directory: str, part: str, i: int, count: int) -> str:
+    """The path of shard `i` of `count` of a part, train or test."""
     return posixpath.join(directory, '%s-%05d-of-%05d.tfrecord' % (part, i, count))
 
 
@@ -72,8 +73,8 @@ def layout(directory, names, part, count):
     """{path of a shard: [the names in it, in order]} of all `count` shards of a part."""
     found = {shard_path(directory, part, i, count): [] for i in range(count)}
     for name in names:
-        found[shard_path(directory, part, place(name, count)[0], count)].append(name)
-    return {path: sorted(names, key=lambda name: place(name, count)[1])
+        found[shard_path(directory, part, shard_and_order(name, count)[0], count)].append(name)
+    return {path: sorted(names, key=lambda name: shard_and_order(name, count)[1])
             for path, names in found.items()}
 
 
