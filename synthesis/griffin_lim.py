@@ -6,7 +6,6 @@ from datasets.mel_transform import mel_basis, mel_magnitudes
 from params import MelProfile
 from synthesis.stft import istft, stft
 
-
 MOMENTUM = 0.99         # of the phases: 0 is Griffin and Lim's own algorithm
 
 
