@@ -105,6 +105,8 @@ class HParams:
     nll_weight: float = 1.0          # of the negative log-likelihood in what is minimized
     stft_weight: float = 0.0         # of the STFT distance of samples from the clips; 0 for none
     stft_sigma: float = 0.6          # standard deviation of these samples' noise
+    dither: float = 0.5              # of digital silence, in steps of PCM16; 0 for none: runs of
+                                     # exact zeros have no finite likelihood
 
     # When things happen. All may change from one run of a training to the next.
     summary_every: int = 50          # steps between two training summaries
@@ -348,7 +350,7 @@ def _validate(hp):
             raise UserError('%s=%s is not finite' % (field.name, value))
     zero_allowed = ('warmup_steps', 'clip_norm', 'ema_decay', 'mel_mean', 'n_early_size',
                     'adam_beta1', 'adam_beta2', 'gen_sigma', 'gen_utterances', 'stft_weight',
-                    'stft_sigma')
+                    'stft_sigma', 'dither')
     for field in dataclasses.fields(hp):
         value = getattr(hp, field.name)
         if field.type not in (int, float) or field.name == 'mel_mean':

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from datasets import audio_files
-from datasets.clips import Clips, draw_noise, heldout_frames, pcm16_to_float
+from datasets import audio_files, digital_silence
+from datasets.clips import Clips, draw_noise, heldout_frames
 from errors import UserError
 
 
@@ -146,16 +146,18 @@ def _read(utterance, start, frames, wave_dir, lc_dir, hp):
                          wav_offset + 2 * hp.hop_length * start, 2 * hp.hop_length * frames)
         mel = _read_part(mel_path(lc_dir, name), mel_bytes, 4 * hp.n_mels * start,
                          4 * hp.n_mels * frames)
-        return np.frombuffer(pcm, '<i2'), np.frombuffer(mel, '<f4').reshape([frames, hp.n_mels])
+        audio = digital_silence.to_float(np.frombuffer(pcm, '<i2'), hp.hop_length * start,
+                                         hp.dither)
+        return audio, np.frombuffer(mel, '<f4').reshape([frames, hp.n_mels])
 
     start = tf.cast(start, tf.int64)
-    pcm, mel = tf.numpy_function(
+    audio, mel = tf.numpy_function(
         read_bytes, [utterance.name, utterance.wav_offset, utterance.wav_bytes, utterance.mel_bytes,
-                     start, tf.cast(frames, tf.int64)], [tf.int16, tf.float32])
+                     start, tf.cast(frames, tf.int64)], [tf.float32, tf.float32])
     known = frames if isinstance(frames, int) else None
-    pcm.set_shape([known and known * hp.hop_length])
+    audio.set_shape([known and known * hp.hop_length])
     mel.set_shape([known, hp.n_mels])
-    return Clips(pcm16_to_float(pcm), mel, utterance.name, tf.cast(start, tf.int32))
+    return Clips(audio, mel, utterance.name, tf.cast(start, tf.int32))
 
 
 def _read_part(path, size, offset, count):

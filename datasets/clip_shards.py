@@ -12,8 +12,8 @@ import sys
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from datasets import shards
-from datasets.clips import Clips, draw_noise, heldout_frames, pcm16_to_float
+from datasets import digital_silence, shards
+from datasets.clips import Clips, draw_noise, heldout_frames
 from errors import UserError
 
 CYCLE_LENGTH = 8            # shards read side by side
@@ -122,7 +122,8 @@ class Reader:
             return
         first = rng.randint(frames % length + 1)
         for frame in range(first, frames - length + 1, length):
-            audio = pcm16_to_float(record.audio[frame * hop:(frame + length) * hop])
+            audio = digital_silence.to_float(
+                record.audio[frame * hop:(frame + length) * hop], frame * hop, self.hp.dither)
             yield audio, record.mel[frame:frame + length].copy(), record.name.encode(), frame
 
 
@@ -161,7 +162,7 @@ def first_utterances(paths, hp):
             raise UserError('%s; restore the shard, or give another --test_data' % (record,))
         frames = min(len(record.audio) // hp.hop_length, len(record.mel), heldout_frames(hp))
         if frames:
-            audio = pcm16_to_float(record.audio[:frames * hp.hop_length])
+            audio = digital_silence.to_float(record.audio[:frames * hp.hop_length], 0, hp.dither)
             found.append(Clips(audio, record.mel[:frames], record.name.encode(), 0))
         if len(found) == hp.eval_utterances:
             break

@@ -1,7 +1,6 @@
 """What both input pipelines give: aligned clips of audio and mel."""
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow.compat.v1 as tf
 
 from params import HParams
@@ -26,10 +25,3 @@ def draw_noise(serial, seed: int, hp: HParams):
 def heldout_frames(hp: HParams) -> int:
     """Frames of a held-out utterance that are measured: hp.eval_seconds of it, at most."""
     return max(1, int(hp.eval_seconds * hp.sample_rate) // hp.hop_length)
-
-
-def pcm16_to_float(pcm):
-    """float32 in -1..1 of int16 samples, arrays or tensors, to the bit as tf.audio.decode_wav."""
-    if isinstance(pcm, np.ndarray):
-        return pcm.astype(np.float32) / 32768
-    return tf.cast(pcm, tf.float32) / 32768

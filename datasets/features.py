@@ -4,11 +4,11 @@ from typing import List, NamedTuple
 import numpy as np
 
 from datasets import audio_files, mel_transform
+from datasets.digital_silence import zero_runs
 from errors import UserError
 from params import MelProfile
 
 SILENCE = 1e-3          # audio that varies by less (full scale is 1) is silent: 33 steps of PCM16
-ZERO_RUN = 64           # so many zeros in a row are no speech that crosses zero: digital silence
 
 
 class Features(NamedTuple):
@@ -37,11 +37,5 @@ def compute(path: str, sample_rate: int, profile: MelProfile, min_samples: int) 
         mel = mel_transform.mel_spectrogram(read_back, sample_rate, profile)
     except MemoryError as error:
         raise UserError('too long for the memory there is; cut it') from error
-    return Features(pcm, mel, clipped, zeros_in_runs(pcm), notes)
-
-
-def zeros_in_runs(pcm: np.ndarray, shortest: int = ZERO_RUN) -> int:
-    """How many samples of int16 [samples] are in runs of `shortest` zeros or more."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], pcm == 0, [False]])))
-    lengths = edges[1::2] - edges[::2]
-    return int(lengths[lengths >= shortest].sum())
+    zeros = int(sum(end - first for first, end in zero_runs(pcm)))
+    return Features(pcm, mel, clipped, zeros, notes)

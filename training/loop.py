@@ -207,6 +207,8 @@ class TrainingLoop:
     def _last_good(self):
         if not self.is_chief:
             return 'the chief has the checkpoints'
+        if self.saved_step is None and utils.has_checkpoint(self.checkpoints.best_directory):
+            return 'the best checkpoint is in ' + self.checkpoints.best_directory
         if self.saved_step is None:
             return 'there is no good checkpoint yet'
         return ('the last good checkpoint is model.ckpt-%d in %s'

@@ -2,9 +2,12 @@
 import signal
 from typing import Any, Dict, Optional
 
+# of a terminal that closes; Windows has none
+HANGUP = [signal.SIGHUP] if hasattr(signal, 'SIGHUP') else []
+
 
 class StopSignals:
-    """Within it, SIGTERM and Ctrl-C ask the training to stop; a second signal interrupts it.
+    """Within it, SIGTERM, SIGHUP and Ctrl-C ask the training to stop; a second one interrupts it.
 
     The training looks at `received` after every step, so that it can save before it stops.
     """
@@ -15,7 +18,7 @@ class StopSignals:
 
     def __enter__(self) -> 'StopSignals':
         self._handlers_before = {number: signal.signal(number, self._receive)
-                                 for number in (signal.SIGINT, signal.SIGTERM)}
+                                 for number in (signal.SIGINT, signal.SIGTERM, *HANGUP)}
         return self
 
     def __exit__(self, *error):

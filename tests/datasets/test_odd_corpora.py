@@ -9,7 +9,7 @@ from speech import script
 
 import files
 import params
-from datasets import audio_files, corpus, features, preprocessing
+from datasets import audio_files, corpus, digital_silence, features, preprocessing
 from errors import UserError
 
 HP = params.preset('small')
@@ -58,8 +58,9 @@ def test_what_was_done_about_a_file_is_told_again_and_again(tmp_path, speech):
 
 def test_digital_silence_is_counted(tmp_path, speech):
     gated = speech.copy()
-    gated[8000:16000] = gated[20000:20000 + features.ZERO_RUN - 1] = 0
-    assert features.zeros_in_runs(audio_files.to_pcm16(gated)[0]) == pytest.approx(8000, abs=20)
+    gated[8000:16000] = gated[20000:20000 + digital_silence.ZERO_RUN - 1] = 0
+    (first, end), = digital_silence.zero_runs(audio_files.to_pcm16(gated)[0])
+    assert 7980 < first <= 8000 and 16000 <= end < 16020
     soundfile.write(str(tmp_path / 'wavs' / 'gated.wav'), gated, HP.sample_rate)
     summary = preprocess(tmp_path)
     assert summary.zero_seconds == pytest.approx(0.5, abs=0.01)
@@ -76,3 +77,17 @@ def test_a_second_run_in_the_same_folders_is_refused(tmp_path, speech):
 def test_a_spreadsheet_runs_nothing_of_skipped_tsv():
     table = corpus.skipped_table([('=cmd|x.wav', 'silent'), ('+1.wav', '-1'), ('a.wav', 'silent')])
     assert sorted(table.splitlines()) == ["'+1.wav\t'-1", "'=cmd|x.wav\tsilent", 'a.wav\tsilent']
+
+
+def test_dither_is_of_digital_silence_alone_and_a_function_of_position(speech):
+    pcm = audio_files.to_pcm16(speech)[0]
+    pcm[8000:16000] = 0
+    audio = digital_silence.to_float(pcm, 0, 0.5)
+    changed = np.flatnonzero(audio != pcm.astype(np.float32) / 32768)
+    (first, end), = digital_silence.zero_runs(pcm)
+    assert changed.min() >= first and changed.max() < end and len(changed) > 0.99 * (end - first)
+    noise = audio[first:end] * 32768
+    assert np.abs(noise).max() <= 0.5 and np.std(noise) == pytest.approx(0.5 / 3 ** 0.5, rel=0.02)
+    clip = digital_silence.to_float(pcm[9000:12000], 9000, 0.5)
+    np.testing.assert_array_equal(clip, audio[9000:12000])
+    np.testing.assert_array_equal(digital_silence.to_float(pcm, 0, 0) * 32768, pcm)
