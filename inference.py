@@ -240,9 +240,17 @@ def vocode_all(vocoder: Vocoder, mels: Dict[Source, np.ndarray], out_dir: str,
     """
     hp = vocoder.hp
     order = sorted(mels, key=lambda source: len(mels[source]))
-    vocoder.vocode_batch([mels[order[0]][:1]] * min(batch_size, 2))  # a first run is slow
-    denoise = Denoiser.from_vocoder(vocoder, denoiser_strength) if denoiser_strength else lambda audio: audio
+    denoise = Denoiser.from_vocoder(vocoder, denoiser_strength) if denoiser_strength else None
     correct = MelCorrection(hp, mel_correction)
+
+    def vocode(batch):
+        batch_audio = vocoder.vocode_batch(batch, sigma, seed)
+        return [correct(denoise(audio) if denoise else audio, mel)
+                for audio, mel in zip(batch_audio, batch)]
+
+    # A first run is slow, for it compiles: on a CPU the flow of a whole chunk, which comes after
+    # the first chunk of a longer utterance too.
+    vocode([mels[order[-1]][:2 * vocoder.chunk_frames + 1]] * min(batch_size, 2))
     vocoded = clipped = 0
     audio_seconds = compute_seconds = 0.0
     plotted: Dict[Source, tuple] = dict.fromkeys(list(mels)[:PLOTTED], ())
@@ -251,8 +259,7 @@ def vocode_all(vocoder: Vocoder, mels: Dict[Source, np.ndarray], out_dir: str,
             batch = order[i:i + batch_size]
             batch_mels = [mels[source] for source in batch]
             started = time.time()
-            batch_audio = [correct(denoise(audio), mel) for audio, mel in zip(
-                vocoder.vocode_batch(batch_mels, sigma, seed), batch_mels)]
+            batch_audio = vocode(batch_mels)
             compute_seconds += time.time() - started
             for source, mel, audio in zip(batch, batch_mels, batch_audio):
                 audio_seconds += len(audio) / hp.sample_rate

@@ -1,4 +1,4 @@
-"""The page that evaluate.py draws: one HTML file that holds its sounds and pictures."""
+"""The page that evaluate.py draws: one HTML file that holds its audio and pictures."""
 import base64
 import html
 import io
@@ -10,6 +10,7 @@ import soundfile
 
 from datasets import audio_files
 from metrics import measures
+from synthesis.stft import stft
 
 DYNAMIC_RANGE = 80      # dB from the loudest of the original to black
 
@@ -46,17 +47,17 @@ def render(title, about, systems, summary, utterances, sample_rate):
       about: a sentence or two, plain text.
       systems: names, in the order of columns; the first is the original.
       summary: {system: {key of metrics.METRICS: (mean, low, high)}}.
-      utterances: [(name, {system: (sound [samples], {key: value})})] to be heard.
+      utterances: [(name, {system: (audio [samples], {key: value})})] to be heard.
     """
     parts = [HEAD % dict(title=html.escape(title), about=html.escape(about)),
              _table(systems, summary)]
-    for name, sounds in utterances:
+    for name, by_system in utterances:
         parts.append('<h2>%s</h2>\n<div class="row">' % html.escape(name))
-        loudest = _decibels(sounds[systems[0]][0]).max()
+        loudest = _decibels(by_system[systems[0]][0]).max()
         for system in systems:
-            if system in sounds:
-                sound, values = sounds[system]
-                parts.append(_figure(name, system, sound, values, sample_rate, loudest))
+            if system in by_system:
+                audio, values = by_system[system]
+                parts.append(_figure(name, system, audio, values, sample_rate, loudest))
         parts.append('</div>')
     return '\n'.join(parts + ['</body></html>\n'])
 
@@ -79,7 +80,7 @@ def _table(systems, summary):
                              '<p>Means over utterances, with 95% bootstrap intervals.</p>'])
 
 
-def _figure(name, system, sound, values, sample_rate, loudest):
+def _figure(name, system, audio, values, sample_rate, loudest):
     told = ', '.join('%s %.*f' % (measures.METRICS[key].title, measures.METRICS[key].digits,
                                   values[key]) for key in ('pesq', 'stoi') if key in values)
     label = html.escape('%s, %s' % (name, system))
@@ -87,31 +88,29 @@ def _figure(name, system, sound, values, sample_rate, loudest):
             '<audio controls preload="metadata" src="data:audio/flac;base64,%s" title="%s">'
             '</audio>\n'
             '<img src="data:image/jpeg;base64,%s" alt="Spectrogram: %s"></figure>'
-            % (html.escape(system), told, _base64(_flac(sound, sample_rate)), label,
-               _base64(_spectrogram(sound, loudest)), label))
+            % (html.escape(system), told, _base64(_flac(audio, sample_rate)), label,
+               _base64(_spectrogram(audio, loudest)), label))
 
 
 def _base64(data):
     return base64.b64encode(data).decode('ascii')
 
 
-def _flac(sound, sample_rate):
+def _flac(audio, sample_rate):
     data = io.BytesIO()
-    soundfile.write(data, audio_files.to_pcm16(sound)[0], sample_rate, 'PCM_16', format='FLAC')
+    soundfile.write(data, audio_files.to_pcm16(audio)[0], sample_rate, 'PCM_16', format='FLAC')
     return data.getvalue()
 
 
-def _decibels(sound):
+def _decibels(audio):
     """[1 + n_fft // 2, frames] of the linear spectrogram in dB, bands from low to high."""
-    import librosa
-    spectrum = np.abs(librosa.stft(np.asarray(sound, np.float32), n_fft=1024, hop_length=160,
-                                   win_length=640))
-    return 20 * np.log10(spectrum + 1e-5)
+    spectrum = stft(np.asarray(audio, np.float32), n_fft=1024, hop_length=160, win_length=640)
+    return 20 * np.log10(np.abs(spectrum).T + 1e-5)
 
 
-def _spectrogram(sound, loudest):
+def _spectrogram(audio, loudest):
     """A JPEG: frequency upwards, from 0 to half the sample rate."""
-    level = np.clip(1 + (_decibels(sound) - loudest) / DYNAMIC_RANGE, 0, 1)
+    level = np.clip(1 + (_decibels(audio) - loudest) / DYNAMIC_RANGE, 0, 1)
     colours = matplotlib.colormaps['magma'](level[::-1], bytes=True)[..., :3]
     data = io.BytesIO()
     PIL.Image.fromarray(np.ascontiguousarray(colours)).save(data, 'JPEG', quality=75)

@@ -38,7 +38,7 @@ class MelCorrection:
         self._basis = scipy.sparse.csr_matrix(basis * preemphasis[:, None])
 
     def __call__(self, audio: np.ndarray, mel: np.ndarray) -> np.ndarray:
-        """float32 audio [frames * hop_length], corrected, of such audio and mel [frames, n_mels]."""
+        """float32 audio [frames * hop_length], corrected, of such and mel [frames, n_mels]."""
         if not self._rounds:
             return audio
         hop = self._profile.hop_length
