@@ -1,8 +1,8 @@
 """Brings vocoded audio nearer to the mel spectrogram it was vocoded from.
 
-Rounds of what Griffin and Lim (1984) do, but a frame's magnitudes are not replaced: they are scaled,
-band by band, to the mel that was asked for, so that what lies between the bands' centres, harmonics
-and noise, stays the vocoder's.
+Rounds of Griffin and Lim's algorithm (1984) that scale the magnitudes of a frame, band by band, to
+the given mel, and do not replace them. What lies between the centres of bands, harmonics and noise,
+stays as the vocoder made it.
 """
 import math
 

@@ -71,7 +71,8 @@ def test_no_circle():
 
 @pytest.mark.parametrize('module, absent', [
     ('vocoder', ['training', 'datasets', 'interop']),
-    ('datasets.shards', ['interop', 'training', 'glow'])])
+    ('datasets.shards', ['interop', 'training', 'glow']),
+    ('inference', ['librosa', 'numba'])])           # they compile at first use
 def test_a_fresh_process_loads_no_more_than_it_uses(module, absent):
     code = 'import sys, %s; print([name for name in sys.modules if name.startswith(%r)])' % (
         module, tuple(absent))
