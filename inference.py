@@ -3,9 +3,9 @@
     python inference.py --lc corpus/mels --restore_from logdir/waveglow --out_dir vocoded
 
 Without --restore_from it uses the bundled model, a woman's voice at 16 kHz.
-Inputs are .mel, .npy and .pt mels, sound files, and folders of either. Of a sound file the mel is
-computed first (copy synthesis). Writes OUT_DIR/NAME.wav. Exit status: 0; 1 if an input was skipped;
-2 if nothing could be vocoded.
+Inputs are .mel, .npy, .npz and .pt mels, sound files, and folders of either. Of a sound file the
+mel is computed first (copy synthesis). Writes OUT_DIR/NAME.wav. Exit status: 0; 1 if an input was
+skipped; 2 if nothing could be vocoded.
 """
 import argparse
 import contextlib
