@@ -18,16 +18,16 @@ VENV ?= .venv$(if $(CONSTRAINTS),,-newest)
 VENV_TF1 ?= .venv-tf1$(if $(CONSTRAINTS),,-newest)
 PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip install --quiet $(CONSTRAINTS:%=--constraint %)
-HEARD := auth-incorrect demo-thanks queue-youarenext tt-weasels
+DEMO_NAMES := auth-incorrect demo-thanks queue-youarenext tt-weasels
 
 .PHONY: demo test test-fast test-tf1 lint clean
 
 demo: $(VENV)/installed
-	$(PY) inference.py --lc $(HEARD:%=samples/wavs/%.wav) --out_dir=demo --mel_correction=16 \
+	$(PY) inference.py --lc $(DEMO_NAMES:%=samples/wavs/%.wav) --out_dir=demo --mel_correction=16 \
 	    --plot=demo/spectrograms.png
 	@echo
 	@echo 'Utterances that the bundled voice was not trained on, vocoded from their mels:'
-	@for name in $(HEARD); do echo "  samples/wavs/$$name.wav -> demo/$$name.wav"; done
+	@for name in $(DEMO_NAMES); do echo "  samples/wavs/$$name.wav -> demo/$$name.wav"; done
 	@echo 'Original above vocoded: demo/spectrograms.png. More of them: samples/index.html'
 
 test: $(VENV)/tested

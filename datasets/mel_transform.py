@@ -53,7 +53,7 @@ def _mel_to_hz(mel):
     return np.where(mel < start, HZ_A_MEL * mel, LOG_START * np.exp(LOG_STEP * (mel - start)))
 
 
-def mel_spectrogram(audio, sample_rate, profile: MelProfile):
+def mel_spectrogram(audio: np.ndarray, sample_rate: int, profile: MelProfile) -> np.ndarray:
     """float32 [1 + samples // hop_length, n_mels], by `profile`, of float32 audio [samples].
 
     Audio of n_fft / 2 samples or fewer, which has too little to reflect at its edges, is
@@ -98,7 +98,7 @@ def _scaled(mel, profile):
     return np.clip(mel, 0, 1, out=mel)
 
 
-def mel_magnitudes(mel, profile):
+def mel_magnitudes(mel: np.ndarray, profile: MelProfile) -> np.ndarray:
     """Mel magnitudes: the inverse of `_scaled`."""
     mel = np.asarray(mel, np.float32)
     if profile.scale == 'log':

@@ -5,6 +5,7 @@ requirements-eval.txt lists.
 """
 import collections
 import warnings
+from typing import Dict, Sequence, Tuple
 
 import librosa
 import numpy as np
@@ -16,6 +17,7 @@ import scipy.stats
 import soxr
 
 from datasets import mel_transform
+from params import HParams
 
 PESQ_RATE = 16000           # Hz, of wideband PESQ
 CEPSTRA = 24                # cepstral coefficients compared, from the first on
@@ -43,8 +45,8 @@ METRICS = collections.OrderedDict([
 ])
 
 
-def compare(ours, original, hp):
-    """{key of METRICS: value} of all that two sounds tell; NaN for what cannot be measured."""
+def compare(ours: np.ndarray, original: np.ndarray, hp: HParams) -> Dict[str, float]:
+    """{key of METRICS: value} of audio and its original; NaN for what cannot be measured."""
     cents, voicing = f0_errors(f0(ours, hp.sample_rate), f0(original, hp.sample_rate))
     return dict(pesq=pesq(ours, original, hp.sample_rate),
                 stoi=stoi(ours, original, hp.sample_rate),
@@ -53,7 +55,7 @@ def compare(ours, original, hp):
                 line_noise=line_noise(ours, hp.sample_rate, hp.n_group))
 
 
-def pesq(ours, original, sample_rate):
+def pesq(ours: np.ndarray, original: np.ndarray, sample_rate: int) -> float:
     """Wideband PESQ, 1.04 to 4.64; NaN where it finds no speech."""
     if sample_rate != PESQ_RATE:
         ours, original = (soxr.resample(x, sample_rate, PESQ_RATE) for x in (ours, original))
@@ -63,7 +65,7 @@ def pesq(ours, original, sample_rate):
         return float('nan')
 
 
-def stoi(ours, original, sample_rate):
+def stoi(ours: np.ndarray, original: np.ndarray, sample_rate: int) -> float:
     """Short-time objective intelligibility; NaN of less than 0.4 s of speech."""
     with warnings.catch_warnings():
         warnings.simplefilter('error')
@@ -73,17 +75,18 @@ def stoi(ours, original, sample_rate):
             return float('nan')
 
 
-def log_mel(sound, hp):
+def log_mel(audio: np.ndarray, hp: HParams) -> np.ndarray:
     """ln of the mel magnitudes of hp.mel, [frames, n_mels], whatever the profile's own scale."""
-    mel = mel_transform.mel_spectrogram(sound, hp.sample_rate, hp.mel)
+    mel = mel_transform.mel_spectrogram(audio, hp.sample_rate, hp.mel)
     return np.log(np.maximum(mel_transform.mel_magnitudes(mel, hp.mel), mel_transform.FLOOR))
 
 
-def log_mel_l1(ours, original, hp):
+def log_mel_l1(ours: np.ndarray, original: np.ndarray, hp: HParams) -> float:
+    """Mean distance of the natural logarithms of mel magnitudes, over frames and bands."""
     return float(np.mean(np.abs(log_mel(ours, hp) - log_mel(original, hp))))
 
 
-def mel_cepstral_distortion(ours, original, hp):
+def mel_cepstral_distortion(ours: np.ndarray, original: np.ndarray, hp: HParams) -> float:
     """dB: 10 / ln 10 * sqrt(2 * sum of squared differences of cepstra 1 to 24), a mean of frames.
 
     Cepstra c of a log mel spectrum L of n bands are those of L[j] = c_0 + sum_m c_m cos(pi m (j +
@@ -95,14 +98,17 @@ def mel_cepstral_distortion(ours, original, hp):
     return float(np.mean(10 / np.log(10) * np.sqrt(2 * np.sum(cepstra ** 2, axis=1))))
 
 
-def f0(sound, sample_rate):
-    """Hz a hop of 16 ms, NaN where there is no voice (pYIN, Mauch & Dixon 2014)."""
+def f0(audio: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Fundamental frequency [frames] in Hz, a frame every 16 ms; NaN where there is no voice.
+
+    By pYIN (Mauch and Dixon 2014).
+    """
     hop = int(0.016 * sample_rate)
-    return librosa.pyin(sound, fmin=F0_RANGE[0], fmax=F0_RANGE[1], sr=sample_rate,
+    return librosa.pyin(audio, fmin=F0_RANGE[0], fmax=F0_RANGE[1], sr=sample_rate,
                         frame_length=4 * hop, hop_length=hop)[0]
 
 
-def f0_errors(ours, original):
+def f0_errors(ours: np.ndarray, original: np.ndarray) -> Tuple[float, float]:
     """(root mean square error in cents, frames with a voice in one alone in %) of two `f0`s."""
     voiced, voiced_before = np.isfinite(ours), np.isfinite(original)
     both = voiced & voiced_before
@@ -111,7 +117,7 @@ def f0_errors(ours, original):
             100 * float(np.mean(voiced != voiced_before)))
 
 
-def line_noise(sound, sample_rate, n_group):
+def line_noise(audio: np.ndarray, sample_rate: int, n_group: int) -> float:
     """dB: the power at multiples of sample_rate / n_group over that of their neighbourhood.
 
     A mean over the multiples between zero and half the sample rate; each has 5 bins of 8 Hz (at 16
@@ -119,7 +125,7 @@ def line_noise(sound, sample_rate, n_group):
     n_group samples at once, and makes them unlike, has tones there.
     """
     size = 2048
-    power = scipy.signal.welch(np.asarray(sound, np.float64), nperseg=size, noverlap=size // 2)[1]
+    power = scipy.signal.welch(np.asarray(audio, np.float64), nperseg=size, noverlap=size // 2)[1]
     ratios = []
     for k in range(1, (n_group + 1) // 2):
         centre = int(round(k * size / n_group))
@@ -131,12 +137,12 @@ def line_noise(sound, sample_rate, n_group):
     return float(np.mean(ratios)) if ratios else float('nan')
 
 
-def interval(values):
+def interval(values: Sequence[float]) -> Tuple[float, float, float]:
     """(mean, low, high): a 95% bootstrap interval (percentile, 10,000 draws) of the mean."""
-    values = np.asarray([v for v in values if np.isfinite(v)])
-    if len(values) < 2 or np.ptp(values) == 0:
-        mean = float(values.mean()) if len(values) else float('nan')
+    finite = np.asarray([v for v in values if np.isfinite(v)])
+    if len(finite) < 2 or np.ptp(finite) == 0:
+        mean = float(finite.mean()) if len(finite) else float('nan')
         return mean, mean, mean
-    found = scipy.stats.bootstrap((values,), np.mean, method='percentile', n_resamples=9999,
+    found = scipy.stats.bootstrap((finite,), np.mean, method='percentile', n_resamples=9999,
                                   random_state=0).confidence_interval
-    return float(values.mean()), float(found.low), float(found.high)
+    return float(finite.mean()), float(found.low), float(found.high)

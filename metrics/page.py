@@ -2,6 +2,7 @@
 import base64
 import html
 import io
+from typing import List
 
 import matplotlib
 import numpy as np
@@ -40,14 +41,15 @@ h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; font-weight: 600 }
 '''
 
 
-def render(title, about, systems, summary, utterances, sample_rate):
+def render(title: str, about: str, systems: List[str], summary: dict, utterances: List[tuple],
+           sample_rate: int) -> str:
     """The page, a string.
 
     Args:
       about: a sentence or two, plain text.
       systems: names, in the order of columns; the first is the original.
       summary: {system: {key of metrics.METRICS: (mean, low, high)}}.
-      utterances: [(name, {system: (audio [samples], {key: value})})] to be heard.
+      utterances: [(name, {system: (audio [samples], {key: value})})] on the page.
     """
     parts = [HEAD % dict(title=html.escape(title), about=html.escape(about)),
              _table(systems, summary)]

@@ -1,10 +1,11 @@
 """Pictures of spectrograms."""
 import io
+from typing import List, Tuple
 
 import numpy as np
 
 
-def spectrogram_png(rows):
+def spectrogram_png(rows: List[Tuple[str, np.ndarray]]) -> bytes:
     """A PNG of mel spectrograms, one above the other, for comparing by eye.
 
     Args:

@@ -16,7 +16,8 @@ import scipy.signal
 
 
 @functools.lru_cache(maxsize=16)
-def window(n_fft: int, win_length: Optional[int] = None, dtype=np.float32) -> np.ndarray:
+def window(n_fft: int, win_length: Optional[int] = None,
+           dtype: str = 'float32') -> np.ndarray:
     """[n_fft]: a periodic Hann window of win_length samples (default: n_fft) between zeros.
 
     Read-only.
@@ -46,7 +47,7 @@ def stft(audio: np.ndarray, n_fft: int, hop_length: int, win_length: Optional[in
         return np.zeros([0, 1 + n_fft // 2], np.result_type(audio.dtype, np.complex64))
     frames = np.lib.stride_tricks.as_strided(
         audio, (n_frames, n_fft), (hop_length * audio.itemsize, audio.itemsize), writeable=False)
-    return scipy.fft.rfft(frames * window(n_fft, win_length, audio.dtype.type))
+    return scipy.fft.rfft(frames * window(n_fft, win_length, audio.dtype.name))
 
 
 def istft(spectrum: np.ndarray, hop_length: int, win_length: Optional[int] = None,
@@ -62,9 +63,9 @@ def istft(spectrum: np.ndarray, hop_length: int, win_length: Optional[int] = Non
     """
     n_fft = 2 * (spectrum.shape[1] - 1)
     frames = scipy.fft.irfft(spectrum, n_fft)
-    frames *= window(n_fft, win_length, frames.dtype.type)
+    frames *= window(n_fft, win_length, frames.dtype.name)
     audio = overlap_add(frames, hop_length)
-    audio /= _sum_of_squared_windows(len(frames), n_fft, hop_length, win_length, audio.dtype.type)
+    audio /= _sum_of_squared_windows(len(frames), n_fft, hop_length, win_length, audio.dtype.name)
     edge = n_fft // 2 if center else 0
     if length is None:
         return audio[edge:len(audio) - edge]
@@ -72,7 +73,8 @@ def istft(spectrum: np.ndarray, hop_length: int, win_length: Optional[int] = Non
     return np.pad(audio, (0, length - len(audio)), mode='constant')
 
 
-def overlap_add(frames: np.ndarray, hop_length: int, start: np.ndarray = ()) -> np.ndarray:
+def overlap_add(frames: np.ndarray, hop_length: int,
+                start: Optional[np.ndarray] = None) -> np.ndarray:
     """[(n - 1) * hop_length + n_fft]: the sum of n frames [n, n_fft], hop_length samples apart.
 
     Every sample is a sum from the earliest frame to the latest. `start`, at most as long, is the
@@ -81,7 +83,8 @@ def overlap_add(frames: np.ndarray, hop_length: int, start: np.ndarray = ()) -> 
     n_frames, n_fft = frames.shape
     hops = -(-n_fft // hop_length)                  # of a frame, the last perhaps in part
     total = np.zeros([n_frames + hops - 1, hop_length], frames.dtype)
-    total.reshape(-1)[:len(start)] = start
+    if start is not None:
+        total.reshape(-1)[:len(start)] = start
     for k in reversed(range(hops)):
         part = frames[:, k * hop_length:(k + 1) * hop_length]
         total[k:k + n_frames, :part.shape[1]] += part

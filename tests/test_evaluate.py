@@ -97,8 +97,8 @@ def test_wavs_are_what_is_measured(evaluation):
             if system == evaluate.ORIGINAL:
                 continue
             path = folder / system.replace(', ', '-').lower() / (name + '.wav')
-            sound = audio_files.read_wav(str(path), hp.sample_rate)
-            assert measures.stoi(sound, original[:len(sound)], hp.sample_rate) == pytest.approx(
+            audio = audio_files.read_wav(str(path), hp.sample_rate)
+            assert measures.stoi(audio, original[:len(audio)], hp.sample_rate) == pytest.approx(
                 values['stoi'], abs=1e-4)
 
 
@@ -107,12 +107,12 @@ def test_the_page_holds_all_that_it_shows(evaluation):
     folder, _ = evaluation
     page = read(folder, 'index.html')
     assert not re.search(r'(src|href)="(?!data:)', page) and '<script' not in page
-    sounds = re.findall(r'src="data:audio/flac;base64,([^"]+)"', page)
+    flacs = re.findall(r'src="data:audio/flac;base64,([^"]+)"', page)
     pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
-    assert len(sounds) == len(pictures) == len(evaluate.ON_PAGE)
+    assert len(flacs) == len(pictures) == len(evaluate.ON_PAGE)
     lengths = set()
-    for sound in sounds:
-        samples, rate = soundfile.read(io.BytesIO(base64.b64decode(sound)))
+    for flac in flacs:
+        samples, rate = soundfile.read(io.BytesIO(base64.b64decode(flac)))
         assert rate == 16000 and np.std(samples) > 0.01
         lengths.add(len(samples))
     assert len(lengths) == 1 and lengths.pop() > 2 * 16000
@@ -126,22 +126,22 @@ def test_the_page_holds_all_that_it_shows(evaluation):
 def test_bits_are_those_of_the_density():
     """Against the change of variables itself: the whole Jacobian of z, and scipy's normal."""
     hp, weights = vocoder.load_model(utils.BUNDLED_MODEL)
-    sound = audio_files.read_wav(os.path.join(WAVS, 'tt-weasels.wav'), hp.sample_rate)
-    sound = sound[8000:8000 + 256]
-    mel = mel_transform.mel_spectrogram(sound, hp.sample_rate, hp.mel)[:1]
+    audio = audio_files.read_wav(os.path.join(WAVS, 'tt-weasels.wav'), hp.sample_rate)
+    audio = audio[8000:8000 + 256]
+    mel = mel_transform.mel_spectrogram(audio, hp.sample_rate, hp.mel)[:1]
     with tf.Graph().as_default(), ops.frozen(weights):
         audio_in = tf.placeholder(tf.float32, [1, None])
         z = tf.reshape(glow.encode(audio_in, tf.constant(mel[None]), hp), [-1])
         which = tf.placeholder(tf.int32, [])
         row = tf.gradients(z[which], audio_in)[0][0]
         with tf.Session() as session:
-            feed = {audio_in: sound[None]}
+            feed = {audio_in: audio[None]}
             values = session.run(z, feed)
-            jacobian = np.stack([session.run(row, {which: i, **feed}) for i in range(len(sound))])
+            jacobian = np.stack([session.run(row, {which: i, **feed}) for i in range(len(audio))])
     log_density = (scipy.stats.norm.logpdf(values, scale=hp.sigma).sum()
                    + np.linalg.slogdet(jacobian.astype(np.float64))[1])
-    expected = -log_density / len(sound) / np.log(2) + 15      # of steps of 2^-15
-    assert evaluate.likelihood(hp, weights)(sound, mel) == pytest.approx(expected, abs=1e-3)
+    expected = -log_density / len(audio) / np.log(2) + 15      # of steps of 2^-15
+    assert evaluate.likelihood(hp, weights)(audio, mel) == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize('flags, words', [

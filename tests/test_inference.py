@@ -56,10 +56,10 @@ def test_a_folder_of_mels(monkeypatch, trained, tmp_path, capsys):
                '--plot', tmp_path / 'p.png') == 0
     assert names_of(out) == names_of(mels) == names_of(WAVS)
     for name in names_of(mels):
-        sound, rate = soundfile.read(str(out / (name + '.wav')))
+        audio, rate = soundfile.read(str(out / (name + '.wav')))
         frames = os.path.getsize(str(mels / (name + '.mel'))) // 320
-        assert rate == 16000 and len(sound) == 256 * frames
-        assert np.std(sound) > 1e-4
+        assert rate == 16000 and len(audio) == 256 * frames
+        assert np.std(audio) > 1e-4
     assert 'real-time factor' in capsys.readouterr().out
     assert (tmp_path / 'p.png').read_bytes().startswith(b'\x89PNG')
 
@@ -239,12 +239,12 @@ def test_the_bundled_voice_denoised_and_corrected(monkeypatch, tmp_path):
                '--denoiser_strength=0.02', '--mel_correction=2') == 0
     voice = Vocoder.load(utils.BUNDLED_MODEL)
     mel = mel_transform.mel_spectrogram(audio_files.read_wav(wav, 16000), 16000, voice.hp.mel)
-    sound = Denoiser.from_vocoder(voice, 0.02)(voice.vocode(mel, seed=3))
-    corrected = MelCorrection(voice.hp, 2)(sound, mel)
+    audio = Denoiser.from_vocoder(voice, 0.02)(voice.vocode(mel, seed=3))
+    corrected = MelCorrection(voice.hp, 2)(audio, mel)
     found, rate = soundfile.read(str(tmp_path / 'tt-weasels.wav'), dtype='float32')
     assert rate == 16000
     np.testing.assert_allclose(found, np.clip(corrected, -1, 1), atol=1e-3)
-    assert np.max(np.abs(found - np.clip(sound, -1, 1))) > 0.02
+    assert np.max(np.abs(found - np.clip(audio, -1, 1))) > 0.02
 
 
 @pytest.mark.parametrize('flag', ['--mel_correction=-1', '--denoiser_strength=-0.1',

@@ -36,13 +36,13 @@ def triangles(rate, n_fft, n_mels, fmin, fmax):
     return basis
 
 
-def defined_mel(wave, rate, profile):
+def defined_mel(audio, rate, profile):
     """design: pre-emphasis, centred Hann frames with reflected edges, DFT, triangles, scale."""
-    wave = np.asarray(wave, np.float64)
-    wave = wave - profile.preemphasis * np.concatenate([[0], wave[:-1]])
+    audio = np.asarray(audio, np.float64)
+    audio = audio - profile.preemphasis * np.concatenate([[0], audio[:-1]])
     half = profile.n_fft // 2
-    padded = np.concatenate([wave[half:0:-1], wave, wave[-2:-half - 2:-1]])
-    starts = np.arange(1 + len(wave) // profile.hop_length) * profile.hop_length
+    padded = np.concatenate([audio[half:0:-1], audio, audio[-2:-half - 2:-1]])
+    starts = np.arange(1 + len(audio) // profile.hop_length) * profile.hop_length
     frames = np.stack([padded[s:s + profile.n_fft] for s in starts])
     window = np.zeros(profile.n_fft)
     first = (profile.n_fft - profile.win_length) // 2
@@ -63,10 +63,10 @@ def defined_mel(wave, rate, profile):
 @pytest.mark.parametrize('rate', [16000, 22050])
 def test_mel_is_the_definition(name, rate):
     profile = MEL_PROFILES[name]
-    wave = audio_files.read_wav(SPEECH, rate)[:3 * rate + 77]
-    mel = mel_transform.mel_spectrogram(wave, rate, profile)
-    assert mel.shape == (1 + len(wave) // profile.hop_length, 80) and mel.dtype == np.float32
-    np.testing.assert_allclose(mel, defined_mel(wave, rate, profile), rtol=0, atol=1e-4)
+    audio = audio_files.read_wav(SPEECH, rate)[:3 * rate + 77]
+    mel = mel_transform.mel_spectrogram(audio, rate, profile)
+    assert mel.shape == (1 + len(audio) // profile.hop_length, 80) and mel.dtype == np.float32
+    np.testing.assert_allclose(mel, defined_mel(audio, rate, profile), rtol=0, atol=1e-4)
     assert mel.std() > 0.1      # speech, not a constant
 
 
@@ -74,10 +74,10 @@ def test_mel_is_the_definition(name, rate):
 @pytest.mark.parametrize('samples', [0, 1, 100, 511, 512, 513, 1023, 1024, 1025, 1026])
 def test_mel_of_short_audio_is_that_of_audio_and_silence(name, samples):
     profile = MEL_PROFILES[name]
-    wave = speech()[8000:8000 + samples]
-    mel = mel_transform.mel_spectrogram(wave, 16000, profile)
+    audio = speech()[8000:8000 + samples]
+    mel = mel_transform.mel_spectrogram(audio, 16000, profile)
     assert mel.shape == (1 + samples // 256, 80) and np.isfinite(mel).all()
-    filled = np.pad(wave, (0, max(0, profile.n_fft // 2 + 1 - samples)), mode='constant')
+    filled = np.pad(audio, (0, max(0, profile.n_fft // 2 + 1 - samples)), mode='constant')
     np.testing.assert_allclose(mel, defined_mel(filled, 16000, profile)[:len(mel)], atol=1e-4)
 
 
@@ -93,7 +93,7 @@ def test_mel_basis_has_the_bits_of_librosa(name, rate):
 
 
 def test_mel_leaves_its_input_alone():
-    wave = speech(1)
-    before = wave.copy()
-    mel_transform.mel_spectrogram(wave, 16000, MEL_PROFILES['weixsong'])
-    np.testing.assert_array_equal(wave, before)
+    audio = speech(1)
+    before = audio.copy()
+    mel_transform.mel_spectrogram(audio, 16000, MEL_PROFILES['weixsong'])
+    np.testing.assert_array_equal(audio, before)

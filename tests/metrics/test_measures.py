@@ -37,7 +37,7 @@ def test_white_noise_is_no_speech():
 
 
 def test_worse_is_worse():
-    """Noise of two levels below speech: every measure of the sound orders them."""
+    """Noise of two levels below speech: every measure of quality orders them."""
     little, much = (measures.compare(SPEECH + gain * NOISE[:len(SPEECH)], SPEECH, HP)
                     for gain in (0.02, 0.2))
     assert little['pesq'] > much['pesq'] and little['stoi'] > much['stoi']
@@ -104,7 +104,7 @@ def test_mel_distances_of_a_louder_sound():
 def test_mel_cepstral_distortion_of_a_ripple(monkeypatch, order):
     """A ripple of 3 dB: its root mean square, for the orders compared."""
     ripple = 3 * np.log(10) / 20 * np.cos(np.pi * order * (np.arange(80) + 0.5) / 80)
-    monkeypatch.setattr(measures, 'log_mel', lambda sound, hp: np.outer(np.ones(4), sound * ripple))
+    monkeypatch.setattr(measures, 'log_mel', lambda audio, hp: np.outer(np.ones(4), audio * ripple))
     found = measures.mel_cepstral_distortion(1.0, 0.0, HP)
     assert abs(found - (3 / 2 ** 0.5 if order <= measures.CEPSTRA else 0)) < 1e-6
 

@@ -31,19 +31,19 @@ class Humming:
 
 @pytest.mark.parametrize('n', [0, 1, 255, 256, 1024, 5001])
 def test_strength_0_changes_nothing(n):
-    sound = RNG.randn(n).astype(np.float32)
-    found = Denoiser(np.ones(513), 0)(sound)
-    assert found.shape == sound.shape and found.dtype == np.float32
-    np.testing.assert_allclose(found, sound, atol=2e-6)
+    audio = RNG.randn(n).astype(np.float32)
+    found = Denoiser(np.ones(513), 0)(audio)
+    assert found.shape == audio.shape and found.dtype == np.float32
+    np.testing.assert_allclose(found, audio, atol=2e-6)
 
 
 def test_a_stream_is_the_whole():
-    denoise, sound = Denoiser(5 * RNG.rand(513), 1), RNG.randn(20001).astype(np.float32)
-    whole, starts = denoise(sound), [0]
-    while starts[-1] < len(sound):
+    denoise, audio = Denoiser(5 * RNG.rand(513), 1), RNG.randn(20001).astype(np.float32)
+    whole, starts = denoise(audio), [0]
+    while starts[-1] < len(audio):
         starts.append(starts[-1] + RNG.randint(0, 1500))
-    blocks = list(denoise.stream(sound[a:b] for a, b in zip(starts, starts[1:])))
-    assert len(blocks) > 5 and np.std(whole - sound) > 0.1
+    blocks = list(denoise.stream(audio[a:b] for a, b in zip(starts, starts[1:])))
+    assert len(blocks) > 5 and np.std(whole - audio) > 0.1
     np.testing.assert_array_equal(np.concatenate(blocks), whole)
 
 
@@ -75,9 +75,9 @@ def test_takes_the_tone_of_a_model_out_and_leaves_the_speech():
 
 
 def test_subtracts_magnitudes_and_keeps_phases():
-    sound = np.zeros(4096, np.float32)
-    sound[2048] = 1
-    found = Denoiser(np.full(513, 0.25), 1)(sound)
+    audio = np.zeros(4096, np.float32)
+    audio[2048] = 1
+    found = Denoiser(np.full(513, 0.25), 1)(audio)
     # each frame of an impulse has magnitudes of its window there, and no others
     at = window(denoiser.SIZE)[2048 % denoiser.HOP::denoiser.HOP]
     expected = np.sum(at * np.maximum(at - 0.25, 0)) / denoiser.OVERLAP

@@ -15,14 +15,14 @@ PROFILES = 'weixsong', 'tacotron2'
 
 def speech(mel_profile):
     hp = params.preset('small').replace(mel_profile=mel_profile)
-    sound = audio_files.read_wav(os.path.join(WAVS, 'conf-invalid.wav'), hp.sample_rate)
-    mel = mel_transform.mel_spectrogram(sound, hp.sample_rate, hp.mel)
-    frames = min(len(mel), len(sound) // hp.hop_length)
-    return hp, sound[:frames * hp.hop_length], mel[:frames]
+    audio = audio_files.read_wav(os.path.join(WAVS, 'conf-invalid.wav'), hp.sample_rate)
+    mel = mel_transform.mel_spectrogram(audio, hp.sample_rate, hp.mel)
+    frames = min(len(mel), len(audio) // hp.hop_length)
+    return hp, audio[:frames * hp.hop_length], mel[:frames]
 
 
-def distance(sound, mel, hp):
-    again = mel_transform.mel_spectrogram(sound, hp.sample_rate, hp.mel)[:len(mel)]
+def distance(audio, mel, hp):
+    again = mel_transform.mel_spectrogram(audio, hp.sample_rate, hp.mel)[:len(mel)]
     found, wanted = (np.log(np.maximum(mel_transform.mel_magnitudes(m, hp.mel),
                                        mel_transform.FLOOR)) for m in (again, mel))
     return np.mean(np.abs(found - wanted))
@@ -30,17 +30,17 @@ def distance(sound, mel, hp):
 
 @pytest.mark.parametrize('profile', PROFILES)
 def test_what_has_its_mel_stays(profile):
-    hp, sound, mel = speech(profile)
-    np.testing.assert_array_equal(MelCorrection(hp, 0)(sound, mel), sound)
-    found = MelCorrection(hp, 3)(sound, mel)
-    assert found.dtype == np.float32 and found.shape == sound.shape
-    assert np.sum((found - sound) ** 2) < 1e-3 * np.sum(sound ** 2)
+    hp, audio, mel = speech(profile)
+    np.testing.assert_array_equal(MelCorrection(hp, 0)(audio, mel), audio)
+    found = MelCorrection(hp, 3)(audio, mel)
+    assert found.dtype == np.float32 and found.shape == audio.shape
+    assert np.sum((found - audio) ** 2) < 1e-3 * np.sum(audio ** 2)
 
 
 @pytest.mark.parametrize('profile', PROFILES)
 def test_every_few_rounds_come_nearer(profile):
-    hp, sound, mel = speech(profile)
-    noise = 0.1 * np.random.RandomState(0).randn(len(sound)).astype(np.float32)
+    hp, audio, mel = speech(profile)
+    noise = 0.1 * np.random.RandomState(0).randn(len(audio)).astype(np.float32)
     found = [distance(MelCorrection(hp, n)(noise, mel), mel, hp) for n in (0, 1, 4, 16)]
     assert found[0] > 2 and found[1] < 1.7 and found[2] < 0.25 and found[3] < 0.13, found
 
@@ -58,15 +58,15 @@ def test_pitch_and_phase_stay_those_of_the_audio():
 
 @pytest.mark.parametrize('frames', [1, 2, 5, 30])
 def test_short_audio(frames):
-    hp, sound, mel = speech('tacotron2')
-    sound = sound[:frames * hp.hop_length]
-    found = MelCorrection(hp, 2)(sound, mel[:frames])
-    assert found.shape == sound.shape and np.isfinite(found).all()
+    hp, audio, mel = speech('tacotron2')
+    audio = audio[:frames * hp.hop_length]
+    found = MelCorrection(hp, 2)(audio, mel[:frames])
+    assert found.shape == audio.shape and np.isfinite(found).all()
 
 
 def test_blocks_give_what_the_whole_gives(monkeypatch):
-    hp, sound, mel = speech('tacotron2')
-    noise = 0.1 * np.random.RandomState(1).randn(len(sound)).astype(np.float32)
+    hp, audio, mel = speech('tacotron2')
+    noise = 0.1 * np.random.RandomState(1).randn(len(audio)).astype(np.float32)
     whole = MelCorrection(hp, 3)(noise, mel)
     monkeypatch.setattr(mel_correction, 'BLOCK_FRAMES', 37)
     np.testing.assert_allclose(MelCorrection(hp, 3)(noise, mel), whole, atol=1e-5)
