@@ -15,8 +15,6 @@ from typing import Callable
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
 
-import numpy as np
-
 import command_line
 import errors
 import files
@@ -115,11 +113,6 @@ def export_nvidia(run: str, path: str):
         torch.save({'state_dict': tensors, 'config': config}, f)
     print('%s: a state dict and its config; mels of profile %s at %d Hz'
           % (path, hp.mel_profile, hp.sample_rate))
-    reflections = [key for key, value in state.items() if key.startswith('convinv.')
-                   and np.linalg.slogdet(value[:, :, 0])[0] < 0]
-    if reflections:
-        print("NVIDIA's code can vocode with it, but not train it: its loss is NaN where a "
-              'determinant is negative, here of %s' % ', '.join(reflections))
 
 
 if __name__ == '__main__':

@@ -150,7 +150,8 @@ def to_state_dict(hp: params.HParams, weights: Dict[str, np.ndarray]
 
     The state dict has the keys of a model with weight norm; `config` is what NVIDIA's WaveGlow is
     constructed with. Some models have another architecture than NVIDIA's and are the same function
-    as a model of that architecture: see `_widen` and `_with_transposed_upsampling`.
+    as a model of that architecture: see `_widen` and `_with_transposed_upsampling`. Every 1x1
+    convolution has a positive determinant: see `_without_reflections`.
 
     Args:
       weights: {variable: float32 array}, as `read` returns them.
@@ -160,6 +161,7 @@ def to_state_dict(hp: params.HParams, weights: Dict[str, np.ndarray]
     require_expressible(hp)
     hp, weights = _with_transposed_upsampling(*_widen(hp, dict(weights)))
     weights['waveglow/flow_0/W'] = weights['waveglow/flow_0/W'] * np.float32(hp.audio_scale)
+    weights = _without_reflections(hp, weights)
     state = collections.OrderedDict(
         (match.key, np.ascontiguousarray(match.to_tensor(weights[match.variable])))
         for match in matches(hp))
@@ -262,3 +264,28 @@ def _with_transposed_upsampling(hp, weights):
     weights['waveglow/upsampling/bias'] = bias
     return hp.replace(upsampling='transposed', upsample_width=UPSAMPLE_WIDTH, mel_mean=0.0,
                       mel_std=1.0), weights
+
+
+def _without_reflections(hp, weights):
+    """The same function with positive determinants, whose logarithm NVIDIA's loss takes.
+
+    The last channel of a flow stays to the end, as early outputs are the first channels. Where a
+    determinant is negative, that channel leaves the flow with the other sign: the last column of W
+    and the last t are negated, and in the next flow the last row of W, whose determinant thereby
+    changes its sign too. If the number of negative determinants is odd, the last channel of z has
+    the other sign in the end: noise is the same with either. Signs are exact, so the numbers are.
+    """
+    weights, reversed_sign = dict(weights), False
+    for k in range(hp.n_flows):
+        flow = 'waveglow/flow_%d/' % k
+        w = weights[flow + 'W'].copy()
+        if reversed_sign:
+            w[-1] = -w[-1]
+        reversed_sign = bool(np.linalg.slogdet(w.astype(np.float64))[0] < 0)
+        if reversed_sign:
+            w[:, -1] = -w[:, -1]
+            for name in ('end/filter', 'end/bias'):  # log_s, then t
+                weights[flow + name] = weights[flow + name].copy()
+                weights[flow + name][..., -1] *= -1
+        weights[flow + 'W'] = w
+    return weights

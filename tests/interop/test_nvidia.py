@@ -40,14 +40,18 @@ def ours(hp, weights, audio, mel, z):
     return back[0], z[0].T, loss
 
 
-def assert_same_function(hp, weights, state, every=4, size=2, frames=5):
+def assert_same_function(hp, weights, state, every=4, size=2, frames=5, reversed_z=False):
+    """reversed_z: whether the last channel of z has the other sign in `state`."""
     rng = np.random.RandomState(5)
     mel = (rng.randn(80, frames) - 5).astype(np.float32)
     audio = speechlike(rng, 1, 256 * frames)[0].astype(np.float32)
     z = 0.6 * rng.randn(hp.n_group, 256 * frames // hp.n_group).astype(np.float32)
     found = ours(hp, weights, audio, mel, z)
+    signs = np.ones([hp.n_group, 1], np.float32)
+    signs[-1] = -1 if reversed_z else 1
     expected_z, expected_loss = reference.forward(state, audio, mel, every, size, hp.sigma)
-    expected = reference.infer(state, z, mel, every, size)
+    expected_z = expected_z * signs
+    expected = reference.infer(state, z * signs, mel, every, size)
     assert np.abs(found[0] - expected).max() < 1e-4 * np.abs(expected).max()
     assert np.abs(found[1] - expected_z).max() < 1e-4 * np.abs(expected_z).max()
     assert abs(found[2] - expected_loss) < 1e-4 * abs(expected_loss)
@@ -226,9 +230,22 @@ def test_tensors_that_are_one_in_the_file_are_bounded_by_it(tmp_path):
 
 # --- There and back -------------------------------------------------------------------------------
 
+def determinants(state):
+    return [np.linalg.det(value[:, :, 0]) for key, value in sorted(state.items())
+            if key.startswith('convinv.')]
+
+
+def positive(state):
+    """With positive determinants, as models have that NVIDIA's code trained."""
+    for key, value in state.items():
+        if key.startswith('convinv.'):
+            value[0] *= np.sign(np.linalg.det(value[:, :, 0]))
+    return state
+
+
 @pytest.mark.parametrize('name', sorted(SIZES))
 def test_there_and_back_to_the_bit(tmp_path, name):
-    state = reference.state(np.random.RandomState(1), **SIZES[name][0])
+    state = positive(reference.state(np.random.RandomState(1), **SIZES[name][0]))
     back, config = nvidia.to_state_dict(*converted(tmp_path, state))
     assert set(back) == set(state)
     for key, value in state.items():
@@ -262,9 +279,27 @@ def test_what_nvidias_architecture_can_express_of_ours(changes):
     assert config['WN_config']['n_channels'] % 2 == 0
     assert config['WN_config']['kernel_size'] % 2 == 1
     assert state['upsample.weight'].shape == (80, 80, 1024)
-    assert_same_function(hp, weights, state, hp.n_early_every, hp.n_early_size)
+    negative = [np.linalg.det(value) < 0 for name, value in weights.items() if name.endswith('/W')]
+    assert min(determinants(state)) > 0
+    assert_same_function(hp, weights, state, hp.n_early_every, hp.n_early_size,
+                         reversed_z=sum(negative) % 2 == 1)
     for name, value in weights.items():
         np.testing.assert_array_equal(value, kept[name], 'export changed ' + name)
+
+
+@pytest.mark.parametrize('negative', [[0], [2], [0, 1], [1, 4], [0, 2, 4], [0, 1, 2, 3, 4]])
+def test_reflections_become_rotations(tmp_path, negative):
+    """NVIDIA's loss is NaN where a determinant is negative. Early outputs leave on the way."""
+    sizes, early = SIZES['often early']
+    state = positive(reference.state(np.random.RandomState(1), **sizes))
+    for k in negative:
+        state['convinv.%d.conv.weight' % k][0] *= -1
+    hp, weights = converted(tmp_path, state)
+    back, _ = nvidia.to_state_dict(hp, weights)
+    assert min(determinants(back)) > 0 > min(determinants(state))
+    assert_same_function(hp, weights, back, reversed_z=len(negative) % 2 == 1, **early)
+    for key, value in state.items():
+        np.testing.assert_array_equal(np.abs(back[key]), np.abs(value), key)
 
 
 @pytest.mark.parametrize('changes,words', [
