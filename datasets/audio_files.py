@@ -89,17 +89,17 @@ def mix_channels(audio: np.ndarray) -> Tuple[np.ndarray, str]:
                     for i in range(count)])
     if not np.isfinite(rms).all() or not rms.max():
         return audio.mean(axis=1), ''
-    heard = [i for i in range(count) if rms[i] > QUIET * rms.max()]
-    mixed = audio.mean(axis=1) if len(heard) == count else audio[:, heard].mean(axis=1)
+    audible = [i for i in range(count) if rms[i] > QUIET * rms.max()]
+    mixed = audio.mean(axis=1) if len(audible) == count else audio[:, audible].mean(axis=1)
     loudest = int(rms.argmax())
     if np.sqrt(np.mean(np.square(mixed, dtype=np.float64))) < CANCELLED * rms[loudest]:
         return np.ascontiguousarray(audio[:, loudest]), (
             'its channels cancel each other; channel %d of %d was taken' % (loudest + 1, count))
-    if len(heard) == count:
+    if len(audible) == count:
         return mixed, ''
     return mixed, 'of its %d channels %s %s silence; the others were taken' % (
-        count, ', '.join(str(i + 1) for i in range(count) if i not in heard),
-        'is' if len(heard) == count - 1 else 'are')
+        count, ', '.join(str(i + 1) for i in range(count) if i not in audible),
+        'is' if len(audible) == count - 1 else 'are')
 
 
 class _Sequential(soundfile.SoundFile):

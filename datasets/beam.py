@@ -25,7 +25,7 @@ COUNTERS = 'train', 'test', 'skipped', 'clipped', 'train_samples', 'test_samples
 NAMESPACE = 'preprocess_data'
 
 
-def find(wave_dir):
+def list_sources(wave_dir):
     """(NAME, path under wave_dir) of the sound files; to 'unnamed' the (path, reason) of others.
 
     Listed by a worker: of millions of files the names alone are more than a pipeline's description
@@ -137,7 +137,7 @@ def run(wave_dir, shard_dir, hp, count, test_size, seed, min_samples, options):
              for i in range(count)]
     pipeline = beam.Pipeline(options=PipelineOptions(options))
     listed = (pipeline | 'folder' >> beam.Create([wave_dir])
-              | 'find' >> beam.FlatMap(find).with_outputs('unnamed', main='sources'))
+              | 'find' >> beam.FlatMap(list_sources).with_outputs('unnamed', main='sources'))
     done = (listed.sources | 'spread' >> beam.Reshuffle()
             | 'compute' >> beam.ParDo(Compute(wave_dir, hp, min_samples)).with_outputs(
                 'skipped', main='done'))

@@ -63,7 +63,7 @@ class Summary(NamedTuple):
 def compute(job):
     """Writes the mel, and the wav if asked for, of one utterance.
 
-    Returns ('done', Done), ('skipped', reason) for a sound of no use, or ('failed', reason) if it
+    Returns ('done', Done), ('skipped', reason) for audio of no use, or ('failed', reason) if it
     cannot write.
     """
     try:

@@ -45,9 +45,9 @@ def fetch(out_dir: str, language: str = 'en', package: Optional[str] = None) -> 
     if package and not os.path.isfile(package):
         raise UserError('%s: no such file' % package)
     with tempfile.TemporaryDirectory() as directory:
-        sounds = unpack(package or download(language, directory), directory)
+        prompts_dir = unpack(package or download(language, directory), directory)
         with errors.as_user_error('cannot write to ' + out_dir, '', OSError):
-            return convert(sounds, out_dir)
+            return convert(prompts_dir, out_dir)
 
 
 def run(command: List[str], directory: Optional[str], purpose: str) -> None:
@@ -77,10 +77,10 @@ def download(language: str, directory: str) -> str:
 def unpack(package: str, directory: str) -> str:
     """Unpacks a .deb; returns the folder in it that has a folder for each voice."""
     run(['dpkg', '-x', os.path.abspath(package), directory], None, 'unpacking %s' % package)
-    sounds = os.path.join(directory, 'usr', 'share', 'asterisk', 'sounds')
-    if not os.path.isdir(sounds):
+    prompts_dir = os.path.join(directory, 'usr', 'share', 'asterisk', 'sounds')
+    if not os.path.isdir(prompts_dir):
         raise UserError('%s holds no Asterisk sounds; take asterisk-core-sounds-*-g722' % package)
-    return sounds
+    return prompts_dir
 
 
 def decode_g722(path: str) -> np.ndarray:
@@ -95,24 +95,24 @@ def decode_g722(path: str) -> np.ndarray:
     return np.concatenate(frames or [np.zeros(0, np.int16)]).astype(np.float32) / 32768
 
 
-def g722_files(sounds: str) -> List[str]:
-    """Paths, relative to `sounds`, of the prompts in it, but for the digital silence/1 to 10."""
+def g722_files(prompts_dir: str) -> List[str]:
+    """Paths in `prompts_dir` of its prompts, but for the digital silence/1 to 10."""
     paths = []
-    for folder, _, names in os.walk(sounds):
+    for folder, _, names in os.walk(prompts_dir):
         if os.path.basename(folder) != 'silence':
-            paths += [os.path.relpath(os.path.join(folder, name), sounds)
+            paths += [os.path.relpath(os.path.join(folder, name), prompts_dir)
                       for name in names if name.endswith('.g722')]
     return sorted(paths)
 
 
-def convert(sounds: str, out_dir: str) -> Tuple[int, float]:
+def convert(prompts_dir: str, out_dir: str) -> Tuple[int, float]:
     """Writes every prompt as out_dir/VOICE/[FOLDER/]NAME.wav; returns (files, seconds)."""
-    paths = g722_files(sounds)
+    paths = g722_files(prompts_dir)
     if not paths:
         raise UserError('the package holds no .g722 files; take asterisk-core-sounds-*-g722')
     samples = 0
     for path in tqdm.tqdm(paths, unit='file'):
-        prompt = decode_g722(os.path.join(sounds, path))
+        prompt = decode_g722(os.path.join(prompts_dir, path))
         audio_files.write_wav(os.path.join(out_dir, path[:-len('.g722')] + '.wav'), prompt,
                               SAMPLE_RATE)
         samples += len(prompt)

@@ -16,7 +16,7 @@ def channels_of(n_flows, n_group, every, size):
 
 
 def state(rng, n_flows=12, n_group=8, every=4, size=2, units=256, layers=8, kernel=3):
-    """A random state dict, float32, of an invertible flow whose every part is heard."""
+    """A random state dict, float32, of an invertible flow whose every part affects the audio."""
     def normal(*shape, **scale):
         x = rng.standard_normal(shape).astype(np.float32)
         x *= np.float32(scale.get('scale', 1.0))

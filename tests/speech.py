@@ -26,9 +26,9 @@ TENSORFLOW_STARTS = re.compile(
 
 def speech(seconds=None):
     """SPEECH, or its beginning: float32 [samples] at 16 kHz."""
-    wave, rate = soundfile.read(SPEECH, dtype='float32')
+    audio, rate = soundfile.read(SPEECH, dtype='float32')
     assert rate == 16000
-    return wave[:int(seconds * rate)] if seconds else wave
+    return audio[:int(seconds * rate)] if seconds else audio
 
 
 def prepare(directory, overrides=MODEL):

@@ -51,11 +51,11 @@ def test_from_nvidias_mel_to_a_wav(monkeypatch, tmp_path, state, checkpoint, cap
     ptfiles.save_zip(str(tmp_path / 'mel.pt'), mel)
     assert run(monkeypatch, inference.main, '--lc', tmp_path / 'mel.pt', '--restore_from', model,
                '--out_dir', tmp_path / 'out', '--sigma', '0.1', '--seed', '3') == 0
-    sound, rate = soundfile.read(str(tmp_path / 'out' / 'mel.wav'))
+    audio, rate = soundfile.read(str(tmp_path / 'out' / 'mel.wav'))
     z = noise(7, params.load(str(model)), 0.1, 3)
     expected = np.clip(reference.infer(state, z.T, mel, every=2), -1, 1)
     assert rate == 22050 and np.abs(expected).max() > 0.01
-    np.testing.assert_allclose(sound, expected, atol=1e-4)
+    np.testing.assert_allclose(audio, expected, atol=1e-4)
     assert sorted(os.listdir(str(tmp_path))) == ['mel.pt', 'model', 'nvidia.pt', 'out']
 
 

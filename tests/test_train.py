@@ -71,10 +71,10 @@ def test_learns_real_speech_and_says_so(monkeypatch, data, tmp_path, capsys):
                  for tag in ('nll', 'z', 'log_s', 'log_det')]
         np.testing.assert_allclose(terms[0], np.sum(terms[1:], axis=0), atol=1e-4)
     assert len(found['train/gradient_norm']) == 6
-    sounds = [tag for tag in found if tag.startswith('vocoded/')]
-    assert len(sounds) == 1
-    sound = found[sounds[0]][0][1].audio
-    assert sound.sample_rate == 16000 and sound.length_frames > 8000
+    vocoded = [tag for tag in found if tag.startswith('vocoded/')]
+    assert len(vocoded) == 1
+    audio = found[vocoded[0]][0][1].audio
+    assert audio.sample_rate == 16000 and audio.length_frames > 8000
     image = next(values for tag, values in found.items() if tag.startswith('spectrogram/'))
     assert image[0][1].image.encoded_image_string.startswith(b'\x89PNG')
     out = capsys.readouterr().out

@@ -25,9 +25,9 @@ def test_resampling_keeps_frequency_and_level(tmp_path, rate, suffix, subtype):
     path = str(tmp_path / ('tone.' + suffix))
     stereo = np.stack([tone(1000, rate), 0.5 * tone(1000, rate)], axis=1)
     soundfile.write(path, stereo, rate, subtype=subtype)
-    wave = audio_files.read_wav(path, 16000)
-    assert wave.dtype == np.float32 and wave.shape == (16000,)
-    middle = wave[4000:12000]                       # whole periods, so one bin of the transform
+    audio = audio_files.read_wav(path, 16000)
+    assert audio.dtype == np.float32 and audio.shape == (16000,)
+    middle = audio[4000:12000]                      # whole periods, so one bin of the transform
     spectrum = np.abs(np.fft.rfft(middle)) * 2 / len(middle)
     assert np.argmax(spectrum) == 500               # 1000 Hz
     assert spectrum[500] == pytest.approx(0.375, rel=0.02)      # the mean of 0.5 and 0.25
@@ -42,11 +42,11 @@ def test_resampling_does_not_alias(tmp_path):
 
 def test_pcm16_round_trip_is_within_half_a_step(tmp_path):
     path = str(tmp_path / 'a' / 'b.wav')
-    wave = np.random.RandomState(0).uniform(-1, 32767 / 32768, 10000).astype(np.float32)
-    assert audio_files.write_wav(path, wave, 16000) == 0
+    audio = np.random.RandomState(0).uniform(-1, 32767 / 32768, 10000).astype(np.float32)
+    assert audio_files.write_wav(path, audio, 16000) == 0
     info = soundfile.info(path)
     assert (info.samplerate, info.channels, info.subtype) == (16000, 1, 'PCM_16')
-    assert np.abs(audio_files.read_wav(path, 16000) - wave).max() <= 0.5 / 32768 + 1e-7
+    assert np.abs(audio_files.read_wav(path, 16000) - audio).max() <= 0.5 / 32768 + 1e-7
     assert os.listdir(str(tmp_path / 'a')) == ['b.wav']
     again = str(tmp_path / 'again.wav')             # and what was PCM16 stays the same bits
     audio_files.write_wav(again, audio_files.read_wav(path, 16000), 16000)
@@ -56,8 +56,8 @@ def test_pcm16_round_trip_is_within_half_a_step(tmp_path):
 
 def test_writing_clips_and_counts(tmp_path):
     path = str(tmp_path / 'loud.wav')
-    wave = np.array([0, 1.5, -1.5, 1.0, -1.0, 0.99999, 40.0])
-    assert audio_files.write_wav(path, wave, 16000) == 3
+    audio = np.array([0, 1.5, -1.5, 1.0, -1.0, 0.99999, 40.0])
+    assert audio_files.write_wav(path, audio, 16000) == 3
     pcm = soundfile.read(path, dtype='int16')[0]
     assert pcm.tolist() == [0, 32767, -32768, 32767, -32768, 32767, 32767]
 
@@ -65,12 +65,12 @@ def test_writing_clips_and_counts(tmp_path):
 @pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
 def test_neither_reads_nor_writes_nan(tmp_path, bad):
     path = str(tmp_path / 'x.wav')
-    wave = np.zeros(2000, np.float32)
-    wave[1000] = bad
+    audio = np.zeros(2000, np.float32)
+    audio[1000] = bad
     with pytest.raises(UserError, match='NaN'):
-        audio_files.write_wav(path, wave, 16000)
+        audio_files.write_wav(path, audio, 16000)
     assert os.listdir(str(tmp_path)) == []
-    soundfile.write(path, wave, 16000, subtype='FLOAT')
+    soundfile.write(path, audio, 16000, subtype='FLOAT')
     with pytest.raises(UserError, match='NaN or infinite'):
         audio_files.read_wav(path, 22050)
 

@@ -21,16 +21,16 @@ def local(tmp_path_factory):
     root = tmp_path_factory.mktemp('corpus')
     wavs = root / 'wavs'
     shutil.copytree(WAVS, str(wavs / 'plain'))
-    wave = soundfile.read(str(wavs / 'plain' / 'tt-weasels.wav'))[0]
-    for name, sound, rate in (('loud.wav', 3 * wave / np.abs(wave).max(), 16000),
-                              ('stereo.flac', np.stack([wave, wave], axis=1), 44100),
+    speech = soundfile.read(str(wavs / 'plain' / 'tt-weasels.wav'))[0]
+    for name, audio, rate in (('loud.wav', 3 * speech / np.abs(speech).max(), 16000),
+                              ('stereo.flac', np.stack([speech, speech], axis=1), 44100),
                               ('silent.wav', np.zeros(9999), 16000),
-                              ('short.wav', wave[:99], 16000)):
-        soundfile.write(str(wavs / name), sound, rate,
+                              ('short.wav', speech[:99], 16000)):
+        soundfile.write(str(wavs / name), audio, rate,
                         subtype='FLOAT' if name == 'loud.wav' else None)
     (wavs / 'text.wav').write_text('no sound')
     for name in ('twice.wav', 'twice.flac'):
-        soundfile.write(str(wavs / name), wave, 16000)
+        soundfile.write(str(wavs / name), speech, 16000)
     done = script('preprocess_data.py', '--wave_dir=%s' % wavs, '--mel_dir=%s' % (root / 'mels'),
                   '--data_dir=%s' % root, *FLAGS)
     assert done.returncode == 1, done.stderr

@@ -123,12 +123,12 @@ def test_wav_and_mel_of_a_clip_belong_together(corpus):
     seen = set()
     for clips in take(80, directory, utterances):
         assert clips.audio.shape == (3, 512) and clips.mel.shape == (3, 2, 80)
-        for sound, mel, name, start in zip(*clips[:4]):
+        for audio, mel, name, start in zip(*clips[:4]):
             name = name.decode()
             assert 0 <= start <= frames[name] - 2
             seen.add((name, start))
             np.testing.assert_array_equal(mel, np.repeat([[start], [start + 1]], 80, axis=1))
-            np.testing.assert_array_equal(sound * 32768, np.arange(512) + 256 * start)
+            np.testing.assert_array_equal(audio * 32768, np.arange(512) + 256 * start)
     # every frame that a clip can start at, the last one included
     assert seen == {(name, start) for name, n in frames.items() for start in range(n - 1)}
 

@@ -84,9 +84,9 @@ def test_reading_a_mel_refuses(tmp_path):
 
 def test_a_mel_of_the_other_profile_is_told():
     for path in glob.glob(os.path.join(WAVS, '*.wav')):
-        wave = audio_files.read_wav(path, 16000)
+        audio = audio_files.read_wav(path, 16000)
         for name, other in (('weixsong', 'tacotron2'), ('tacotron2', 'weixsong')):
-            mel = mel_transform.mel_spectrogram(wave, 16000, MEL_PROFILES[name])
+            mel = mel_transform.mel_spectrogram(audio, 16000, MEL_PROFILES[name])
             mel_files.check_mel_values(mel, name, path)
             with pytest.raises(UserError) as error:
                 mel_files.check_mel_values(mel, other, 'x.mel')

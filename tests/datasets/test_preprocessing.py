@@ -29,9 +29,9 @@ def speech(k=0, seconds=1.5):
     return soundfile.read(WAVS[k], dtype='float32')[0][:int(16000 * seconds)]
 
 
-def put(path, wave, rate=16000, **how):
+def put(path, audio, rate=16000, **how):
     os.makedirs(os.path.dirname(str(path)), exist_ok=True)
-    soundfile.write(str(path), wave, rate, **how)
+    soundfile.write(str(path), audio, rate, **how)
 
 
 def tree(folder):
@@ -73,11 +73,11 @@ class Corpus:
         for name in self.names():
             path = os.path.join(wave_dir, name + '.wav')
             assert audio_files.is_plain_wav(path, rate), path
-            wave = audio_files.read_wav(path, rate)
+            audio = audio_files.read_wav(path, rate)
             mel = mel_files.read_mel(os.path.join(self.mels, name + '.mel'), 80)
-            assert len(mel) >= len(wave) // 256
+            assert len(mel) >= len(audio) // 256
             np.testing.assert_allclose(mel, mel_transform.mel_spectrogram(
-                wave, rate, params.MEL_PROFILES[profile]), atol=1e-5)
+                audio, rate, params.MEL_PROFILES[profile]), atol=1e-5)
 
 
 @pytest.fixture
@@ -149,11 +149,11 @@ def test_a_corpus_with_everything_in_it(made):
     assert sorted(tree(made.mels)) == sorted([n + '.mel' for n in good] + ['params.json'])
     for folder in (made.mels, made.data):
         assert params.load(folder) == params.preset('small')
-    # The files hold the sounds: the first is its source bit for bit, a converted one near it.
+    # The files hold the audio: the first is its source bit for bit, a converted one near it.
     np.testing.assert_array_equal(audio_files.read_wav(os.path.join(converted, 'plain.wav'), 16000),
                                   speech(0))
-    wave = audio_files.read_wav(os.path.join(converted, 'wide.wav'), 16000)
-    assert np.abs(wave - speech(4)).max() < 1.1 / 32768
+    audio = audio_files.read_wav(os.path.join(converted, 'wide.wav'), 16000)
+    assert np.abs(audio - speech(4)).max() < 1.1 / 32768
 
 
 def test_again_redoes_only_what_changed(made):
@@ -387,9 +387,9 @@ for k, moment in enumerate(map(float, moments)):
 
 def test_killed_at_any_moment_leaves_no_half_file(made, tmp_path):
     for k in range(8 * len(WAVS)):
-        wave = os.path.join(made.wavs, 'w', '%03d.wav' % k)
-        os.makedirs(os.path.dirname(wave), exist_ok=True)
-        os.link(WAVS[k % len(WAVS)], wave) if k % 4 else put(wave, speech(k % 16, 9), 44100)
+        path = os.path.join(made.wavs, 'w', '%03d.wav' % k)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.link(WAVS[k % len(WAVS)], path) if k % 4 else put(path, speech(k % 16, 9), 44100)
     whole = Corpus(tmp_path / 'whole', made.monkeypatch, made.capsys)
     whole.wavs = made.wavs
     began = time.time()

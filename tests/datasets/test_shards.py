@@ -165,8 +165,8 @@ def test_shards_hold_the_corpus(corpus):
         assert sorted(r.name for r in records) == file_lists.read_file_list(
             str(directory / filelist))
         for r in records:
-            wave = audio_files.read_wav(os.path.join(WAVS, r.name + '.wav'), hp.sample_rate)
-            np.testing.assert_array_equal(r.audio / np.float32(32768), wave)
+            audio = audio_files.read_wav(os.path.join(WAVS, r.name + '.wav'), hp.sample_rate)
+            np.testing.assert_array_equal(r.audio / np.float32(32768), audio)
             np.testing.assert_array_equal(
                 r.mel, mel_files.read_mel(str(directory / 'mels' / (r.name + '.mel')), hp.n_mels))
 

@@ -16,7 +16,7 @@ from training import objective, spectral_loss, towers
 pytestmark = pytest.mark.slow
 
 RNG = np.random.RandomState(0)
-SOUND = speechlike(RNG, 2, 6000)
+AUDIO = speechlike(RNG, 2, 6000)
 
 
 def run(tensor):
@@ -27,44 +27,44 @@ def run(tensor):
 @pytest.mark.parametrize('size', params.STFT_SIZES)
 def test_magnitudes_are_those_of_an_stft(size):
     with tf.Graph().as_default():
-        found = run(spectral_loss.magnitudes(tf.constant(SOUND), size, size // 4))
-    for row, sound in zip(found, SOUND):
-        reference = np.abs(librosa.stft(sound, n_fft=size, hop_length=size // 4, center=False))
+        found = run(spectral_loss.magnitudes(tf.constant(AUDIO), size, size // 4))
+    for row, audio in zip(found, AUDIO):
+        reference = np.abs(librosa.stft(audio, n_fft=size, hop_length=size // 4, center=False))
         np.testing.assert_allclose(row.T, np.sqrt(reference ** 2 + spectral_loss.POWER_FLOOR),
                                    rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize('preset', ['small', 'weixsong'])
 def test_mels_are_those_of_preprocessing(preset):
-    hp, sound = params.preset(preset), SOUND[0].astype(np.float32)
+    hp, audio = params.preset(preset), AUDIO[0].astype(np.float32)
     with tf.Graph().as_default():
-        found = run(spectral_loss.mel(tf.constant(sound[None]), hp))[0]
+        found = run(spectral_loss.mel(tf.constant(audio[None]), hp))[0]
     reference = mel_transform.mel_magnitudes(
-        mel_transform.mel_spectrogram(sound, hp.sample_rate, hp.mel), hp.mel)
+        mel_transform.mel_spectrogram(audio, hp.sample_rate, hp.mel), hp.mel)
     # without edges: of n_fft / 2 samples with preprocessing, of the window here
     first = (hp.mel.win_length // 2) // hp.hop_length
     reference = reference[first:first + len(found)]
-    heard = reference > 1e-3
-    assert heard.mean() > 0.5
-    np.testing.assert_allclose(found[heard], reference[heard], rtol=2e-3)
+    audible = reference > 1e-3
+    assert audible.mean() > 0.5
+    np.testing.assert_allclose(found[audible], reference[audible], rtol=2e-3)
 
 
-def test_distance_of_a_sound_to_itself_and_to_one_twice_as_loud():
+def test_distance_of_audio_to_itself_and_to_audio_twice_as_loud():
     hp = params.preset('small')
     with tf.Graph().as_default():
-        sound = tf.constant(SOUND)
-        same, louder = run(tf.stack([spectral_loss.distance(sound, sound, hp),
-                                     spectral_loss.distance(2 * sound, sound, hp)]))
+        audio = tf.constant(AUDIO)
+        same, louder = run(tf.stack([spectral_loss.distance(audio, audio, hp),
+                                     spectral_loss.distance(2 * audio, audio, hp)]))
     assert same == 0
     # spectral convergence is 1, and both log distances ln 2, but for what the floor hides
     assert abs(louder - (1 + 2 * np.log(2))) < 0.05
 
 
 def test_distance_is_a_mean_over_clips():
-    hp, other = params.preset('small'), SOUND[::-1]
+    hp, other = params.preset('small'), AUDIO[::-1]
     with tf.Graph().as_default():
-        whole = spectral_loss.distance(tf.constant(SOUND), tf.constant(other), hp)
-        parts = [spectral_loss.distance(tf.constant(SOUND[i:i + 1]),
+        whole = spectral_loss.distance(tf.constant(AUDIO), tf.constant(other), hp)
+        parts = [spectral_loss.distance(tf.constant(AUDIO[i:i + 1]),
                                         tf.constant(other[i:i + 1]), hp) for i in range(2)]
         whole, first, second = run(tf.stack([whole] + parts))
     np.testing.assert_allclose(whole, (first + second) / 2, rtol=1e-12)
