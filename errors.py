@@ -23,6 +23,14 @@ def as_user_error(what, advice, *kinds):
         raise UserError('%s (%s)%s' % (what, said, advice and '; ' + advice)) from error
 
 
+def shown(value: object, most: int = 80) -> str:
+    """A value as messages show it: in quotes if it is text, and not for ever."""
+    if isinstance(value, int) and abs(value) >= 10 ** most:
+        return 'a number of more than %d digits' % most
+    text = repr(value[:most + 1] if isinstance(value, str) else value)
+    return text if len(text) <= most + 2 else text[:most] + '...'
+
+
 def reason(error: Exception) -> str:
     """The line of an exception, an OSError's or TensorFlow's, that tells what happened."""
     if isinstance(error, OSError):

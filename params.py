@@ -184,6 +184,17 @@ MODEL_FIELDS = DATA_FIELDS + (
     'mel_mean', 'mel_std')
 
 MAX_FLOWS, MAX_LAYERS = 200, 16
+MAX_CHANNELS = 16384
+# {hyperparameter: (most, of what)}: far beyond what anybody trains, and what tensors can still hold
+MOST = dict(
+    dict.fromkeys(('residual_channels', 'skip_channels', 'encoder_channels', 'upsample_channels'),
+                  (MAX_CHANNELS, 'channels')),
+    **dict.fromkeys(('kernel_size', 'encoder_width'), (1025, 'taps')),
+    upsample_width=(65536, 'taps'), encoder_layers=(100, 'layers'),
+    sample_rate=(1000000, 'samples a second'), batch_size=(65536, 'clips a step'),
+    clip_samples=(10 ** 8, 'samples'), eval_seconds=(86400, 'seconds, a day'))
+MAX_WHOLE_NUMBER = 2 ** 31 - 1              # what 32 bits hold
+MIN_NUMBER, MAX_NUMBER = 1e-15, 1e15        # their squares are numbers of float32, and not zero
 STFT_SIZES = 512, 1024, 2048     # samples a frame: the resolutions of the STFT distance
 
 
@@ -232,7 +243,8 @@ def to_json(hparams: HParams) -> str:
 
 def from_json(text: str, where: str) -> HParams:
     """The inverse of `to_json`. `where` names the text's source in a UserError."""
-    with errors.as_user_error(where + ' is not JSON', 'restore it or preprocess again', ValueError):
+    with errors.as_user_error(where + ' is not JSON', 'restore it or preprocess again', ValueError,
+                              RecursionError):      # of brackets in brackets
         values = json.loads(text)
     if not isinstance(values, dict):
         raise UserError('%s is not an object of hyperparameters; restore it or preprocess again'
@@ -293,7 +305,8 @@ def _nearest(name, choices):
 def _field_type(name):
     types = {f.name: f.type for f in dataclasses.fields(HParams)}
     if name not in types:
-        raise UserError('there is no hyperparameter %r; %s' % (name, _nearest(name, types)))
+        raise UserError('there is no hyperparameter %s; %s'
+                        % (errors.shown(name), _nearest(name, types)))
     return types[name]
 
 
@@ -324,17 +337,18 @@ def _parse(name, text):
             return int(text) if text.lstrip('+-').isdigit() else int(value)
         return kind(text)
     except (KeyError, ValueError, OverflowError) as error:
-        raise UserError('hyperparameter %s takes %s, not %r'
-                        % (name, _KINDS[kind], text)) from error
+        raise UserError('hyperparameter %s takes %s, not %s'
+                        % (name, _KINDS[kind], errors.shown(text))) from error
 
 
 def _checked(name, value):
     """`value`, read from JSON, as the type of hyperparameter `name`."""
     kind = _field_type(name)
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) <= MAX_NUMBER:
         value = float(value)
     if type(value) is not kind:
-        raise UserError('hyperparameter %s takes %s, not %r' % (name, _KINDS[kind], value))
+        raise UserError('hyperparameter %s takes %s, not %s'
+                        % (name, _KINDS[kind], errors.shown(value)))
     return value
 
 
@@ -356,12 +370,31 @@ def _validate(hp):
         if field.type not in (int, float) or field.name == 'mel_mean':
             continue
         if value < 0 or (value == 0 and field.name not in zero_allowed):
-            raise UserError('%s=%s must be %s' % (field.name, value, 'zero or more' if field.name
-                                                  in zero_allowed else 'more than zero'))
+            raise UserError('%s=%s must be %s' % (
+                field.name, errors.shown(value),
+                'zero or more' if field.name in zero_allowed else 'more than zero'))
+    _validate_sizes(hp)
     for name in ('adam_beta1', 'adam_beta2', 'ema_decay'):
         if getattr(hp, name) >= 1:
             raise UserError('%s=%s must be less than 1' % (name, getattr(hp, name)))
     _validate_combinations(hp)
+
+
+def _validate_sizes(hp):
+    for field in dataclasses.fields(hp):
+        name, value = field.name, getattr(hp, field.name)
+        if name in MOST and value > MOST[name][0]:
+            raise UserError('%s=%.6g is too much; take %d or less (%s)'
+                            % ((name, value) + MOST[name]))
+        if field.type is int and value > MAX_WHOLE_NUMBER:
+            raise UserError('%s=%s does not fit in 32 bits; take %d or less'
+                            % (name, errors.shown(value), MAX_WHOLE_NUMBER))
+        if field.type is float and abs(value) > MAX_NUMBER:
+            raise UserError('%s=%g does not fit in the arithmetic of 32 bits; take %g or less'
+                            % (name, value, MAX_NUMBER))
+        if field.type is float and 0 < abs(value) < MIN_NUMBER and name != 'adam_epsilon':
+            raise UserError('%s=%g vanishes in the arithmetic of 32 bits; take %g or more'
+                            % (name, value, MIN_NUMBER))
 
 
 def _validate_combinations(hp):

@@ -145,11 +145,15 @@ def converted_dir(data_dir: str, wave_dir: str, sample_rate: int) -> str:
 
 
 def read_manifest(data_dir):
-    """{NAME: record} of earlier runs; empty if there was none."""
+    """{NAME: record} of earlier runs; empty if there was none that can be read.
+
+    A record that cannot be one of `write_manifest` is left out: its utterance is computed anew.
+    """
     try:
         with open(os.path.join(data_dir, MANIFEST), encoding='utf-8') as f:
-            records = {name: dict(record) for name, record in json.load(f).items()}
-    except (OSError, ValueError, AttributeError, TypeError):
+            records = {name: dict(record) for name, record in json.load(f).items()
+                       if _is_record(record)}
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return {}
     alike = {}      # parameters of many records, held once
     for record in records.values():
@@ -158,6 +162,16 @@ def read_manifest(data_dir):
             data = params.with_current_names(data)
         record['data'] = alike.setdefault(repr(data), data)
     return records
+
+
+def _is_record(record):
+    """Whether JSON is a record, begun or complete, of `preprocessing.plan`."""
+    kinds = dict(source=str, stamp=list, data=dict, plain=bool, notes=list,
+                 mel=(list, type(None)), wav=(list, type(None)))
+    counts = [record[key] for key in ('samples', 'clipped', 'zeros') if key in record]
+    return (all(isinstance(record[key], kind) for key, kind in kinds.items() if key in record)
+            and all(isinstance(count, int) and 0 <= count < 2 ** 53 for count in counts)
+            and all(isinstance(note, str) for note in record.get('notes', ())))
 
 
 def write_manifest(data_dir, records):

@@ -161,7 +161,7 @@ def plan(sources, old, wave_dir, mel_dir, wavs, hp, min_samples):
         if (all(before.get(key) == value for key, value in record.items())
                 and before.get('mel') and before['mel'] == size_and_mtime(mel)
                 and (plain or before.get('wav') and before['wav'] == size_and_mtime(wav))
-                and before.get('samples', 0) >= min_samples):
+                and 'clipped' in before and before.get('samples', -1) >= min_samples):
             kept[name] = dict(before)
         else:
             begun[name] = record

@@ -66,13 +66,25 @@ def test_override():
     ('sample_rate=8000', ['tacotron2', '8000 Hz', '16000']),
     ('upsampling=transposed,upsample_width=100', ['upsample_width=100', '256']),
     ('causal=true,encoder=blstm', ['causal', 'blstm']),
+    ('batch_size=1000000000', ['batch_size=1e+09', '65536 or less']),
+    ('residual_channels=1e18', ['residual_channels=1e+18', 'channels']),
+    ('warmup_steps=1e18', ['warmup_steps=1000000000000000000', '32 bits']),
+    ('lr_decay_steps=' + '9' * 1000, ['lr_decay_steps', '999...']),
+    ('batch_size=-' + '9' * 1000, ['batch_size', '999...']),
+    ('batch_size=-' + '9' * 200, ['batch_size', 'digits', 'more than zero']),
+    ('batch_size=' + 'x' * 1000, ['batch_size', '...']),
+    ('x' * 1000 + '=1', ['...']),
+    ('eval_seconds=1e308', ['eval_seconds=1e+308', 'a day']),
+    ('lr=1e308', ['lr=1e+308', '32 bits']),
+    ('sigma=1e-300', ['sigma=1e-300', '32 bits']),
+    ('mel_mean=-1e300', ['mel_mean=-1e+300', '32 bits']),
 ])
 def test_refusals_say_what_and_what_instead(text, words):
     with pytest.raises(UserError) as error:
         params.override(params.preset('small'), text)
     message = str(error.value)
     assert all(word in message for word in words), message
-    assert '\n' not in message
+    assert '\n' not in message and len(message) < 1000
 
 
 def test_former_names_are_understood():
@@ -104,11 +116,14 @@ def test_json_returns_every_field():
     ('{"n_flows": "3"}', 'whole number'),
     ('{"n_flows": true}', 'whole number'),
     ('{"n_group": 12}', 'n_group=12'),
+    ('[' * 100000, 'not JSON'),
+    ('{"lr": 1%s}' % ('0' * 400), 'lr'),
+    ('{"lr": "%s"}' % ('0' * 4000), '...'),
 ])
 def test_json_is_checked_like_the_command_line(text, words):
     with pytest.raises(UserError, match='params.json') as error:
         params.from_json(text, 'some/params.json')
-    assert words in str(error.value)
+    assert words in str(error.value) and len(str(error.value)) < 1000
 
 
 def test_integers_pass_for_numbers_in_json():
@@ -175,6 +190,6 @@ def test_every_field_is_of_the_model_or_free_to_change():
         'sigma', 'nll_weight', 'stft_weight', 'stft_sigma', 'conv_form', 'lr', 'warmup_steps',
         'lr_schedule', 'lr_decay_rate',
         'lr_decay_steps', 'adam_beta1', 'adam_beta2', 'adam_epsilon', 'clip_norm', 'ema_decay',
-        'batch_size', 'clip_samples', 'summary_every', 'eval_every', 'eval_utterances',
+        'batch_size', 'clip_samples', 'dither', 'summary_every', 'eval_every', 'eval_utterances',
         'eval_seconds', 'gen_test_wave_every', 'gen_utterances', 'gen_sigma', 'save_every',
         'save_minutes', 'keep_checkpoints'}

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import select
 import socket
 import sys
@@ -82,16 +83,17 @@ def _from_tf_config(tf_config):
         config = json.loads(tf_config)
         cluster = {job: list(members) for job, members in config.get('cluster', {}).items()}
         task = config.get('task', {})
-        kind, index = task.get('type', JOB), int(task.get('index', 0))
-    except (ValueError, AttributeError, TypeError) as error:
+        kind, index = task.get('type', JOB), _whole(task.get('index', 0))
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise UserError('TF_CONFIG is not {"cluster": {"worker": [...]}, "task": {...}} in JSON '
                         '(%s); correct it, or give --worker_hosts and --task_index'
-                        % error) from error
+                        % errors.reason(error)) from error
     if not cluster:
         return SINGLE_HOST
     if kind not in ('chief', 'master', JOB):
-        raise UserError('TF_CONFIG makes this process a task of type %r; here are chief and worker '
-                        'alone: the chief evaluates, and no parameter server is needed' % kind)
+        raise UserError('TF_CONFIG makes this process a task of type %s; here are chief and worker '
+                        'alone: the chief evaluates, and no parameter server is needed'
+                        % errors.shown(kind))
     chiefs = cluster.get('chief', []) + cluster.get('master', [])
     if index < 0 or kind != JOB and index >= len(chiefs):
         raise UserError('TF_CONFIG has no %s %d among %d' % (kind, index, len(chiefs)))
@@ -99,11 +101,18 @@ def _from_tf_config(tf_config):
                     'TF_CONFIG', "TF_CONFIG's task")
 
 
+def _whole(value):
+    """The int of a number or a text of one; ValueError if it is none of a task's."""
+    if not re.match(r'-?[0-9]{1,9}$', str(value)):
+        raise ValueError('%s is no index of a task' % errors.shown(value))
+    return int(value)
+
+
 def _checked(addresses, index, where, which):
     for address in addresses:
-        host, _, port = str(address).rpartition(':')
-        if not host or not port.isdigit() or not 0 < int(port) < 65536:
-            raise UserError('%s lists %r, which is no host:port' % (where, address))
+        host, _, port = address.rpartition(':') if isinstance(address, str) else ('', '', '')
+        if not host or not re.match('[0-9]{1,5}$', port) or not 0 < int(port) < 65536:
+            raise UserError('%s lists %s, which is no host:port' % (where, errors.shown(address)))
     if len(set(addresses)) < len(addresses):
         raise UserError('%s lists an address twice: %s' % (where, ', '.join(addresses)))
     if not 0 <= index < len(addresses):

@@ -436,3 +436,12 @@ def same_bytes(made, whole, path):
                 assert f.read() == g.read(), path
             return
     pytest.fail(path)
+
+
+@pytest.mark.parametrize('text', [
+    '[' * 100000, '{"a": %s}' % ('[' * 100000), '{"a": {"samples": "many", "mel": [1, 2]}}',
+    '{"a": {"samples": 1e400, "mel": [1]}}', '{"a": {"notes": 3}}',
+    '{"a": {"source": 3}}', '{"a": 3}', '{"a": {"zeros": 1%s}}' % ('0' * 400)])
+def test_a_damaged_manifest_is_computed_anew(tmp_path, text):
+    (tmp_path / corpus.MANIFEST).write_text(text)
+    assert corpus.read_manifest(str(tmp_path)) == {}
