@@ -175,6 +175,9 @@ def start_server(hosts: Hosts, config: tf.ConfigProto) -> tf.train.Server:
     except tf.errors.OpError as error:
         raise UserError('cannot serve %s (%s)' % (hosts.name(hosts.task_index),
                                                   errors.reason(error))) from error
+    print('port %d is open on all addresses of this machine to anybody who reaches it, without a '
+          'password: whoever does can read and write the files of this user; see that only the '
+          'hosts reach it (docs/scaling.md)' % port, flush=True)
     for i in range(hosts.num_hosts):
         _wait_for(hosts, i, deadline)
     return server

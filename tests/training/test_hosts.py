@@ -76,6 +76,8 @@ def train_together(data, root, *more):
     ended = finish([start(data, root, i, addresses, *more) for i in range(2)])
     assert [status for status, _ in ended] == [0, 0], ended
     assert not (root / 'host_1').exists()       # the chief alone writes
+    for address, (_, out) in zip(addresses, ended):
+        assert 'port %s is open on all addresses' % address.split(':')[1] in out
     return root / 'host_0' / 'run'
 
 

@@ -43,6 +43,23 @@ def test_tfjob(monkeypatch):
         assert (found.num_hosts, found.task_index) == (2, index)
 
 
+def test_the_network_policy_lets_the_hosts_alone_reach_their_port():
+    job, policy = {}, {}
+    for manifest, name in ((job, 'tfjob.yaml'), (policy, 'network_policy.yaml')):
+        with open(os.path.join(SCALING, name)) as f:
+            manifest.update(yaml.safe_load(f))
+    assert (policy['apiVersion'], policy['kind']) == ('networking.k8s.io/v1', 'NetworkPolicy')
+    spec = policy['spec']
+    hosts_alone = {'matchLabels': {'training.kubeflow.org/job-name': job['metadata']['name']}}
+    assert spec['podSelector'] == hosts_alone and spec['policyTypes'] == ['Ingress']
+    rule, = spec['ingress']
+    assert rule['from'] == [{'podSelector': hosts_alone}]
+    for replicas in job['spec']['tfReplicaSpecs'].values():
+        container, = replicas['template']['spec']['containers']
+        assert rule['ports'] == [{'protocol': 'TCP', 'port': port['containerPort']}
+                                 for port in container['ports']]
+
+
 def test_slurm(monkeypatch, tmp_path):
     """Run with stand-ins for Slurm's commands and for python: one command a node, each its own."""
     for name, text in (('scontrol', 'test "$3" = "node[3-4]" && printf "node3\\nnode4\\n"'),
