@@ -9,6 +9,7 @@ Folders may be on any path that tf.io.gfile reads and writes.
 import os
 import posixpath
 import tempfile
+from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Optional, Tuple
 
 import apache_beam as beam
 import tensorflow.compat.v1 as tf
@@ -20,12 +21,13 @@ import errors
 import files
 from datasets import audio_files, corpus, features, shards
 from errors import UserError
+from params import HParams
 
 COUNTERS = 'train', 'test', 'skipped', 'clipped', 'train_samples', 'test_samples'
 NAMESPACE = 'preprocess_data'
 
 
-def list_sources(wave_dir):
+def list_sources(wave_dir: str) -> Iterator[Any]:
     """(NAME, path under wave_dir) of the sound files; to 'unnamed' the (path, reason) of others.
 
     Listed by a worker: of millions of files the names alone are more than a pipeline's description
@@ -43,7 +45,7 @@ class Compute(beam.DoFn):
     Of a file of no use, (path, reason) goes to the output 'skipped'.
     """
 
-    def __init__(self, wave_dir, hp, min_samples):
+    def __init__(self, wave_dir: str, hp: HParams, min_samples: int):
         self._wave_dir, self._hp, self._min_samples = wave_dir, hp, min_samples
 
     def setup(self):
@@ -65,8 +67,9 @@ class Compute(beam.DoFn):
 class local_copy:
     """A path of this machine for a file: its own, or that of a copy while the block runs."""
 
-    def __init__(self, path):
-        self._path, self._folder = path, None
+    def __init__(self, path: str):
+        self._path = path
+        self._folder: Optional[tempfile.TemporaryDirectory] = None
 
     def __enter__(self):
         if '://' not in self._path:
@@ -84,7 +87,7 @@ class local_copy:
 class AssignShard(beam.DoFn):
     """(NAME, bytes, samples, clips) -> (shard, (order in it, bytes)), counted."""
 
-    def __init__(self, directory, count):
+    def __init__(self, directory: str, count: int):
         self._directory, self._count = directory, count
 
     def process(self, utterance, held_out):
@@ -97,28 +100,35 @@ class AssignShard(beam.DoFn):
         yield shards.shard_path(self._directory, part, i, count), (order, record)
 
 
-def write_shard(shard):
+def write_shard(shard: Tuple[str, Iterable[Tuple[bytes, Optional[bytes]]]]) -> None:
+    """Writes the shard (path, [(order in it, bytes of a record or None)])."""
     path, found = shard
     shards.write(path, [record for order, record in sorted(found) if record is not None])
 
 
-def write_skipped(path, skipped):
+def write_skipped(path: str, skipped: List[Tuple[str, str]]) -> None:
+    """Writes the [(path, reason)] of files of no use to skipped.tsv at `path`, and counts them."""
     Metrics.counter(NAMESPACE, 'skipped').inc(len(skipped))
     with tf.io.gfile.GFile(path, 'w') as f:
         f.write(corpus.skipped_table(skipped))
 
 
-def heldout_names(keys, count, test_size):
+def heldout_names(keys: List[Tuple[bytes, str]], count: int,
+                  test_size: Optional[int]) -> FrozenSet[str]:
     """The names held out of `count`, of (split key, name) with the least keys."""
     if test_size is None or not count:
         test_size = corpus.test_size_of(count, None)
     return frozenset(name for _, name in sorted(keys)[:test_size])
 
 
-def run(wave_dir, shard_dir, hp, count, test_size, seed, min_samples, options):
+def run(wave_dir: str, shard_dir: str, hp: HParams, count: int, test_size: Optional[int], seed: int,
+        min_samples: int, options: List[str]) -> Dict[str, int]:
     """Writes `count` shards of all the speech in wave_dir, test shard and skipped.tsv beside.
 
     Args:
+      test_size: utterances to hold out; None for the default of corpus.test_size_of.
+      seed: random seed of the train/test split.
+      min_samples: shorter files are skipped.
       options: of Beam, as its command line has them.
 
     Returns: {counter: number} of COUNTERS. Raises UserError if there is nothing to train on.
@@ -168,7 +178,7 @@ def run(wave_dir, shard_dir, hp, count, test_size, seed, min_samples, options):
     return counters
 
 
-def find_audio(wave_dir):
+def find_audio(wave_dir: str) -> Tuple[Dict[str, str], List[Tuple[str, str]]]:
     """corpus.find_audio, of a folder on any path that tf.io.gfile lists."""
     if os.path.isdir(wave_dir):
         return corpus.find_audio(wave_dir)

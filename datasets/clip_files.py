@@ -6,7 +6,7 @@ training that starts at step i gets what one that came there from step 0 would h
 import multiprocessing.pool
 import os
 import wave
-from typing import NamedTuple
+from typing import List, NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -14,6 +14,7 @@ import tensorflow.compat.v1 as tf
 from datasets import audio_files, digital_silence
 from datasets.clips import Clips, draw_noise, heldout_frames
 from errors import UserError
+from params import HParams
 
 
 class Utterance(NamedTuple):
@@ -25,7 +26,7 @@ class Utterance(NamedTuple):
     mel_bytes: int          # size of the mel
 
 
-def index(names, wave_dir, lc_dir, hp):
+def index(names: List[str], wave_dir: str, lc_dir: str, hp: HParams) -> List[Utterance]:
     """The utterances `names`, from the headers of their wavs and the sizes of their mels.
 
     A wav and a mel that disagree in length are trimmed to the shorter. Raises UserError, naming
@@ -67,7 +68,7 @@ def _index_one(name, wave_dir, lc_dir, hp):
     return Utterance(name, frames, offset, wav_bytes, mel_bytes)
 
 
-def long_enough(utterances, hp):
+def long_enough(utterances: List[Utterance], hp: HParams) -> List[Utterance]:
     """Those of `utterances` that hold a training clip; UserError if none does."""
     kept = [u for u in utterances if u.frames >= hp.clip_frames]
     if not kept:
@@ -78,9 +79,10 @@ def long_enough(utterances, hp):
     return kept
 
 
-def training_clips(utterances, wave_dir, lc_dir, hp, seed, first_step=0, parts=1,
-                   num_hosts=1, task_index=0):
-    """A tf.data.Dataset of Clips, `parts` elements a training step, from `first_step` on, no end.
+def training_clips(utterances: List[Utterance], wave_dir: str, lc_dir: str, hp: HParams, seed: int,
+                   first_step: int = 0, parts: int = 1, num_hosts: int = 1,
+                   task_index: int = 0) -> tf.data.Dataset:
+    """A dataset of Clips, `parts` elements a training step, from `first_step` on, without end.
 
     An utterance is drawn in proportion to its length, then a clip of it at a uniformly random
     frame. An element has batch = hp.batch_size / (parts * num_hosts) clips of clip_frames frames,
@@ -88,6 +90,13 @@ def training_clips(utterances, wave_dir, lc_dir, hp, seed, first_step=0, parts=1
 
     Args:
       utterances: as `long_enough` leaves them.
+      wave_dir: folder of NAME.wav.
+      lc_dir: folder of NAME.mel.
+      seed: random seed of the clips and the noise.
+      first_step: training step of the first element.
+      parts: elements that one training step takes.
+      num_hosts: hosts that share the clips of a step.
+      task_index: which of the hosts this one is, from 0.
     """
     table = _table(utterances)
     frames = table.frames
@@ -118,10 +127,12 @@ def training_clips(utterances, wave_dir, lc_dir, hp, seed, first_step=0, parts=1
     return dataset.batch(batch, drop_remainder=True).prefetch(4)
 
 
-def whole_utterances(utterances, wave_dir, lc_dir, hp):
-    """A tf.data.Dataset of Clips of one utterance each, in order, once: batches of 1.
+def whole_utterances(utterances: List[Utterance], wave_dir: str, lc_dir: str,
+                     hp: HParams) -> tf.data.Dataset:
+    """A dataset of Clips of one utterance each, in order, once: batches of 1.
 
-    Of long utterances the first hp.eval_seconds.
+    It has audio [1, samples] and mel [1, frames, n_mels]; of long utterances the first
+    hp.eval_seconds.
     """
     def read(*columns):
         utterance = Utterance(*columns)
@@ -173,9 +184,11 @@ def _read_part(path, size, offset, count):
         return f.read(count)
 
 
-def wav_path(wave_dir, name):
+def wav_path(wave_dir: str, name: str) -> str:
+    """The path of an utterance's wav."""
     return os.path.join(wave_dir, name + '.wav')
 
 
-def mel_path(lc_dir, name):
+def mel_path(lc_dir: str, name: str) -> str:
+    """The path of an utterance's mel."""
     return os.path.join(lc_dir, name + '.mel')

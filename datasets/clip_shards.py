@@ -8,6 +8,7 @@ had, after reading those shards again.
 """
 import hashlib
 import sys
+from typing import Any, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -15,9 +16,10 @@ import tensorflow.compat.v1 as tf
 from datasets import digital_silence, shards
 from datasets.clips import Clips, draw_noise, heldout_frames
 from errors import UserError
+from params import HParams
 
 CYCLE_LENGTH = 8            # shards read side by side
-SHUFFLE_BUFFER = 256      # clips that the next is drawn from
+SHUFFLE_BUFFER = 256        # clips that the next is drawn from
 
 
 class Reader:
@@ -34,19 +36,23 @@ class Reader:
     Raises UserError if there are fewer shards than hosts.
     """
 
-    def __init__(self, paths, hp, seed=0, num_hosts=1, task_index=0, skip=False):
+    def __init__(self, paths: List[str], hp: HParams, seed: int = 0, num_hosts: int = 1,
+                 task_index: int = 0, skip: bool = False):
         if len(paths) < num_hosts:
             raise UserError('%d shards cannot be dealt out to %d hosts; preprocess with '
                             '--tfrecord_shards=%d or more' % (len(paths), num_hosts, num_hosts))
         self.paths, self.hp, self.seed, self.skip = paths, hp, seed, skip
         self.num_hosts, self.task_index = num_hosts, task_index
-        self.fault = None       # why `clips` ended, a sentence
+        self.fault: Optional[str] = None    # why `clips` ended, a sentence
         self._told = set()
 
-    def clips(self, start=(0, 0, 0)):
-        """Yields (audio [samples], mel, name, start frame, position of the next clip).
+    def clips(self, start: Sequence[int] = (0, 0, 0)) -> Iterator[
+            Tuple[np.ndarray, np.ndarray, bytes, int, np.ndarray]]:
+        """Yields audio, mel, name and start frame of a clip, and the position of the next clip.
 
-        It begins at position `start` and does not end. Audio is float32 in -1..1.
+        It begins at position `start` and does not end, but for a `fault`. Audio is float32
+        [clip_frames * hop_length], -1 to 1; mel is float32 [clip_frames, n_mels]; a position is
+        int64 [3].
         """
         epoch, group, taken = (int(i) for i in start)
         while True:
@@ -127,11 +133,12 @@ class Reader:
             yield audio, record.mel[frame:frame + length].copy(), record.name.encode(), frame
 
 
-def training_clips(reader, start=(0, 0, 0), parts=1):
-    """A tf.data.Dataset of Clips from position `start` (int64 [3]) on.
+def training_clips(reader: Reader, start: Any = (0, 0, 0), parts: int = 1) -> tf.data.Dataset:
+    """A dataset of Clips from position `start` on, an int64 [3] or such a tensor.
 
-    As clip_files.training_clips, and shard_position [batch, 3]: where the reader stands after each
-    clip. It ends, which is a fault, when reader.fault says so.
+    `parts` elements are a training step. As clip_files.training_clips, and shard_position
+    [batch, 3]: where the reader stands after each clip. The dataset ends, which is a fault, when
+    reader.fault says so.
     """
     hp = reader.hp
     samples = hp.clip_frames * hp.hop_length
@@ -153,9 +160,12 @@ def training_clips(reader, start=(0, 0, 0), parts=1):
     return clips.map(clip, num_parallel_calls=2).batch(batch, drop_remainder=True).prefetch(4)
 
 
-def first_utterances(paths, hp):
-    """[Clips] of the first hp.eval_utterances records of shards, of each the first
-    hp.eval_seconds. Raises UserError for damage."""
+def first_utterances(paths: List[str], hp: HParams) -> List[Clips]:
+    """The first hp.eval_utterances records of shards, of each the first hp.eval_seconds.
+
+    Of each: audio float32 [samples], -1 to 1; mel float32 [frames, n_mels]; no batch. Raises
+    UserError for a damaged record.
+    """
     found = []
     for record in (record for path in paths for record in shards.records(path, hp)):
         if isinstance(record, shards.Fault):
@@ -169,8 +179,8 @@ def first_utterances(paths, hp):
     return found
 
 
-def whole_utterances(clips, hp):
-    """A tf.data.Dataset of `clips`, as clip_files.whole_utterances makes them: batches of 1."""
+def whole_utterances(clips: List[Clips], hp: HParams) -> tf.data.Dataset:
+    """A dataset of `clips`, as clip_files.whole_utterances makes them: batches of 1."""
     utterances = tf.data.Dataset.from_generator(
         lambda: (clip[:4] for clip in clips), (tf.float32, tf.float32, tf.string, tf.int32),
         ([None], [None, hp.n_mels], [], []))

@@ -11,7 +11,18 @@ import json
 import multiprocessing.pool
 import posixpath
 import struct
-from typing import NamedTuple, Tuple
+from typing import (
+    Callable,
+    ContextManager,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Tuple,
+    Union,
+)
 
 import google_crc32c
 import numpy as np
@@ -20,15 +31,16 @@ import tensorflow.compat.v1 as tf
 import errors
 import params
 from errors import UserError
+from params import HParams
 
 TRAIN, TEST = 'train', 'test'
 
 
 class Record(NamedTuple):
-    """audio: int16 [samples]; mel: float32 [frames, n_mels]."""
+    """An utterance in a shard."""
     name: str
-    audio: np.ndarray
-    mel: np.ndarray
+    audio: np.ndarray       # int16 [samples]
+    mel: np.ndarray         # float32 [frames, n_mels]
 
 
 class Fault(NamedTuple):
@@ -54,8 +66,11 @@ def shard_path(directory: str, part: str, i: int, count: int) -> str:
     return posixpath.join(directory, '%s-%05d-of-%05d.tfrecord' % (part, i, count))
 
 
-def encode(name, audio, mel, hp):
-    """The bytes of a record; the same for the same arguments."""
+def encode(name: str, audio: np.ndarray, mel: np.ndarray, hp: HParams) -> bytes:
+    """The bytes of a record, of audio int16 [samples] and mel [frames, n_mels].
+
+    They are the same for the same arguments.
+    """
     def feature(value):
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
     return tf.train.Example(features=tf.train.Features(feature={
@@ -69,16 +84,17 @@ def _data(hp):
     return json.dumps({field: getattr(hp, field) for field in params.DATA_FIELDS}).encode()
 
 
-def layout(directory, names, part, count):
+def layout(directory: str, names: Iterable[str], part: str, count: int) -> Dict[str, List[str]]:
     """{path of a shard: [the names in it, in order]} of all `count` shards of a part."""
-    found = {shard_path(directory, part, i, count): [] for i in range(count)}
+    found: Dict[str, List[str]] = {shard_path(directory, part, i, count): [] for i in range(count)}
     for name in names:
         found[shard_path(directory, part, shard_and_order(name, count)[0], count)].append(name)
     return {path: sorted(names, key=lambda name: shard_and_order(name, count)[1])
             for path, names in found.items()}
 
 
-def pack(directory, hp, train, test, count, read, num_workers):
+def pack(directory: str, hp: HParams, train: Iterable[str], test: List[str], count: int,
+         read: Callable[[str], Tuple[np.ndarray, np.ndarray]], num_workers: int) -> None:
     """Writes all shards of a corpus, `count` of them to train on, and their params.json.
 
     Args:
@@ -109,13 +125,13 @@ def pack(directory, hp, train, test, count, read, num_workers):
         finish(directory, hp)
 
 
-def finish(directory, hp):
+def finish(directory: str, hp: HParams) -> None:
     """Writes params.json, by which complete shards are known."""
     with tf.io.gfile.GFile(posixpath.join(directory, 'params.json'), 'w') as f:
         f.write(params.to_json(hp))
 
 
-def write(path, records):
+def write(path: str, records: Iterable[bytes]) -> None:
     """Writes the bytes of records to the shard `path`, which appears when it is complete."""
     temporary = posixpath.join(posixpath.dirname(path), '.tmp-' + posixpath.basename(path))
     with tf.io.TFRecordWriter(temporary) as writer:
@@ -124,7 +140,7 @@ def write(path, records):
     tf.io.gfile.rename(temporary, path, overwrite=True)
 
 
-def clear(directory):
+def clear(directory: str) -> None:
     """Makes `directory`, without the shards and parameters of an earlier run."""
     tf.io.gfile.makedirs(directory)
     for name in tf.io.gfile.listdir(directory):
@@ -135,7 +151,7 @@ def clear(directory):
 
 # --- Reading --------------------------------------------------------------------------------------
 
-def matching(pattern):
+def matching(pattern: str) -> List[str]:
     """The shards that a pattern ('gs://bucket/corpus/train-*') means, sorted; UserError if none."""
     paths = _glob(pattern)
     if not paths:
@@ -150,36 +166,36 @@ def _glob(pattern):
     return []
 
 
-def size(path):
-    """The bytes of a shard."""
+def size(path: str) -> int:
+    """The bytes of a shard; UserError if it cannot be read."""
     with readable(path):
         return tf.io.gfile.stat(path).length
 
 
-def hyperparameters(pattern):
+def hyperparameters(pattern: str) -> HParams:
     """The HParams that preprocess_data.py wrote beside the shards that `pattern` means."""
     path = posixpath.join(posixpath.dirname(pattern), 'params.json')
     with readable(path), tf.io.gfile.GFile(path) as f:
         return params.from_json(f.read(), path)
 
 
-def test_beside(pattern):
+def test_beside(pattern: str) -> Optional[str]:
     """The pattern of the held-out shards beside those of `pattern`, or None if there are none."""
     beside = posixpath.join(posixpath.dirname(pattern), TEST + '-*.tfrecord')
     return beside if beside != pattern and _glob(beside) else None
 
 
-def readable(path: str):
+def readable(path: str) -> ContextManager[None]:
     """Turns what tf.io.gfile raises about reading `path` into a UserError."""
     return errors.as_user_error('cannot read ' + path, '', tf.errors.OpError, OSError)
 
 
-def writable(path: str):
+def writable(path: str) -> ContextManager[None]:
     """Turns what tf.io.gfile raises about writing `path` into a UserError."""
     return errors.as_user_error('cannot write ' + path, '', tf.errors.OpError, OSError)
 
 
-def records(path, hp):
+def records(path: str, hp: HParams) -> Iterator[Union[Record, Fault]]:
     """Yields a Record, or a Fault, for each record of the shard `path`, to its end.
 
     Raises UserError for records of other parameters than `hp`.
@@ -188,7 +204,7 @@ def records(path, hp):
         yield payload if isinstance(payload, Fault) else decode(payload, hp, path, offset)
 
 
-def payloads(path):
+def payloads(path: str) -> Iterator[Tuple[int, Union[bytes, Fault]]]:
     """Yields (offset, bytes or a Fault) of the shard `path`.
 
     A record is its length (uint64), its masked CRC-32C, as many bytes and their masked CRC-32C,
@@ -248,7 +264,7 @@ def _next(f, offset, size):
     return size
 
 
-def decode(payload, hp, path, offset):
+def decode(payload: bytes, hp: HParams, path: str, offset: int) -> Union[Record, Fault]:
     """The Record in a payload, or a Fault. Raises UserError if its parameters are others."""
     try:
         features = tf.train.Example.FromString(payload).features.feature
