@@ -1,5 +1,12 @@
 """Bad input, told in one sentence, and what other errors say."""
 import contextlib
+import errno
+import os
+import re
+
+# what TensorFlow, too, tells as a word of the system: it has one code for these and for memory
+NO_ROOM = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+NO_DESCRIPTORS = tuple(os.strerror(code) for code in (errno.EMFILE, errno.ENFILE))
 
 
 class UserError(Exception):
@@ -38,8 +45,28 @@ def reason(error: Exception) -> str:
             return '%s: %s' % (error.filename, error.strerror)
         return error.strerror or str(error)
     lines = [line.strip() for line in str(getattr(error, 'message', error)).splitlines()]
+    for i, line in enumerate(lines):
+        if line.startswith('Node: '):       # TensorFlow 2: the reason comes after it
+            lines = lines[i + 1:] or lines
+            break
     boilerplate = ('Graph execution error', 'Detected at', 'File "', 'Restoring from checkpoint',
                    'Original stack', '<stack', '[[', 'Hint', 'Errors may', 'Input Source',
                    'Node: ', 'Original ')
-    telling = [line for line in lines if line and not line.startswith(boilerplate)]
-    return (telling or lines or [''])[0][:300]
+    telling = [line for line in lines if line and not line.startswith(boilerplate)
+               and not re.match(r'\d+ root error', line)]
+    return re.sub(r'^\(\d+\) ', '', (telling or lines or [''])[0])[:300]
+
+
+def is_no_room(error: Exception) -> bool:
+    """Whether an exception, the system's or TensorFlow's, is of a full disk or a used-up quota."""
+    return _tells(error, NO_ROOM)
+
+
+def is_no_memory(error: Exception) -> bool:
+    """Whether TensorFlow's ResourceExhaustedError, which has many causes, is of memory."""
+    return not _tells(error, NO_ROOM + NO_DESCRIPTORS)
+
+
+def _tells(error, words):
+    text = reason(error)
+    return any(word in text for word in words)

@@ -220,13 +220,20 @@ class TrainingLoop:
         try:
             with self.monitor.guard():
                 yield
-        except tf.errors.ResourceExhaustedError as error:
-            raise UserError('%s ran out of memory (%s); take --reversible, --accumulate, or '
-                            'a smaller batch_size or clip_samples; %s'
-                            % (what, errors.reason(error), self._last_good())) from error
         except (tf.errors.OpError, OSError) as error:
-            fault: Optional[str] = self.source.fault()
-            if fault:
-                raise UserError('%s; %s' % (fault, self._last_good())) from error
-            raise UserError('%s failed (%s); see that files and disk are as they should be; %s'
-                            % (what, errors.reason(error), self._last_good())) from error
+            raise self._told(what, error) from error
+
+    def _told(self, what: str, error: Exception) -> UserError:
+        """An error of TensorFlow's or the system's in `what`, in a sentence."""
+        said, good = errors.reason(error), self._last_good()
+        if errors.is_no_room(error):
+            return UserError('%s failed (%s); make room on the disk of %s, or give another '
+                             '--logdir_root; %s' % (what, said, self.options.run_dir, good))
+        if isinstance(error, tf.errors.ResourceExhaustedError) and errors.is_no_memory(error):
+            return UserError('%s ran out of memory (%s); take --reversible, --accumulate, or '
+                             'a smaller batch_size or clip_samples; %s' % (what, said, good))
+        fault: Optional[str] = self.source.fault()
+        if fault:
+            return UserError('%s; %s' % (fault, good))
+        return UserError('%s failed (%s); see that files and disk are as they should be; %s'
+                         % (what, said, good))

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from errors import UserError
+from params import HParams
 from training import events
-from training.hosts import Hosts
+from training.hosts import SINGLE_HOST, HostMonitor, Hosts
+from training.loop import TrainingLoop
 from training.options import TrainingOptions
 from training.signals import StopSignals
 
@@ -47,3 +50,29 @@ def test_events_are_read_as_they_were_written(tmp_path):
     assert step == 5 and isinstance(value, tf.Summary.Value)
     assert (value.audio.sample_rate, value.audio.length_frames) == (16000, 100)
     assert value.audio.encoded_audio_string.startswith(b'RIFF')
+
+
+class NoSource:
+    @staticmethod
+    def fault():
+        return None
+
+
+def a_loop(run_dir, checkpoints=None, session=None):
+    """A TrainingLoop of nothing that is computed."""
+    made = TrainingLoop(session, None, HParams(), TrainingOptions(run_dir=str(run_dir)), NoSource(),
+                        checkpoints, HostMonitor(SINGLE_HOST, ''))
+    made.saved_step = 4
+    return made
+
+
+@pytest.mark.parametrize('reason, told', [
+    ('model.ckpt-8; No space left on device', 'make room on the disk of'),
+    ('model.ckpt-8; Disk quota exceeded', 'make room on the disk of'),
+    ('OOM when allocating tensor', 'ran out of memory (OOM when allocating tensor); take --rev'),
+    ('a.mel; Too many open files', 'failed (a.mel; Too many open files)')])
+def test_a_full_disk_and_memory_are_told_apart(tmp_path, reason, told):
+    with pytest.raises(UserError) as error, a_loop(tmp_path).as_user_error('writing a checkpoint'):
+        raise tf.errors.ResourceExhaustedError(
+            None, None, "Detected at node 'save'\nNode: 'save'\n%s" % reason)
+    assert told in str(error.value) and ('memory' in str(error.value)) == ('OOM' in reason)
