@@ -75,4 +75,5 @@ def test_a_full_disk_and_memory_are_told_apart(tmp_path, reason, told):
     with pytest.raises(UserError) as error, a_loop(tmp_path).as_user_error('writing a checkpoint'):
         raise tf.errors.ResourceExhaustedError(
             None, None, "Detected at node 'save'\nNode: 'save'\n%s" % reason)
-    assert told in str(error.value) and ('memory' in str(error.value)) == ('OOM' in reason)
+    assert told in str(error.value)
+    assert ('out of memory' in str(error.value)) == ('OOM' in reason)
