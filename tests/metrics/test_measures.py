@@ -93,7 +93,7 @@ def test_f0_errors_by_hand():
     assert np.isnan(measures.f0_errors(np.array([nan]), np.array([nan]))[0])
 
 
-def test_mel_distances_of_a_louder_sound():
+def test_mel_distances_of_louder_audio():
     """Loudness is all in the coefficient that mel-cepstral distortion leaves out."""
     loud = NOISE[:RATE]
     assert abs(measures.log_mel_l1(2 * loud, loud, HP) - np.log(2)) < 1e-4
