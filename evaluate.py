@@ -46,6 +46,8 @@ except ImportError as error:
 ORIGINAL, GRIFFIN_LIM, GRIFFIN_LIM_CORRECTED, WAVEGLOW, DENOISED, CORRECTED = (
     'original', 'Griffin-Lim', 'Griffin-Lim, corrected', 'WaveGlow', 'WaveGlow, denoised',
     'WaveGlow, corrected')
+VOCODED = GRIFFIN_LIM, GRIFFIN_LIM_CORRECTED, WAVEGLOW, DENOISED, CORRECTED
+RESULTS = JSON, PAGE = 'evaluation.json', 'index.html'      # in --out_dir, beside the wavs
 ON_PAGE = ORIGINAL, GRIFFIN_LIM, WAVEGLOW, CORRECTED
 
 
@@ -75,6 +77,7 @@ def main():
     args = parse_arguments()
     settings = Settings(**{field: getattr(args, field) for field in Settings._fields})
     hp, weights = vocoder.load_model(args.restore_from)
+    refuse_overwriting(args.filelist, args.wave_dir, args.lc_dir, args.out_dir)
     utterances = read_utterances(args.filelist, args.wave_dir, args.lc_dir, hp)
     found = measure_all(utterances, hp, weights, settings)
     report(found, hp, settings, args.out_dir, args.page_utterances)
@@ -123,6 +126,17 @@ def parse_arguments() -> argparse.Namespace:
         parser.error('--griffin_lim_iterations is 1 or more, --page_utterances and '
                      '--mel_correction zero or more')
     return args
+
+
+def refuse_overwriting(filelist: str, wave_dir: str, lc_dir: Optional[str], out_dir: str):
+    """Raises UserError if a result would be written over what is measured."""
+    names = file_lists.read_file_list(filelist, wave_dir)
+    read = [filelist] + [clip_files.wav_path(wave_dir, name) for name in names]
+    if lc_dir is not None:
+        read += [clip_files.mel_path(lc_dir, name) for name in names]
+    written = [wav_path(out_dir, system, name) for system in VOCODED for name in sorted(set(names))]
+    files.refuse_overwriting(read, written + [os.path.join(out_dir, name) for name in RESULTS],
+                             'give another --out_dir')
 
 
 def read_utterances(filelist: str, wave_dir: str, lc_dir: Optional[str],
@@ -240,7 +254,7 @@ def report(found: List[Tuple[str, Measured]], hp: params.HParams, settings: Sett
     rendered = page.render('WaveGlow', about, systems, summary, on_page, hp.sample_rate)
     with errors.as_user_error('cannot write to ' + out_dir, 'give another --out_dir', OSError):
         write_results(out_dir, found, summary, about, rendered, hp.sample_rate)
-    print('hear them: %s' % os.path.join(out_dir, 'index.html'))
+    print('hear them: %s' % os.path.join(out_dir, PAGE))
 
 
 def write_results(out_dir: str, found: List[Tuple[str, Measured]], summary: dict, about: str,
@@ -248,17 +262,20 @@ def write_results(out_dir: str, found: List[Tuple[str, Measured]], summary: dict
     """Writes the wavs of every system, evaluation.json and index.html."""
     for name, measured in found:
         for system, (audio, _) in measured.items():
-            if system != ORIGINAL:
-                folder = system.replace(', ', '-').lower()
-                audio_files.write_wav(os.path.join(out_dir, folder, name + '.wav'), audio,
-                                      sample_rate)
+            if system in VOCODED:
+                audio_files.write_wav(wav_path(out_dir, system, name), audio, sample_rate)
     result = dict(about=about, summary=summary, utterances={
         name: {system: values for system, (_, values) in measured.items()}
         for name, measured in found})
-    for name, text in (('evaluation.json', json.dumps(result, indent=1, sort_keys=True) + '\n'),
-                       ('index.html', rendered)):
+    for name, text in ((JSON, json.dumps(result, indent=1, sort_keys=True) + '\n'),
+                       (PAGE, rendered)):
         with files.atomic_open(os.path.join(out_dir, name)) as f:
             f.write(text)
+
+
+def wav_path(out_dir: str, system: str, name: str) -> str:
+    """Where the wav of a vocoded utterance is written."""
+    return os.path.join(out_dir, system.replace(', ', '-').lower(), name + '.wav')
 
 
 def table(systems: List[str], summary: dict) -> str:

@@ -4,6 +4,7 @@ import glob
 import os
 import shutil
 import tempfile
+from typing import Dict, Iterable
 
 from errors import UserError
 
@@ -135,6 +136,23 @@ def require_new_file(path: str, advice: str = 'give a new file'):
     """Raises UserError if `path` is that of a folder, or a file is there."""
     if not os.path.basename(path) or os.path.exists(path):
         raise UserError('%s is a folder, or there already; %s' % (path, advice))
+
+
+def refuse_overwriting(inputs: Iterable[str], outputs: Iterable[str], advice: str):
+    """Raises UserError if one of the files to write is, through links too, one of those read.
+
+    Also if two of those to write are one file.
+    """
+    read = {os.path.realpath(path): path for path in inputs}
+    written: Dict[str, str] = {}
+    for path in outputs:
+        real = os.path.realpath(path)
+        if real in read:
+            raise UserError('%s, which is read, would be overwritten; %s' % (read[real], advice))
+        if real in written:
+            raise UserError('%s and %s are one file, and both would be written; %s'
+                            % (written[real], path, advice))
+        written[real] = path
 
 
 def _permit(path, mode):

@@ -54,7 +54,10 @@ class Summary(NamedTuple):
 def main():
     args = parse_arguments()
     sources = find_sources(args.lc)
-    refuse_overwriting(sources, args.out_dir)
+    outputs = [wav_path(args.out_dir, source) for source in sources]
+    files.refuse_overwriting([source.path for source in sources],
+                             outputs + ([args.plot] if args.plot else []),
+                             'give another --out_dir%s' % (' or --plot' if args.plot else ''))
     vocoder = Vocoder.load(args.restore_from, args.preset, args.hparams, args.precision,
                            args.chunk_frames)
     mels = read_sources(sources, vocoder.hp)
@@ -151,16 +154,6 @@ def output_name(path: str) -> str:
     name, suffix = os.path.splitext(path)
     stem, inner = os.path.splitext(name)
     return stem if suffix == '.pt' and inner.lower() in audio_files.AUDIO_EXTENSIONS else name
-
-
-def refuse_overwriting(sources: List[Source], out_dir: str):
-    """Raises UserError if an output would replace an input."""
-    inputs = {os.path.realpath(source.path): source for source in sources}
-    for source in sources:
-        path = os.path.realpath(wav_path(out_dir, source))
-        if path in inputs:
-            raise UserError('%s would be overwritten by its own output; give another '
-                            '--out_dir' % inputs[path].path)
 
 
 def wav_path(out_dir: str, source: Source) -> str:

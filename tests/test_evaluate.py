@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 
 import numpy as np
 import PIL.Image
@@ -152,6 +153,43 @@ def test_refusals(monkeypatch, capsys, flags, words, tmp_path):
     assert words in refusal(monkeypatch, capsys, evaluate, '--out_dir=%s' % (tmp_path / 'out'),
                             *flags)
     assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('folder', ['waveglow', 'griffin-lim', 'waveglow-corrected', 'linked'])
+def test_a_recording_is_not_overwritten(monkeypatch, capsys, tmp_path, folder):
+    """By an output folder that holds the recordings, by a link, or by an absolute name in a list.
+
+    It is refused before anything is computed.
+    """
+    monkeypatch.setattr(evaluate, 'measure_all', None)
+    wavs = tmp_path / 'out' / ('recordings' if folder == 'linked' else folder)
+    wavs.mkdir(parents=True)
+    if folder == 'linked':
+        os.symlink(str(wavs), str(tmp_path / 'out' / 'waveglow-denoised'))
+    source = os.path.join(WAVS, NAMES[0] + '.wav')
+    recording = wavs / 'mine.wav'
+    shutil.copy(source, str(recording))
+    filelist, absolute = tmp_path / 'names.scp', tmp_path / 'absolute.scp'
+    filelist.write_text('mine\n')
+    absolute.write_text('%s\n' % (wavs / 'mine'))
+    flags = '--wave_dir=%s' % wavs, '--out_dir=%s' % (tmp_path / 'out')
+    told = refusal(monkeypatch, capsys, evaluate, '--filelist=%s' % filelist, *flags)
+    assert '%s, which is read, would be overwritten; give another --out_dir' % recording in told
+    assert 'would be overwritten' in refusal(
+        monkeypatch, capsys, evaluate, '--filelist=%s' % absolute, *flags)
+    told = refusal(monkeypatch, capsys, evaluate, '--filelist=%s' % absolute, '--wave_dir=' + WAVS,
+                   '--out_dir=%s' % (tmp_path / 'elsewhere'))
+    assert '--wave_dir' in told
+    with open(source, 'rb') as f:
+        assert recording.read_bytes() == f.read()
+    assert sorted(os.listdir(str(tmp_path))) == ['absolute.scp', 'names.scp', 'out']
+
+
+def test_the_systems_that_are_written_are_those_that_vocode():
+    """`refuse_overwriting` asks for the folders of them all."""
+    systems = evaluate.vocoding_systems(
+        vocoder.Vocoder(*vocoder.load_model(utils.BUNDLED_MODEL)), evaluate.Settings())
+    assert [evaluate.ORIGINAL, *evaluate.VOCODED] == list(systems)
 
 
 TABLE_KEYS = {'README.md': ('pesq', 'stoi', 'log_mel_l1', 'rtf'),

@@ -165,6 +165,14 @@ def test_a_recording_is_not_overwritten(monkeypatch, trained, tmp_path):
     for given in (source, tmp_path):
         with pytest.raises(UserError, match='would be overwritten'):
             run(monkeypatch, '--lc', given, '--restore_from', trained[1], '--out_dir', tmp_path)
+    os.symlink(str(tmp_path), str(tmp_path / 'link'))
+    for more in (['--out_dir', tmp_path / 'link'],
+                 ['--out_dir', tmp_path / 'out', '--plot', tmp_path / 'link' / 'x.wav']):
+        with pytest.raises(UserError, match='would be overwritten'):
+            run(monkeypatch, '--lc', source, '--restore_from', trained[1], *more)
+    with pytest.raises(UserError, match='both would be written'):
+        run(monkeypatch, '--lc', source, '--restore_from', trained[1], '--out_dir',
+            tmp_path / 'out', '--plot', tmp_path / 'out' / 'x.wav')
     assert source.read_bytes() == before
 
 
