@@ -1,7 +1,8 @@
 """NVIDIA's state dicts in all forms that they have had, by the keys of the latest.
 
 Pickled modules or dicts of tensors; weight norm as weight_g and weight_v, as parametrizations, or
-removed; condition and res-skip layers fused or, in older files, not.
+removed; condition and res-skip layers fused or, in older files, not; `wavenet.K.`, as NeMo has it,
+for `WN.K.`.
 """
 from typing import Any, Optional, Tuple
 
@@ -9,9 +10,10 @@ import numpy as np
 
 import params
 from errors import UserError
-from interop import torchfile
+from interop import other_models, torchfile
 
 UPSAMPLE = 'upsample.weight'  # a key that every model has
+NEMO = 'wavenet.'             # NeMo's name for WN
 MAX_DEPTH = 4                 # of what lies around a model in a checkpoint
 
 
@@ -19,7 +21,7 @@ def find_state_dict(stored: Any, file_size: int) -> 'StateDict':
     """The StateDict of the model in an object that `torchfile.load` returned.
 
     The model is the first part of it that has an `upsample.weight`, under whatever prefix. Raises
-    UserError if there is none.
+    UserError if there is none, or the model is one of `other_models`.
 
     Args:
       file_size: bytes of the file that the object is from.
@@ -30,14 +32,44 @@ def find_state_dict(stored: Any, file_size: int) -> 'StateDict':
                     and ('.' + key).endswith('.' + UPSAMPLE)]
         if prefixes:
             prefix = min(prefixes, key=len)
-            tensors = {key[len(prefix):]: value for key, value in model.items()
+            tensors = {_current_key(key[len(prefix):]): value for key, value in model.items()
                        if isinstance(key, str) and isinstance(value, torchfile.Tensor)
                        and key.startswith(prefix)}
+            if other_models.kind_of_keys(tensors) == other_models.SQUEEZEWAVE:
+                _refuse_other(other_models.SQUEEZEWAVE)
             return StateDict(tensors, about, file_size)
+    kind = other_models.kind_of_keys(_dotted_keys(stored))
+    if kind:
+        _refuse_other(kind)
     found = stored if isinstance(stored, dict) else {}
     raise UserError('holds no model (no %s) but %s; take a checkpoint of WaveGlow'
                     % (UPSAMPLE, ', '.join(torchfile.excerpt(str(key)) for key in list(found)[:5])
                        or 'something else'))
+
+
+def _refuse_other(kind):
+    raise UserError('holds %s; %s' % (kind, other_models.ADVICE))
+
+
+def _current_key(key):
+    return 'WN.' + key[len(NEMO):] if key.startswith(NEMO) else key
+
+
+def _dotted_keys(stored):
+    """Keys of the tensors in nested dictionaries: 'model.generator.first_conv.bias'."""
+    level, seen = [('', stored)], set()
+    for _ in range(MAX_DEPTH):
+        below = []
+        for prefix, thing in level:
+            if not isinstance(thing, dict) or id(thing) in seen:
+                continue
+            seen.add(id(thing))
+            for key, value in thing.items():
+                if isinstance(key, str) and isinstance(value, torchfile.Tensor):
+                    yield prefix + key
+                elif isinstance(key, str):
+                    below.append((prefix + key[:other_models.MAX_KEY] + '.', value))
+        level = below
 
 
 def _nested_dicts(stored):
@@ -66,9 +98,6 @@ def _unwrap(module):
         parts = module.attributes.get('_modules')
         inner = parts.get('module') if isinstance(parts, dict) else None
         module = inner if isinstance(inner, torchfile.Module) else module
-    if module.name.startswith('glow_old.'):
-        raise UserError("is of NVIDIA's first architecture (glow_old), whose couplings change "
-                        'the two halves in turn; no model here does: take a later checkpoint')
     return module
 
 

@@ -2,14 +2,17 @@
 
 A name in the pickle becomes a text (`_Name`). Where the pickle calls a name, `Unpickler.substitute`
 puts an object without behaviour in place of the result. A name that no WaveGlow checkpoint has
-makes the whole file refused. `torchfile.load` is the function to call.
+makes the whole file refused. If it turns out to be the class of a module, the file is told to hold
+another model, not to be an attack. `torchfile.load` is the function to call.
 """
 import pickle
+import re
 from typing import Any, Callable, ClassVar, Dict, List, Tuple
 
 import numpy as np
 
 from errors import UserError
+from interop import other_models
 
 MAX_STEPS = 1 << 20         # reads of a pickle, each of which makes 250 bytes of objects at most
 MAX_COUNT = 1 << 48         # largest number of elements, bytes or the like
@@ -45,7 +48,9 @@ NAMES = frozenset(STORAGES).union(
     DTYPES, TENSORS, PARAMETERS, [SUBCLASS], DICTS, SETS, BYTES, OTHERS)
 MODULES = ('torch.nn.modules.', 'torch.nn.parallel.', 'torch.nn.utils.weight_norm.',
            'torch.optim.', 'torch.utils.hooks.')
-CLASSES = ('WaveGlow', 'WN', 'Invertible1x1Conv')   # of any module: people rename NVIDIA's glow.py
+# Classes of any package, because people rename NVIDIA's glow.py; the last three are NeMo's.
+CLASSES = ('WaveGlow', 'WN', 'Invertible1x1Conv', 'WaveGlowModule', 'WaveNet', 'OperationMode')
+CLASS_NAME = re.compile('[A-Z][A-Za-z0-9_]*$')   # what may be a class of modules
 HARMLESS = ('torch.', 'numpy.', 'pathlib.', 'collections.', 'datetime.')
 SAVE_ALONE = 'save the state_dict() of the model, or the mel as float32, alone'
 MAY_BE_ATTACK = 'it may be an attack: do not load it elsewhere either'
@@ -147,15 +152,33 @@ class Unpickler(pickle._Unpickler):
         """find_record(key, nbytes, itemsize) returns a Record. order: '<' or '>', of its bytes."""
         super().__init__(bounded_file, encoding='utf-8', errors='replace')
         self.file, self.path, self.find_record, self.order = bounded_file, path, find_record, order
+        # names of classes that are not known here -> whether an object of it is a module
+        self.unknown: Dict[str, bool] = {}
+
+    def load(self):
+        try:
+            found = super().load()
+        except (Refusal, EOFError):
+            raise
+        except Exception as error:      # perhaps because no object took the class's place
+            for name in self.unknown:
+                raise _unneeded(name) from error
+            raise
+        for name, is_module in self.unknown.items():
+            raise _other_model(name) if is_module else _unneeded(name)
+        return found
 
     def find_class(self, module, name):
         full = '%s.%s' % (module, name)
         for old, new in (('__builtin__.', 'builtins.'), ('numpy._core.', 'numpy.core.')):
             full = new + full[len(old):] if full.startswith(old) else full
-        if full in NAMES or full.startswith(MODULES) or name in CLASSES:
-            return _Name(full)
-        raise Refusal('asks for %s, which no model or mel needs; %s'
-                      % (excerpt(full), SAVE_ALONE if full.startswith(HARMLESS) else MAY_BE_ATTACK))
+        if name in CLASSES and 'glow_old' in module.split('.'):
+            raise Refusal(other_models.FIRST_ARCHITECTURE)
+        if not (full in NAMES or full.startswith(MODULES) or name in CLASSES):
+            if full.startswith(HARMLESS) or not CLASS_NAME.match(name):
+                raise _unneeded(full)
+            self.unknown.setdefault(full, False)
+        return _Name(full)
 
     def persistent_load(self, pid):
         """What stands outside the pickle: a module's class with its source, or a storage.
@@ -225,6 +248,8 @@ class Unpickler(pickle._Unpickler):
             text = args[0] if args else ''
             self.file.count_steps(len(text) // 100)
             return text if type(text) is bytes else text.encode('latin-1')
+        if name in self.unknown and args != ():     # a module is made without
+            raise _unneeded(name)
         return Module(name, self.path)
 
     def load_call(self):
@@ -235,6 +260,8 @@ class Unpickler(pickle._Unpickler):
         state, target = self.stack.pop(), self.stack[-1]
         if type(target) is Module:
             target.attributes = state if type(state) is dict else {}
+            if target.name in self.unknown and '_modules' in target.attributes:
+                self.unknown[target.name] = True
         elif type(target) is not dict:      # the attributes of an OrderedDict are let go
             raise Refusal('sets attributes of what has none; ' + MAY_BE_ATTACK)
 
@@ -256,6 +283,21 @@ class Unpickler(pickle._Unpickler):
         pickle.REDUCE[0]: load_call, pickle.NEWOBJ[0]: load_call, pickle.BUILD[0]: load_build,
         pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems,
         pickle.PROTO[0]: load_proto})
+
+
+def _unneeded(name):
+    """The Refusal of a file that asks for `name`."""
+    return Refusal('asks for %s, which no model or mel needs; %s'
+                   % (excerpt(name), SAVE_ALONE if name.startswith(HARMLESS) else MAY_BE_ATTACK))
+
+
+def _other_model(name):
+    """The Refusal of a file with a module of class `name`."""
+    kind = other_models.kind_of_class(name)
+    if kind:
+        return Refusal('holds %s (class %s); %s' % (kind, excerpt(name), other_models.ADVICE))
+    return Refusal('holds a model of class %s, which is not known here; %s, or the state_dict() of '
+                   'the model if it is one' % (excerpt(name), other_models.ADVICE))
 
 
 class _Name(str):

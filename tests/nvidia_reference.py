@@ -175,8 +175,16 @@ def unfused(state):
     return result
 
 
-def pickled_module(state, name='glow.WaveGlow', **attributes):
-    """The state dict as a module of modules, as `torch.save(model)` leaves it."""
+def nemo(state):
+    """As NeMo names them."""
+    return {key.replace('WN.', 'wavenet.', 1): value for key, value in state.items()}
+
+
+def pickled_module(state, name='glow.WaveGlow', part='torch.nn.modules.conv.Conv1d', **attributes):
+    """The state dict as a module of modules, as `torch.save(model)` leaves it.
+
+    name, part: the classes of the module and of those within it.
+    """
     def build(entries, name):
         own = {key: value for key, value in entries.items() if '.' not in key}
         below = collections.OrderedDict()
@@ -184,7 +192,7 @@ def pickled_module(state, name='glow.WaveGlow', **attributes):
             if '.' in key:
                 below.setdefault(key.split('.')[0], {})[key.split('.', 1)[1]] = value
         return ptfiles.module(name, parameters=own, modules=collections.OrderedDict(
-            (key, build(value, 'torch.nn.modules.conv.Conv1d')) for key, value in below.items()),
-            **(attributes if name.endswith('WaveGlow') else
+            (key, build(value, part)) for key, value in below.items()),
+            **(attributes if entries is state else
                {'weight': own['weight_v']} if 'weight_v' in own else {}))  # of weight norm
     return build(state, name)

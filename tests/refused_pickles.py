@@ -38,6 +38,26 @@ def system_legacy(path):
     ptfiles.save_legacy(path, {'model': Attack(os.system, 'touch %s.ran' % path)})
 
 
+@case('asks for subprocess.Popen, which no model or mel needs; it may be an attack')
+def class_called(path):
+    ptfiles.save_zip(path, Call(Name('subprocess.Popen'), ['touch', path + '.ran']))
+
+
+@case('asks for subprocess.Popen, which no model or mel needs; it may be an attack')
+def class_named(path):
+    ptfiles.save_zip(path, [Name('subprocess.Popen')])
+
+
+@case('asks for env.AttrDict, which no model or mel needs; it may be an attack')
+def object_that_is_no_module(path):
+    ptfiles.write_zip(path, b'\x80\x02cenv\nAttrDict\n)\x81U\x01aK\x01s.')
+
+
+@case('asks for code.Console, which no model or mel needs; it may be an attack')
+def module_of_a_class_called(path):
+    ptfiles.save_zip(path, [ptfiles.module('code.Console'), Call(Name('code.Console'), 'x')])
+
+
 @case('asks for builtins.eval')
 def evaluated(path):
     ptfiles.save_zip(path, Attack(eval, 'open("%s.ran", "w")' % path))
