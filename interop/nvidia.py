@@ -12,11 +12,8 @@ import numpy as np
 
 import params
 from errors import UserError
-from interop import architecture, nvidia_state, torchfile
-
-# What NVIDIA's code has as constants: the transposed convolution that upsamples the mel.
-UPSAMPLE_WIDTH, UPSAMPLE_STRIDE = 1024, 256
-
+from interop import architecture, nvidia_mel, nvidia_state, torchfile
+from interop.nvidia_mel import UPSAMPLE_STRIDE, UPSAMPLE_WIDTH
 
 # --- Which variable is which tensor ---------------------------------------------------------------
 
@@ -100,6 +97,7 @@ def read(path: str) -> Tuple[params.HParams, Dict[str, np.ndarray]]:
 
     Either container, a pickled module or a state dict; weight norm as weight_g and weight_v, as
     parametrizations, or removed; condition and res-skip layers fused or, in older files, not.
+    The sample rate is the one that the file states, or 22050 Hz.
     Raises UserError for a file that is not one, or holds a model that is none of ours.
     """
     stored = torchfile.load(path)
@@ -119,7 +117,7 @@ def read(path: str) -> Tuple[params.HParams, Dict[str, np.ndarray]]:
 
 
 def _hyperparameters(state):
-    """The HParams of a model, from its shapes and, where they leave a choice, its config."""
+    """The HParams of a model, from its shapes and what is stated beside it."""
     def count(key):
         n = 0
         while key % n in state:
@@ -133,6 +131,8 @@ def _hyperparameters(state):
     if size == 0 and type(state.about.get('n_early_every')) is int:  # too few flows to tell
         every = max(n_flows, state.about['n_early_every'])
     hp = params.preset('nvidia')
+    nvidia_mel.require_hop(state)
+    hp = nvidia_mel.with_stated_rate(hp, state.about)
     architecture.require_mel_bands(mels, hp)
     units = state.shape('WN.0.start.bias', axes=1)[0]
     return hp.replace(

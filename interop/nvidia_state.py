@@ -4,7 +4,7 @@ Pickled modules or dicts of tensors; weight norm as weight_g and weight_v, as pa
 removed; condition and res-skip layers fused or, in older files, not; `wavenet.K.`, as NeMo has it,
 for `WN.K.`.
 """
-from typing import Any, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -12,6 +12,8 @@ import params
 from errors import UserError
 from interop import other_models, torchfile
 
+# Names of dictionaries beside a model that state its hyperparameters, also within one another.
+CONFIGS = ('config', 'hparams', 'data_config', 'waveglow_config')
 UPSAMPLE = 'upsample.weight'  # a key that every model has
 NEMO = 'wavenet.'             # NeMo's name for WN
 MAX_DEPTH = 4                 # of what lies around a model in a checkpoint
@@ -26,7 +28,7 @@ def find_state_dict(stored: Any, file_size: int) -> 'StateDict':
     Args:
       file_size: bytes of the file that the object is from.
     """
-    for model, about in _nested_dicts(stored):
+    for model, about, module in _nested_dicts(stored):
         prefixes = [key[:-len(UPSAMPLE)] for key, value in model.items()
                     if isinstance(key, str) and isinstance(value, torchfile.Tensor)
                     and ('.' + key).endswith('.' + UPSAMPLE)]
@@ -37,7 +39,7 @@ def find_state_dict(stored: Any, file_size: int) -> 'StateDict':
                        and key.startswith(prefix)}
             if other_models.kind_of_keys(tensors) == other_models.SQUEEZEWAVE:
                 _refuse_other(other_models.SQUEEZEWAVE)
-            return StateDict(tensors, about, file_size)
+            return StateDict(tensors, about, file_size, _stride(module, prefix))
     kind = other_models.kind_of_keys(_dotted_keys(stored))
     if kind:
         _refuse_other(kind)
@@ -73,8 +75,9 @@ def _dotted_keys(stored):
 
 
 def _nested_dicts(stored):
-    """(dict, what is said of hyperparameters beside it) of a checkpoint and of what it holds."""
-    level, seen = [(stored, {})], set()
+    """(dict, hyperparameters stated beside it, Module or None) of a checkpoint and its parts."""
+    level: List[Tuple[Any, dict]] = [(stored, {})]
+    seen = set()
     for _ in range(MAX_DEPTH):
         below = []
         for thing, about in level:
@@ -83,13 +86,40 @@ def _nested_dicts(stored):
             seen.add(id(thing))
             if isinstance(thing, torchfile.Module):
                 module = _unwrap(thing)
-                yield torchfile.state_dict(module), module.attributes
+                yield torchfile.state_dict(module), dict(about, **_texts(module.attributes)), module
             elif isinstance(thing, dict):
-                config = thing.get('config')
-                about = config if isinstance(config, dict) else about
-                yield thing, about
+                about = dict(about, **_stated(thing))
+                yield thing, about, None
                 below += [(value, about) for value in thing.values()]
         level = below
+
+
+def _texts(entries):
+    return {key: value for key, value in entries.items() if isinstance(key, str)}
+
+
+def _stated(thing, depth=1):
+    """{name: value} of all dictionaries of CONFIGS in a dictionary."""
+    found: Dict[str, Any] = {}
+    for name in CONFIGS:
+        config = thing.get(name)
+        if isinstance(config, torchfile.Module):    # an argparse.Namespace
+            config = config.attributes
+        if isinstance(config, dict):
+            found.update(_texts(config))
+            found.update(_stated(config, depth + 1) if depth < MAX_DEPTH else {})
+    return found
+
+
+def _stride(module, prefix):
+    """The stride of the transposed convolution in a pickled module; None if it is not there."""
+    for name in prefix.split('.')[:-1] + [UPSAMPLE.split('.')[0]]:
+        parts = module.attributes.get('_modules') if isinstance(module, torchfile.Module) else None
+        module = parts.get(name) if isinstance(parts, dict) else None
+    stride = module.attributes.get('stride') if isinstance(module, torchfile.Module) else None
+    if isinstance(stride, (tuple, list)) and len(stride) == 1:
+        stride = stride[0]
+    return stride if type(stride) is int else None
 
 
 def _unwrap(module):
@@ -104,16 +134,17 @@ def _unwrap(module):
 class StateDict:
     """The tensors of a state dict by the keys of its latest form, whatever form it has.
 
-    about: what the checkpoint says of hyperparameters beside it, a dict of anything.
+    about: what the checkpoint states of hyperparameters beside it, {name: anything}.
+    stride: samples a frame of the upsampling, of a pickled module; None if it is not told.
     """
 
     # the names of g and v of weight norm: PyTorch's before 2.0 and since
     SPELLINGS = (('.weight_g', '.weight_v'),
                  ('.parametrizations.weight.original0', '.parametrizations.weight.original1'))
 
-    def __init__(self, tensors, about, file_size):
+    def __init__(self, tensors, about, file_size, stride=None):
         """file_size: bytes; the tensors that are read may not come to more."""
-        self.about = about
+        self.about, self.stride = about, stride
         self._tensors, self._names = tensors, set()
         self._elements, self._file_size = 0, file_size
         # the convolution that was asked for last, and its (g, v)

@@ -180,19 +180,20 @@ def nemo(state):
     return {key.replace('WN.', 'wavenet.', 1): value for key, value in state.items()}
 
 
-def pickled_module(state, name='glow.WaveGlow', part='torch.nn.modules.conv.Conv1d', **attributes):
+def pickled_module(state, name='glow.WaveGlow', part='torch.nn.modules.conv.Conv1d',
+                   stride=HOP, **attributes):
     """The state dict as a module of modules, as `torch.save(model)` leaves it.
 
-    name, part: the classes of the module and of those within it.
+    name, part: the classes of the module and of those within it. stride: of the upsampling.
     """
-    def build(entries, name):
+    def build(entries, name, **attributes):
         own = {key: value for key, value in entries.items() if '.' not in key}
         below = collections.OrderedDict()
         for key, value in entries.items():
             if '.' in key:
                 below.setdefault(key.split('.')[0], {})[key.split('.', 1)[1]] = value
         return ptfiles.module(name, parameters=own, modules=collections.OrderedDict(
-            (key, build(value, part)) for key, value in below.items()),
-            **(attributes if entries is state else
-               {'weight': own['weight_v']} if 'weight_v' in own else {}))  # of weight norm
-    return build(state, name)
+            (key, build(value, part, **({'stride': (stride,)} if key == 'upsample' else {})))
+            for key, value in below.items()),
+            **dict(attributes, **({'weight': own['weight_v']} if 'weight_v' in own else {})))
+    return build(state, name, **attributes)     # weight: what weight norm computes

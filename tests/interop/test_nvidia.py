@@ -160,6 +160,59 @@ def test_few_flows_leave_the_interval_of_early_outputs_to_the_config(tmp_path):
         assert hp.n_early_every == every and not hp.early_output_before(1)
 
 
+def narrowed(state, width):
+    return dict(state, **{'upsample.weight': np.ascontiguousarray(
+        state['upsample.weight'][:, :, :width])})
+
+
+MEL = dict(filter_length=1024, hop_length=256, win_length=1024, n_mel_channels=80, mel_fmin=0.0,
+           mel_fmax=8000.0)
+STATED = {  # what waveglow-cli, and people who keep NVIDIA's config.json, have beside a state dict
+    'hparams': lambda **values: {'hparams': dict(MEL, **values)},
+    'config': lambda **values: {'config': {'train_config': {'seed': 1}, 'data_config': dict(
+        MEL, **values), 'waveglow_config': {'n_group': 4}}},
+    'namespace': lambda **values: {'hparams': ptfiles.thing('argparse.Namespace',
+                                                            dict(MEL, **values))},
+}
+
+
+@pytest.mark.parametrize('where', sorted(STATED))
+def test_rate_and_mels_that_a_file_states(tmp_path, where):
+    state, stated = reference.state(np.random.RandomState(1), **SMALL), STATED[where]
+    hp, _ = converted(tmp_path, dict(stated(sampling_rate=16000), state_dict=state))
+    assert hp.sample_rate == 16000
+    hp, _ = converted(tmp_path, dict(stated(sampling_rate=16000, mel_fmax=None, win_length='x'),
+                                     model={'state_dict': state}))
+    assert hp.sample_rate == 16000
+    for values, words in (
+            (dict(filter_length=2048, mel_fmin=55), r'mels of filter_length 2048 \(here 1024\), '
+                                                    r'mel_fmin 55 \(here 0\);'),
+            (dict(win_length=1100), r'win_length 1100 \(here 1024\)'),
+            (dict(n_mel_channels=100), r'n_mel_channels 100 \(here 80\)'),
+            (dict(mel_fmax=7600), r'mel_fmax 7600 \(here 8000\)'),
+            (dict(mel_fmax=None, sampling_rate=22050), r'mel_fmax 11025 \(here 8000\)'),
+            (dict(hop_length=200), r'a hop of 200 samples; models here have a hop of 256')):
+        with pytest.raises(UserError, match='waveglow.pt: .*' + words):
+            converted(tmp_path, dict(stated(**values), state_dict=state))
+
+
+def test_the_hop_is_that_of_the_upsampling(tmp_path):
+    state = reference.state(np.random.RandomState(1), **SMALL)
+    module = reference.pickled_module(narrowed(state, 800), stride=200)
+    wrapped = ptfiles.module('torch.nn.parallel.DataParallel', modules={'module': module})
+    for stored, words in (
+            ({'model': module}, 'has a hop of 200 samples; models here have a hop of 256'),
+            ({'model': wrapped}, 'has a hop of 200 samples'),
+            (reference.pickled_module(state, stride=2 ** 2000), 'has a hop of 11481.*[.]{3} sam'),
+            (narrowed(state, 800), 'has 800 taps, which looks like a hop of 200 .*--hparams'),
+            ({'state_dict': narrowed(state, 600), 'config': {'hop_length': 'x'}}, 'a hop of 150 ')):
+        with pytest.raises(UserError, match=words):
+            converted(tmp_path, stored)
+    for stored in (reference.pickled_module(narrowed(state, 800)),
+                   {'state_dict': narrowed(state, 800), 'hparams': {'hop_length': 256}}):
+        assert converted(tmp_path, stored)[0].upsample_width == 800
+
+
 def changed(**entries):
     """A way to spoil a state dict: key (with _ for .) to new value, or None to take it out."""
     def change(state):
