@@ -92,7 +92,7 @@ def remove_leftovers(directory: str, suffix: str = ''):
 def lock_directory(directory: str, message: str):
     """Holds `directory` for one process, which ends with it.
 
-    Raises UserError(message) if another process holds it.
+    Raises UserError(message) if another process holds it, and OSError if it cannot be written.
     """
     with open(os.path.join(directory, '.lock'), 'w') as f:
         if not _lock(f.fileno()):

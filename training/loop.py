@@ -60,8 +60,9 @@ class TrainingLoop:
         with contextlib.ExitStack() as resources:
             resources.enter_context(self.signals)
             if self.is_chief:
-                self.events = resources.enter_context(
-                    Events(self.options.run_dir, first_step))
+                with self.as_user_error('writing events'):
+                    self.events = resources.enter_context(
+                        Events(self.options.run_dir, first_step))
                 self.evaluation = Evaluation(
                     self.session, self.graph, self.hp, self.source.heldout_names,
                     self.options.seed, self.events, self.signals)
@@ -198,7 +199,8 @@ class TrainingLoop:
         """
         aside = ''
         if self.is_chief and self.saved_step is not None and self.saved_step == step:
-            before = self.checkpoints.quarantine(step)
+            with self.as_user_error('setting a checkpoint aside'):
+                before = self.checkpoints.quarantine(step)
             self.saved_step = int(before.split('-')[-1]) if before else None
             aside = '; model.ckpt-%d, of these weights, is now suspect.ckpt-%d' % (step, step)
         raise UserError('training stopped: %s%s; %s; a lower lr or clip_norm may help'

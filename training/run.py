@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import devices
+import errors
 import files
 import params
 import utils
@@ -69,8 +70,9 @@ def train(hp: HParams, data: Union[FileData, ShardData],
             require_agreement(session.run(graph.fingerprints), settings, hosts)
         first_step = _initialize(session, graph, checkpoints, options, monitor)
         if hosts.is_chief:
-            for directory in (checkpoints.directory, checkpoints.best_directory):
-                params.save(directory, hp)
+            with _writing_run(options.run_dir):
+                for directory in (checkpoints.directory, checkpoints.best_directory):
+                    params.save(directory, hp)
         session.run(graph.clips_iterator.initializer)
         tf_graph.finalize()
         return TrainingLoop(session, graph, hp, options, source, checkpoints,
@@ -110,15 +112,24 @@ def _shared_settings(hp, source, options):
         '--max_steps': options.max_steps, 'TensorFlow': tf.__version__})
 
 
+@contextlib.contextmanager
 def _locked_directory(path):
-    """Makes the directory of a run; returns a context manager that holds it for this process."""
-    try:
-        os.makedirs(path, exist_ok=True)
-    except OSError as error:
-        raise UserError('cannot make the directory %s (%s); give another --logdir_root'
-                        % (path, error.strerror)) from error
-    return files.lock_directory(path, 'another train.py is training in %s; wait for it, stop it, '
-                                      'or take another --run_name' % path)
+    """Makes the directory of a run, which is to be written, and holds it for this process."""
+    with contextlib.ExitStack() as resources:
+        with _writing_run(path):
+            os.makedirs(path, exist_ok=True)
+            resources.enter_context(files.lock_directory(
+                path, 'another train.py is training in %s; wait for it, stop it, or take another '
+                      '--run_name' % path))
+            with files.atomic_open(os.path.join(path, '.writable')):
+                pass    # there may be a lock of before in a directory that is read only now
+            os.unlink(os.path.join(path, '.writable'))
+        yield
+
+
+def _writing_run(path):
+    return errors.as_user_error('cannot write to the directory ' + path,
+                                'give another --logdir_root or --run_name', OSError)
 
 
 def _initialize(session: tf.Session, graph: TrainingGraph, checkpoints: utils.Checkpoints,

@@ -1,4 +1,5 @@
 """What surrounds the training loop: options, signals, events."""
+import errno
 import os
 import signal
 
@@ -6,9 +7,11 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+import files
 from errors import UserError
 from params import HParams
 from training import events
+from training import run as training_run
 from training.hosts import SINGLE_HOST, HostMonitor, Hosts
 from training.loop import TrainingLoop
 from training.options import TrainingOptions
@@ -77,3 +80,32 @@ def test_a_full_disk_and_memory_are_told_apart(tmp_path, reason, told):
             None, None, "Detected at node 'save'\nNode: 'save'\n%s" % reason)
     assert told in str(error.value)
     assert ('out of memory' in str(error.value)) == ('OOM' in reason)
+
+
+@pytest.mark.parametrize('broken', ['parent', 'lock', 'full'])
+def test_a_run_directory_that_cannot_be_written_is_a_sentence(monkeypatch, tmp_path, broken):
+    """As on a disk that is mounted read only, or of another user, or without inodes."""
+    path = tmp_path / 'logdir' / 'run'
+    if broken == 'parent':
+        (tmp_path / 'logdir').write_text('no folder')
+    elif broken == 'lock':
+        (path / '.lock').mkdir(parents=True)
+    else:
+        def mkstemp(**options):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'a temporary name')
+        monkeypatch.setattr(files.tempfile, 'mkstemp', mkstemp)
+    with pytest.raises(UserError) as error, training_run._locked_directory(str(path)):
+        pass
+    assert str(error.value).startswith('cannot write to the directory %s (' % path)
+    assert '--logdir_root' in str(error.value)
+
+
+def test_a_run_directory_is_held_by_one(tmp_path):
+    path = str(tmp_path / 'run')
+    with training_run._locked_directory(path):
+        with pytest.raises(UserError, match='another train.py'), \
+                training_run._locked_directory(path):
+            pass
+        with pytest.raises(KeyError), training_run._locked_directory(str(tmp_path / 'other')):
+            raise KeyError
+    assert os.listdir(path) == ['.lock']
