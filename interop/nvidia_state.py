@@ -14,6 +14,9 @@ from interop import other_models, torchfile
 
 # Names of dictionaries beside a model that state its hyperparameters, also within one another.
 CONFIGS = ('config', 'hparams', 'data_config', 'waveglow_config')
+# What they may state that is of use. A hostile file may have many large ones: none is copied.
+STATED = ('n_early_every', 'sampling_rate', 'filter_length', 'hop_length', 'win_length',
+          'n_mel_channels', 'mel_fmin', 'mel_fmax')
 UPSAMPLE = 'upsample.weight'  # a key that every model has
 NEMO = 'wavenet.'             # NeMo's name for WN
 MAX_DEPTH = 4                 # of what lies around a model in a checkpoint
@@ -86,7 +89,7 @@ def _nested_dicts(stored):
             seen.add(id(thing))
             if isinstance(thing, torchfile.Module):
                 module = _unwrap(thing)
-                yield torchfile.state_dict(module), dict(about, **_texts(module.attributes)), module
+                yield torchfile.state_dict(module), dict(about, **_known(module.attributes)), module
             elif isinstance(thing, dict):
                 about = dict(about, **_stated(thing))
                 yield thing, about, None
@@ -94,8 +97,8 @@ def _nested_dicts(stored):
         level = below
 
 
-def _texts(entries):
-    return {key: value for key, value in entries.items() if isinstance(key, str)}
+def _known(entries):
+    return {name: entries[name] for name in STATED if name in entries}
 
 
 def _stated(thing, depth=1):
@@ -106,7 +109,7 @@ def _stated(thing, depth=1):
         if isinstance(config, torchfile.Module):    # an argparse.Namespace
             config = config.attributes
         if isinstance(config, dict):
-            found.update(_texts(config))
+            found.update(_known(config))
             found.update(_stated(config, depth + 1) if depth < MAX_DEPTH else {})
     return found
 
@@ -134,7 +137,7 @@ def _unwrap(module):
 class StateDict:
     """The tensors of a state dict by the keys of its latest form, whatever form it has.
 
-    about: what the checkpoint states of hyperparameters beside it, {name: anything}.
+    about: what the checkpoint states of STATED beside it, {name: anything}.
     stride: samples a frame of the upsampling, of a pickled module; None if it is not told.
     """
 

@@ -3,6 +3,7 @@ import os
 import shutil
 
 import numpy as np
+import nvidia_reference
 import pytest
 import tensorflow.compat.v1 as tf
 import weixsong_reference
@@ -12,7 +13,7 @@ import glow
 import params
 import utils
 from errors import UserError
-from interop import weixsong
+from interop import nvidia, weixsong
 
 VARIANTS = {
     'repeat': dict(encoder='none'),
@@ -143,6 +144,27 @@ def test_published_width(tmp_path):
         residual_channels=256, skip_channels=256, encoder_channels=128)
     hp = assert_same_model(weights, tmp_path, batch=1, frames=2)[0]
     assert hp == params.preset('weixsong').replace(n_flows=2, n_early_every=1)
+
+
+@pytest.mark.parametrize('seed', [0, 1, 2])
+def test_nvidias_code_can_train_a_converted_model(tmp_path, seed):
+    """The same audio and loss with positive determinants, whose logarithm its loss takes."""
+    weights = weixsong_reference.weights(np.random.RandomState(seed), **VARIANTS['repeat'])
+    signs = [np.linalg.slogdet(w)[0] for name, w in weights.items() if name.endswith('conv/W')]
+    hp, converted = weixsong.read(save(tmp_path, weights))
+    state, _ = nvidia.to_state_dict(hp, converted)
+    assert -1 in signs and all(np.linalg.slogdet(w[:, :, 0])[0] == 1 for key, w in state.items()
+                               if key.startswith('convinv.'))
+    audio, mel, z = inputs(np.random.RandomState(1), hp.n_group, batch=1)
+    expected_z, expected_loss = weixsong_reference.forward(weights, audio, mel, sigma=0.707)
+    expected = weixsong_reference.infer(weights, z, mel)[0]
+    z[..., -1] *= np.prod(signs)        # the channel of z that may have the other sign
+    expected_z[..., -1] *= np.prod(signs)
+    found_z, found_loss = nvidia_reference.forward(state, audio[0], mel[0].T, every=2, sigma=0.707)
+    found = nvidia_reference.infer(state, z[0].T, mel[0].T, every=2)
+    assert abs(found_loss - expected_loss) < 1e-4
+    assert np.abs(found_z.T - expected_z[0]).max() < 1e-4
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 def test_training_continues(tmp_path):
