@@ -4,6 +4,7 @@ import glob
 import os
 import shutil
 import tempfile
+import uuid
 from typing import Dict, Iterable
 
 from errors import UserError
@@ -13,6 +14,7 @@ try:
 except ImportError:     # Windows has no such locks
     fcntl = None        # type: ignore[assignment]
 
+LOCK = '.lock'     # in a directory that one process holds
 ROOT = os.path.dirname(os.path.abspath(__file__))     # of this repository
 
 
@@ -92,12 +94,30 @@ def remove_leftovers(directory: str, suffix: str = ''):
 def lock_directory(directory: str, message: str):
     """Holds `directory` for one process, which ends with it.
 
+    The block gets a function that tells whether `directory` is still the one that is held: it is
+    not when it was removed or renamed, whatever is in its place now.
+
     Raises UserError(message) if another process holds it, and OSError if it cannot be written.
     """
-    with open(os.path.join(directory, '.lock'), 'w') as f:
+    path = os.path.join(directory, LOCK)
+    with open(path, 'a') as f:
         if not _lock(f.fileno()):
             raise UserError(message)
-        yield
+        word = uuid.uuid4().hex     # inode numbers change under a process on some file systems
+        f.truncate(0)
+        f.write(word)
+        f.flush()
+
+        def is_held() -> bool:
+            try:
+                with open(path) as found:
+                    return found.read() in (word, '')   # '': an earlier version, which was refused
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            except OSError:         # a file system that is out of order for a while
+                return True
+
+        yield is_held
 
 
 @contextlib.contextmanager

@@ -64,6 +64,12 @@ class Checkpoints:
         self._best_saver.save(session, os.path.join(self.best_directory, 'model.ckpt'), step,
                               write_meta_graph=False)
 
+    def save_elsewhere(self, session: tf.Session, directory: str, step: int):
+        """Saves to `directory`, not to that of the training, which is gone."""
+        self._saver.set_last_checkpoints_with_time([])      # it removes none of them
+        self._saver.save(session, os.path.join(directory, 'model.ckpt'), step,
+                         write_meta_graph=False)
+
     def quarantine(self, step: int) -> Optional[str]:
         """Renames the newest checkpoint, that of `step`, to suspect.ckpt-STEP.
 

@@ -243,6 +243,26 @@ def test_data_that_vanishes_is_named(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_directory_that_is_renamed_ends_the_training_saved(monkeypatch, data, tmp_path):
+    """And what is saved beside it continues to the same bits."""
+    run(monkeypatch, data, tmp_path / 'whole', '--max_steps=6')
+    original = loop.TrainingLoop.after_step
+
+    def after_step(self, step, result, speed):
+        if step == 4:
+            (tmp_path / 'run').rename(tmp_path / 'renamed')
+        original(self, step, result, speed)
+    monkeypatch.setattr(loop, 'LOOK_SECONDS', -1)
+    monkeypatch.setattr(loop.TrainingLoop, 'after_step', after_step)
+    with pytest.raises(UserError, match='renamed while it trained; step 4 is saved in'):
+        run(monkeypatch, data, tmp_path, '--max_steps=400', '--hparams=save_every=3')
+    monkeypatch.undo()
+    assert not (tmp_path / 'run').exists()
+    run(monkeypatch, data, tmp_path, '--max_steps=6', '--run_name=run-step-4')
+    assert_same_bits(weights(tmp_path / 'whole' / 'run'), weights(tmp_path / 'run-step-4'))
+
+
+@pytest.mark.slow
 def test_another_held_out_set_does_not_compete_for_the_best(monkeypatch, data, tmp_path):
     run(monkeypatch, data, tmp_path, '--max_steps=4')
     first = weights(tmp_path / 'run')

@@ -3,7 +3,7 @@ import contextlib
 import os
 import sys
 import time
-from typing import List, NamedTuple, NoReturn, Optional
+from typing import Callable, List, NamedTuple, NoReturn, Optional
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -12,6 +12,7 @@ from tensorflow.python.client import timeline
 
 import errors
 import files
+import params
 import utils
 from datasets.sources import Source
 from errors import UserError
@@ -22,6 +23,8 @@ from training.graph import PartFetches, StepFetches, TrainingGraph
 from training.hosts import HostMonitor
 from training.options import TrainingOptions
 from training.signals import StopSignals
+
+LOOK_SECONDS = 2        # between two looks whether the run's directory is there
 
 
 class TrainingResult(NamedTuple):
@@ -40,10 +43,13 @@ class TrainingLoop:
 
     def __init__(self, session: tf.Session, graph: TrainingGraph, hp: HParams,
                  options: TrainingOptions, source: Source, checkpoints: utils.Checkpoints,
-                 monitor: HostMonitor):
+                 monitor: HostMonitor, is_there: Optional[Callable[[], bool]] = None):
+        """is_there: whether the run's directory is still the one that it was; None for always."""
         self.session, self.graph, self.hp, self.options = session, graph, hp, options
         self.source, self.checkpoints, self.monitor = source, checkpoints, monitor
         self.is_chief = options.hosts.is_chief
+        self.is_there = is_there or (lambda: True)
+        self.looked_time = time.time()              # when it was last there
         self.signals = StopSignals()
         self.saved_step: Optional[int] = None       # of the newest checkpoint that is good
         self.saved_time = time.time()
@@ -149,6 +155,8 @@ class TrainingLoop:
     def after_step(self, step: int, result: StepFetches, speed: float) -> None:
         """What the chief does after step `step`. speed: seconds of audio a second."""
         hp, last = self.hp, step == self.options.max_steps
+        if time.time() - self.looked_time > LOOK_SECONDS:
+            self.require_directory(step)
         if step % hp.summary_every == 0 or last:
             with self.as_user_error('writing events'):
                 self.write_summary(step, result, speed)
@@ -184,13 +192,33 @@ class TrainingLoop:
             self.fail_diverged(
                 step, 'the held-out loss after step %d is %s' % (step, loss.total))
         if self.evaluation.record(loss, step):
+            self.require_directory(step)
             with self.as_user_error('writing the best checkpoint'):
                 self.checkpoints.save_best(self.session, step)
 
     def save(self, step: int) -> None:
+        self.require_directory(step)
         with self.as_user_error('writing a checkpoint'):
             self.checkpoints.save(self.session, step)
         self.saved_step, self.saved_time = step, time.time()
+
+    def require_directory(self, step: int) -> None:
+        """Raises UserError if the run's directory was removed or renamed; saves beside it first."""
+        self.looked_time = time.time()
+        if self.is_there():
+            return
+        aside = '%s-step-%d' % (os.path.normpath(self.options.run_dir), step)
+        while os.path.exists(aside):
+            aside += '-saved'
+        with self.as_user_error('saving step %d in %s' % (step, aside)):
+            self.checkpoints.save_elsewhere(self.session, aside, step)
+            params.save(aside, self.hp)
+        raise UserError('%s; step %d is saved in %s: continue with --run_name=%s, or give the '
+                        'directory its name back'
+                        % (self._gone(), step, aside, os.path.basename(aside)))
+
+    def _gone(self):
+        return 'the directory %s was removed or renamed while it trained' % self.options.run_dir
 
     def fail_diverged(self, step: int, what: str) -> NoReturn:
         """Raises UserError for weights, of `step` steps, that give no finite loss.
@@ -227,7 +255,10 @@ class TrainingLoop:
 
     def _told(self, what: str, error: Exception) -> UserError:
         """An error of TensorFlow's or the system's in `what`, in a sentence."""
-        said, good = errors.reason(error), self._last_good()
+        said = errors.reason(error)
+        if self.is_chief and not self.is_there():
+            return UserError('%s; %s failed (%s)' % (self._gone(), what, said))
+        good = self._last_good()
         if errors.is_no_room(error):
             return UserError('%s failed (%s); make room on the disk of %s, or give another '
                              '--logdir_root; %s' % (what, said, self.options.run_dir, good))

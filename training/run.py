@@ -50,8 +50,9 @@ def train(hp: HParams, data: Union[FileData, ShardData],
     source = data.open(hp, options.seed, options.accumulate, hosts.num_hosts, hosts.task_index)
     settings = _shared_settings(hp, source, options)
     with contextlib.ExitStack() as resources, tf.Graph().as_default() as tf_graph:
+        is_there = None
         if hosts.is_chief:
-            resources.enter_context(_locked_directory(options.run_dir))
+            is_there = resources.enter_context(_locked_directory(options.run_dir))
         target = ''
         if hosts.num_hosts > 1:
             config = add_collectives(config, hosts)
@@ -76,7 +77,7 @@ def train(hp: HParams, data: Union[FileData, ShardData],
         session.run(graph.clips_iterator.initializer)
         tf_graph.finalize()
         return TrainingLoop(session, graph, hp, options, source, checkpoints,
-                            monitor).run(first_step)
+                            monitor, is_there).run(first_step)
 
 
 def is_resumed(run_dir: str) -> bool:
@@ -114,17 +115,25 @@ def _shared_settings(hp, source, options):
 
 @contextlib.contextmanager
 def _locked_directory(path):
-    """Makes the directory of a run, which is to be written, and holds it for this process."""
+    """Makes the directory of a run, which is to be written, and holds it for this process.
+
+    The block gets a function that tells whether it is still there.
+    """
     with contextlib.ExitStack() as resources:
         with _writing_run(path):
             os.makedirs(path, exist_ok=True)
-            resources.enter_context(files.lock_directory(
+            is_held = resources.enter_context(files.lock_directory(
                 path, 'another train.py is training in %s; wait for it, stop it, or take another '
                       '--run_name' % path))
             with files.atomic_open(os.path.join(path, '.writable')):
                 pass    # there may be a lock of before in a directory that is read only now
             os.unlink(os.path.join(path, '.writable'))
-        yield
+
+        def is_there() -> bool:     # a lock that alone was removed does no harm
+            return is_held() or (params.exists(path)
+                                 and not os.path.exists(os.path.join(path, files.LOCK)))
+
+        yield is_there
 
 
 def _writing_run(path):

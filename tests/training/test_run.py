@@ -1,6 +1,7 @@
 """What surrounds the training loop: options, signals, events."""
 import errno
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import files
+import params
+import utils
 from errors import UserError
 from params import HParams
 from training import events
@@ -109,3 +112,41 @@ def test_a_run_directory_is_held_by_one(tmp_path):
         with pytest.raises(KeyError), training_run._locked_directory(str(tmp_path / 'other')):
             raise KeyError
     assert os.listdir(path) == ['.lock']
+
+
+@pytest.mark.parametrize('loss, there', [
+    ('removed', False), ('renamed', False), ('another', False), ('lock', True), ('none', True)])
+def test_a_run_directory_that_is_lost_is_known(tmp_path, loss, there):
+    path = tmp_path / 'run'
+    with training_run._locked_directory(str(path)) as is_there:
+        params.save(str(path), HParams())
+        if loss == 'removed':
+            shutil.rmtree(str(path))
+        elif loss in ('renamed', 'another'):
+            path.rename(tmp_path / 'elsewhere')
+        elif loss == 'lock':
+            (path / '.lock').unlink()
+        if loss == 'another':
+            with training_run._locked_directory(str(path)) as is_other_there:
+                assert is_other_there()
+        assert is_there() == there
+
+
+def test_a_training_whose_directory_is_lost_is_saved_beside_it(tmp_path):
+    with tf.Graph().as_default(), tf.Session() as session:
+        v = tf.get_variable('v', initializer=3.0)
+        session.run(v.initializer)
+        made = a_loop(tmp_path / 'run', utils.Checkpoints(str(tmp_path / 'run'), 3), session)
+        made.save(1)
+        made.is_there = lambda: False
+        shutil.rmtree(str(tmp_path / 'run'))
+        for name in ('run-step-2', 'run-step-2-saved'):
+            with pytest.raises(UserError) as error:
+                made.save(2)
+            assert 'was removed or renamed while it trained' in str(error.value)
+            assert '--run_name=%s,' % name in str(error.value)
+            found = utils.find_checkpoint(str(tmp_path / name))
+            assert found == str(tmp_path / name / 'model.ckpt-2')
+            assert tf.train.load_checkpoint(found).get_tensor('v') == 3.0
+            assert params.load(str(tmp_path / name)) == HParams()
+        assert not (tmp_path / 'run').exists()
