@@ -38,6 +38,8 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if min(args.ngpu, args.max_steps, args.accumulate) < 1:
         parser.error('--ngpu, --accumulate and --max_steps are 1 or more')
+    if not args.step_timeout_minutes > 0:
+        parser.error('--step_timeout_minutes is above 0')
     if args.data and (args.filelist or args.wave_dir or args.lc_dir):
         parser.error('--data goes without --filelist, --wave_dir and --lc_dir')
     if not args.data and not (args.filelist and args.wave_dir and args.lc_dir):
@@ -104,6 +106,9 @@ def add_device_arguments(parser):
                              '(default: what TF_CONFIG says)')
     parser.add_argument('--task_index', type=int, metavar='I',
                         help='index of this process in --worker_hosts, from 0')
+    parser.add_argument('--step_timeout_minutes', type=float, default=5.0, metavar='MINUTES',
+                        help='end when a step has waited so long for other hosts '
+                             '(default: %(default)g)')
 
 
 def data_from(args):
@@ -126,7 +131,7 @@ def options_from(args) -> TrainingOptions:
         compute=towers.compute_options(args.precision, args.reversible, args.xla),
         accumulate=args.accumulate,
         hosts=hosts.from_arguments(args.worker_hosts, args.task_index, os.environ.get('TF_CONFIG')),
-        seed=args.seed, store_metadata=args.store_metadata)
+        step_timeout_minutes=args.step_timeout_minutes, seed=args.seed, store_metadata=args.store_metadata)
 
 
 def hyperparameters(args, data, options: TrainingOptions) -> params.HParams:

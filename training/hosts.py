@@ -8,11 +8,9 @@ import dataclasses
 import errno
 import hashlib
 import json
-import os
 import re
 import select
 import socket
-import sys
 import threading
 import time
 from typing import Any, Dict, List, Optional, Sequence, Tuple
@@ -21,12 +19,17 @@ import tensorflow.compat.v1 as tf
 
 import errors
 from errors import UserError
+from training.step_watch import (
+    ANSWER_SECONDS,
+    SETTLE_SECONDS,
+    WAIT_MINUTES,
+    StepWatch,
+    end_process,
+)
 
 JOB = 'worker'
-WAIT_MINUTES = 10       # for all hosts to be there, and for an earlier process to leave the port
 RENEW_SECONDS = 20      # between two connections to a peer; a server ends silent ones after 120
 CONNECT_SECONDS = 10    # for a peer to accept one: two failures, and it is lost within 60
-SETTLE_SECONDS = 2      # between the loss of a peer and the end: all hosts name the same one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,31 +224,50 @@ def connect(address: str, timeout: float) -> socket.socket:
 
 
 class HostMonitor:
-    """Ends the process, with one sentence and status 2, when another host is lost.
+    """Ends the process, with one sentence and status 2, when another host is lost or late.
 
     A thread holds a connection to every other host's server. The system ends that of a process that
     dies, however it dies; one on a host that vanished is not accepted again. A step that waits for
     the lost host waits for ever in some versions of TensorFlow and fails in others: the thread ends
-    it in all of them.
+    it in all of them. A StepWatch ends one that waits for a host that hangs.
     """
 
-    def __init__(self, hosts: Hosts, advice: str):
-        """advice: what to do after the loss; the message ends with it."""
+    def __init__(self, hosts: Hosts, advice: str, step_timeout_minutes: float = 5.0):
+        """
+        Args:
+          hosts: all of them.
+          advice: what to do after a loss; the message ends with it.
+          step_timeout_minutes: a step may wait so long for the other hosts.
+        """
         self.hosts, self._advice = hosts, advice
+        self._watch = StepWatch(step_timeout_minutes, self._silent_hosts, advice)
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> 'HostMonitor':
         if self.hosts.num_hosts > 1:
+            self._watch.start()
             self._thread.start()
         return self
 
     def __exit__(self, *error):
         self.stop()
+        if self.hosts.num_hosts > 1:
+            self._watch.close()
 
     def stop(self) -> None:
         """To be called when all hosts are done: from now on they may end."""
         self._done.set()
+        self._watch.stop()
+
+    @contextlib.contextmanager
+    def waiting(self, is_step: bool = False):
+        """Within it, this host may wait for the others, for as long as a step may.
+
+        is_step: whether a training step ends with it.
+        """
+        with self._watch.waiting(is_step):
+            yield
 
     @contextlib.contextmanager
     def guard(self):
@@ -257,8 +279,27 @@ class HostMonitor:
                 self._thread.join(2 * CONNECT_SECONDS)
             raise
 
+    def _others(self):
+        return [i for i in range(self.hosts.num_hosts) if i != self.hosts.task_index]
+
+    def _silent_hosts(self):
+        """The names of the other hosts whose servers say nothing: gRPC's speak first."""
+        silent = []
+        deadline = time.monotonic() + ANSWER_SECONDS
+        for i in self._others():
+            try:
+                with connect(self.hosts.addresses[i],
+                             max(0.5, deadline - time.monotonic())) as connection:
+                    connection.settimeout(max(0.5, deadline - time.monotonic()))
+                    answers = bool(connection.recv(1))
+            except OSError:
+                answers = False
+            if not answers:
+                silent.append(self.hosts.name(i))
+        return silent
+
     def _run(self):
-        others = [i for i in range(self.hosts.num_hosts) if i != self.hosts.task_index]
+        others = self._others()
         connections = {}        # of each other host: (socket, when it was made)
         while not self._done.is_set():
             now = time.monotonic()
@@ -299,9 +340,5 @@ class HostMonitor:
     def _lost(self, i):
         if self._done.wait(SETTLE_SECONDS):
             return
-        print('\n%s: error: %s is gone: its process ended or its host cannot be reached; see what '
-              'it printed; %s' % (os.path.basename(sys.argv[0]), self.hosts.name(i), self._advice),
-              file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(2)
+        end_process('%s is gone: its process ended or its host cannot be reached; see what it '
+                    'printed; %s' % (self.hosts.name(i), self._advice))

@@ -77,7 +77,8 @@ class TrainingLoop:
                 dynamic_ncols=True, file=sys.stdout, disable=None))
             step, stopped = self._run_steps(first_step, bar)
             if self.options.hosts.num_hosts > 1:
-                self.session.run(self.graph.fingerprints)   # all are done before one leaves
+                with self.monitor.waiting():
+                    self.session.run(self.graph.fingerprints)   # all are done before one leaves
                 self.monitor.stop()
             if self.is_chief and self.saved_step != step:
                 self.save(step)
@@ -129,7 +130,7 @@ class TrainingLoop:
                   and (step - 10) % self.hp.eval_every == 0)
         run_options = tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE) if traced else None
         metadata = tf.RunMetadata() if traced else None
-        with self.as_user_error('step %d' % (step + 1)):
+        with self.as_user_error('step %d' % (step + 1)), self.monitor.waiting(is_step=True):
             parts = [self.session.run(part) for part in self.graph.parts]
             result = self.session.run(
                 self.graph.step, {self.graph.stop_requested: bool(self.signals.received)},

@@ -16,6 +16,7 @@ class TrainingOptions:
     compute: glow.Compute = glow.Compute()  # precision, reversibility, XLA: of the training loss
     accumulate: int = 1                     # parts that a step is computed in, one after the other
     hosts: Hosts = SINGLE_HOST              # that compute every step together
+    step_timeout_minutes: float = 5.0       # for which a step may wait for other hosts
     seed: int = 0                           # of the initial weights and of the choice of clips
     store_metadata: bool = False            # store traces for TensorBoard and chrome://tracing
     check_convolution: bool = True          # refuse a device that convolves wrongly

@@ -58,7 +58,8 @@ def train(hp: HParams, data: Union[FileData, ShardData],
             config = add_collectives(config, hosts)
             target = start_server(hosts, config).target
         monitor = resources.enter_context(HostMonitor(
-            hosts, 'the same commands again continue from the last checkpoint'))
+            hosts, 'the same commands again continue from the last checkpoint',
+            options.step_timeout_minutes))
         tf.set_random_seed(options.seed)
         graph = build_training_graph(
             hp, source.training_clips, source.heldout_clips() if source.heldout_names else None,
@@ -67,7 +68,7 @@ def train(hp: HParams, data: Union[FileData, ShardData],
         checkpoints = utils.Checkpoints(options.run_dir, hp.keep_checkpoints)
         _print_summary(hp, source, device_names, options)
         session = resources.enter_context(tf.Session(target, tf_graph, config))
-        with monitor.guard():
+        with monitor.guard(), monitor.waiting():
             require_agreement(session.run(graph.fingerprints), settings, hosts)
         first_step = _initialize(session, graph, checkpoints, options, monitor)
         if hosts.is_chief:
@@ -158,7 +159,7 @@ def _initialize(session: tf.Session, graph: TrainingGraph, checkpoints: utils.Ch
             session.run([v.initializer for v in tf.global_variables()
                          if utils.AVERAGE in v.op.name])
             print('starting from the weights of %s' % start)
-    with monitor.guard():
+    with monitor.guard(), monitor.waiting():
         session.run(graph.broadcast)
     step = session.run(tf.train.get_global_step())
     if step:

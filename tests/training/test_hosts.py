@@ -157,6 +157,33 @@ def test_told_to_stop_all_stop_at_one_step(data, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('told', [False, True])
+def test_a_host_that_hangs_does_not_hang_the_other(told, data, tmp_path):
+    """SIGSTOP of the worker: the chief names it after the time that was set, or at a SIGTERM."""
+    addresses = free_addresses(2)
+    pair = [start(data, tmp_path, i, addresses, '--hparams=save_every=10',
+                  '--step_timeout_minutes=%g' % (5 if told else 0.1)) for i in range(2)]
+    run = tmp_path / 'host_0' / 'run'
+    try:
+        while newest(run) < 10 and pair[0].poll() is None:
+            time.sleep(0.05)
+        pair[1].send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        if told:
+            time.sleep(1)
+            pair[0].send_signal(signal.SIGTERM)
+        (status, said), = finish(pair[:1], 60)
+    finally:
+        pair[1].kill()
+        pair[1].communicate()
+    assert time.monotonic() - began < 30
+    assert status == 2 and said.count('error: ') == 1 and 'Traceback' not in said, said
+    assert 'worker 1 (%s) does not answer; ' % addresses[1] in said
+    assert ('error: SIGTERM: ended in the middle' if told else 'no step has ended for 0.1 minutes'
+            ) in said
+
+
+@pytest.mark.slow
 def test_another_training_is_refused(data, tmp_path):
     """Other hyperparameters, flags and data, all named, and nothing is trained."""
     other = data[0].split('=')[1].replace('train.scp', 'other.scp')     # beside params.json
