@@ -7,7 +7,8 @@ where the last one stopped, whether it was finished, interrupted or killed, to t
 the bit. Hyperparameters come from params.json beside the file list unless --preset names others.
 
 Exit status: 0 when --max_steps is reached, and after SIGTERM or Ctrl-C, which save first; 2 with
-one sentence for bad input, and for a training that cannot go on.
+one sentence for bad input, and for a training that cannot go on; 143 after SIGTERM (129 after
+SIGHUP, 130 after Ctrl-C) before the first step, when there is nothing to save.
 """
 import argparse
 import os
@@ -19,7 +20,7 @@ import glow
 import params
 import utils
 from datasets import shards, sources
-from training import hosts, run, towers
+from training import hosts, run, signals, towers
 from training.options import TrainingOptions
 
 
@@ -155,4 +156,5 @@ def hyperparameters(args, data, options: TrainingOptions) -> params.HParams:
 
 
 if __name__ == '__main__':
+    signals.end_when_there_is_nothing_to_save()
     command_line.run_script(main)

@@ -1,9 +1,37 @@
 """Signals that stop a training."""
+import os
 import signal
+import sys
+import threading
 from typing import Any, Dict, Optional
 
 # of a terminal that closes; Windows has none
 HANGUP = [signal.SIGHUP] if hasattr(signal, 'SIGHUP') else []
+
+
+def end_when_there_is_nothing_to_save() -> None:
+    """From now on SIGTERM and SIGHUP end the process with a sentence, but within StopSignals.
+
+    Exit status: 128 + the signal's number. A thread ends it, at once: the main thread may be in
+    TensorFlow, where it hears of no signal.
+    """
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    for number in (signal.SIGTERM, *HANGUP):
+        if signal.getsignal(number) != signal.SIG_IGN:      # as nohup wants it
+            signal.signal(number, lambda number, frame: None)
+    signal.set_wakeup_fd(write)     # where the number of each signal is written
+    threading.Thread(target=_end_on_signal, args=(read,), daemon=True).start()
+
+
+def _end_on_signal(read):
+    while True:
+        for number in os.read(read, 1):
+            if number in (signal.SIGTERM, *HANGUP):
+                print('%s: %s came while no step was running: ended, there was nothing to save'
+                      % (os.path.basename(sys.argv[0]), signal.Signals(number).name),
+                      file=sys.stderr, flush=True)
+                os._exit(128 + number)
 
 
 class StopSignals:
@@ -15,13 +43,18 @@ class StopSignals:
     def __init__(self) -> None:
         self.received: Optional[str] = None     # the name of the first signal: 'SIGTERM'
         self._handlers_before: Dict[int, Any] = {}
+        self._wakeup_before = -1
 
     def __enter__(self) -> 'StopSignals':
         self._handlers_before = {number: signal.signal(number, self._receive)
-                                 for number in (signal.SIGINT, signal.SIGTERM, *HANGUP)}
+                                 for number in (signal.SIGINT, signal.SIGTERM, *HANGUP)
+                                 if number not in HANGUP
+                                 or signal.getsignal(number) != signal.SIG_IGN}     # by nohup
+        self._wakeup_before = signal.set_wakeup_fd(-1)
         return self
 
     def __exit__(self, *error):
+        signal.set_wakeup_fd(self._wakeup_before)
         for number, handler in self._handlers_before.items():
             signal.signal(number, handler)
 

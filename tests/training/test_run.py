@@ -3,10 +3,14 @@ import errno
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+from conftest import ROOT
 
 import files
 import params
@@ -41,6 +45,39 @@ def test_the_first_signal_is_remembered_and_the_second_interrupts(number):
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize('name, busy', [
+    # in C, where Python hears of no signal; and between a training's end and the process's
+    ('SIGTERM', "hashlib.pbkdf2_hmac('sha256', b'', b'', 2 ** 31 - 1)"),
+    ('SIGHUP', 'time.sleep(60)'),
+    ('SIGTERM', 'with signals.StopSignals(): pass\ntime.sleep(60)')])
+def test_a_signal_before_the_first_step_says_a_word(name, busy):
+    code = ("import hashlib, sys, time\nfrom training import signals\nsys.argv = ['train.py']\n"
+            "signals.end_when_there_is_nothing_to_save()\nprint('ready', flush=True)\n" + busy)
+    process = subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, universal_newlines=True)
+    assert process.stdout.readline() == 'ready\n'
+    time.sleep(0.2)
+    started = time.time()
+    process.send_signal(getattr(signal, name))
+    told = process.communicate(timeout=30)[1]
+    assert process.returncode == 128 + getattr(signal, name) and time.time() - started < 10
+    assert told == ('train.py: %s came while no step was running: ended, there was nothing to '
+                    'save\n' % name)
+
+
+def test_a_training_hears_signals_itself_and_none_of_a_terminal_under_nohup():
+    code = ("import os, signal\nfrom training import signals\n"
+            "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+            "signals.end_when_there_is_nothing_to_save()\n"
+            "os.kill(os.getpid(), signal.SIGHUP)\n"
+            "with signals.StopSignals() as stop:\n"
+            "    os.kill(os.getpid(), signal.SIGHUP)\n"
+            "    assert stop.received is None\n"
+            "    os.kill(os.getpid(), signal.SIGTERM)\n"
+            "    assert stop.received == 'SIGTERM'\n")
+    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT, timeout=60).returncode == 0
 
 
 def test_events_are_read_as_they_were_written(tmp_path):
