@@ -16,6 +16,7 @@ import os
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
 
 import command_line
+import files
 import glow
 import params
 import utils
@@ -27,6 +28,7 @@ from training.options import TrainingOptions
 def main():
     args = parse_arguments()
     data, options = data_from(args), options_from(args)
+    refuse_run_among_data(args, options)
     run.train(hyperparameters(args, data, options), data, options)
     return 0
 
@@ -133,6 +135,16 @@ def options_from(args) -> TrainingOptions:
         accumulate=args.accumulate,
         hosts=hosts.from_arguments(args.worker_hosts, args.task_index, os.environ.get('TF_CONFIG')),
         step_timeout_minutes=args.step_timeout_minutes, seed=args.seed, store_metadata=args.store_metadata)
+
+
+def refuse_run_among_data(args, options: TrainingOptions):
+    """Raises UserError if the params.json of a new run would replace that of its data."""
+    folders = ([os.path.dirname(args.data)] if args.data
+               else [os.path.dirname(args.filelist), args.lc_dir])
+    if not run.is_resumed(options.run_dir):     # of an earlier version
+        files.refuse_overwriting([os.path.join(folder, params.FILE_NAME) for folder in folders],
+                                 [os.path.join(options.run_dir, params.FILE_NAME)],
+                                 'give another --logdir_root or --run_name')
 
 
 def hyperparameters(args, data, options: TrainingOptions) -> params.HParams:

@@ -371,6 +371,20 @@ def test_a_run_is_trained_by_one_process(monkeypatch, data, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('flags', [
+    ['--filelist=corpus/train.scp', '--wave_dir=wavs', '--lc_dir=mels'],
+    ['--filelist=train.scp', '--wave_dir=wavs', '--lc_dir=link'], ['--data=corpus/train-*']])
+def test_a_run_is_not_written_among_its_data(monkeypatch, tmp_path, flags):
+    """Its params.json would replace that of the data."""
+    monkeypatch.chdir(str(tmp_path))
+    os.mkdir('corpus')
+    os.symlink('corpus', 'link')
+    monkeypatch.setattr(sys, 'argv', ['train.py', '--logdir_root=.', '--run_name=corpus'] + flags)
+    with pytest.raises(UserError, match='params.json, which is read, would be overwritten'):
+        train.main()
+    assert os.listdir('corpus') == []
+
+
 def test_errors_are_one_sentence_and_a_status(data, tmp_path):
     done = script('train.py', *command(data, tmp_path, '--hparams=n_group=7'))
     assert done.returncode == 2
