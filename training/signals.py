@@ -9,18 +9,23 @@ from typing import Any, Dict, Optional
 HANGUP = [signal.SIGHUP] if hasattr(signal, 'SIGHUP') else []
 
 
+_ending = threading.Lock()          # held by the thread that ends the process
+_writer: Optional[int] = None       # end of the pipe of end_when_there_is_nothing_to_save
+
+
 def end_when_there_is_nothing_to_save() -> None:
     """From now on SIGTERM and SIGHUP end the process with a sentence, but within StopSignals.
 
     Exit status: 128 + the signal's number. A thread ends it, at once: the main thread may be in
     TensorFlow, where it hears of no signal.
     """
-    read, write = os.pipe()
-    os.set_blocking(write, False)
+    global _writer
+    read, _writer = os.pipe()
+    os.set_blocking(_writer, False)
     for number in (signal.SIGTERM, *HANGUP):
         if signal.getsignal(number) != signal.SIG_IGN:      # as nohup wants it
-            signal.signal(number, lambda number, frame: None)
-    signal.set_wakeup_fd(write)     # where the number of each signal is written
+            signal.signal(number, _end)     # where another has the descriptor: a StepWatch
+    signal.set_wakeup_fd(_writer)       # where the number of each signal is written
     threading.Thread(target=_end_on_signal, args=(read,), daemon=True).start()
 
 
@@ -28,10 +33,17 @@ def _end_on_signal(read):
     while True:
         for number in os.read(read, 1):
             if number in (signal.SIGTERM, *HANGUP):
-                print('%s: %s came while no step was running: ended, there was nothing to save'
-                      % (os.path.basename(sys.argv[0]), signal.Signals(number).name),
-                      file=sys.stderr, flush=True)
-                os._exit(128 + number)
+                _end(number)
+            # Ctrl-C raises KeyboardInterrupt
+
+
+def _end(number, frame=None):
+    if not _ending.acquire(blocking=False):
+        return      # the other thread is about to
+    print('%s: %s came while no step was running: ended, there was nothing to save'
+          % (os.path.basename(sys.argv[0]), signal.Signals(number).name),
+          file=sys.stderr, flush=True)
+    os._exit(128 + number)
 
 
 class StopSignals:
@@ -51,10 +63,13 @@ class StopSignals:
                                  if number not in HANGUP
                                  or signal.getsignal(number) != signal.SIG_IGN}     # by nohup
         self._wakeup_before = signal.set_wakeup_fd(-1)
+        if self._wakeup_before != _writer:      # a StepWatch's, which goes on
+            signal.set_wakeup_fd(self._wakeup_before)
         return self
 
     def __exit__(self, *error):
-        signal.set_wakeup_fd(self._wakeup_before)
+        if self._wakeup_before == _writer:
+            signal.set_wakeup_fd(self._wakeup_before)
         for number, handler in self._handlers_before.items():
             signal.signal(number, handler)
 

@@ -51,6 +51,7 @@ def test_the_first_signal_is_remembered_and_the_second_interrupts(number):
     # in C, where Python hears of no signal; and between a training's end and the process's
     ('SIGTERM', "hashlib.pbkdf2_hmac('sha256', b'', b'', 2 ** 31 - 1)"),
     ('SIGHUP', 'time.sleep(60)'),
+    ('SIGTERM', "import signal\nsignal.set_wakeup_fd(-1)\ntime.sleep(60)"),
     ('SIGTERM', 'with signals.StopSignals(): pass\ntime.sleep(60)')])
 def test_a_signal_before_the_first_step_says_a_word(name, busy):
     code = ("import hashlib, sys, time\nfrom training import signals\nsys.argv = ['train.py']\n"
@@ -78,6 +79,22 @@ def test_a_training_hears_signals_itself_and_none_of_a_terminal_under_nohup():
             "    os.kill(os.getpid(), signal.SIGTERM)\n"
             "    assert stop.received == 'SIGTERM'\n")
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT, timeout=60).returncode == 0
+
+
+def test_who_watches_signals_of_several_hosts_goes_on_within_a_training():
+    """A StepWatch's descriptor stays, before, within and after."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer)
+    try:
+        with StopSignals() as stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.received == 'SIGTERM'
+        assert os.read(reader, 1) == bytes([signal.SIGTERM])
+    finally:
+        assert signal.set_wakeup_fd(before) == writer
+        os.close(reader)
+        os.close(writer)
 
 
 def test_events_are_read_as_they_were_written(tmp_path):
