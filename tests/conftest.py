@@ -2,6 +2,7 @@ import ctypes
 import gc
 import importlib.util
 import os
+import subprocess
 import sys
 
 import pytest
@@ -32,6 +33,19 @@ def pytest_collection_finish():
     """What is imported by now stays: garbage collections need not look at it each time."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Runs a test that is marked `own_process` in one: what TensorFlow keeps of it goes with it."""
+    if pyfuncitem.get_closest_marker('own_process') is None or 'OWN_PROCESS' in os.environ:
+        return None
+    done = subprocess.run(
+        [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', pyfuncitem.nodeid],
+        cwd=str(pyfuncitem.config.rootdir), env=dict(os.environ, OWN_PROCESS='1'),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    assert done.returncode == 0, done.stdout
+    return True
 
 
 GROWTH = 32 << 20           # bytes of memory after which `_free_memory` looks for garbage

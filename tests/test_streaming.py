@@ -61,6 +61,7 @@ def test_blocks_of_the_compiled_length(name, precision, tolerance):
 
 
 @pytest.mark.slow
+@pytest.mark.own_process
 @pytest.mark.parametrize('name', ['nvidia', 'weixsong', 'small'])
 def test_blocks_are_the_whole_at_the_presets_depth(name):
     """All flows and layers of a preset, narrow for the test's time."""

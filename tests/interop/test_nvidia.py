@@ -69,6 +69,7 @@ def test_a_converted_model_is_the_same_function(tmp_path, name):
 
 
 @pytest.mark.slow
+@pytest.mark.own_process
 def test_so_is_the_published_size(tmp_path):
     state = reference.state(np.random.RandomState(1))
     hp, weights = converted(tmp_path, state)
