@@ -134,7 +134,8 @@ def options_from(args) -> TrainingOptions:
         compute=towers.compute_options(args.precision, args.reversible, args.xla),
         accumulate=args.accumulate,
         hosts=hosts.from_arguments(args.worker_hosts, args.task_index, os.environ.get('TF_CONFIG')),
-        step_timeout_minutes=args.step_timeout_minutes, seed=args.seed, store_metadata=args.store_metadata)
+        step_timeout_minutes=args.step_timeout_minutes, seed=args.seed,
+        store_metadata=args.store_metadata)
 
 
 def refuse_run_among_data(args, options: TrainingOptions):

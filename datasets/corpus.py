@@ -166,7 +166,7 @@ def read_manifest(data_dir):
 
 def _is_record(record):
     """Whether JSON is a record, begun or complete, of `preprocessing.plan`."""
-    kinds = dict(source=str, stamp=list, data=dict, plain=bool, notes=list,
+    kinds: Dict[str, Any] = dict(source=str, stamp=list, data=dict, plain=bool, notes=list,
                  mel=(list, type(None)), wav=(list, type(None)))
     counts = [record[key] for key in ('samples', 'clipped', 'zeros') if key in record]
     return (all(isinstance(record[key], kind) for key, kind in kinds.items() if key in record)

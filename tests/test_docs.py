@@ -15,6 +15,7 @@ SUFFIXES = 'py', 'json', 'scp'     # of files that bear a module's name
 # flags of Apache Beam, which preprocess_data.py passes on
 BEAM = {'--project', '--region', '--temp_location', '--sdk_container_image', '--direct_num_workers',
         '--direct_running_mode', '--flink_master', '--environment_type'}
+FIREWALL = {'--dport'}       # of iptables
 ELSEWHERE = 'params.json', 'waveglow/glow.py'    # of a user's data, and of NVIDIA's repository
 
 
@@ -114,7 +115,7 @@ def test_commands_exist_and_take_their_flags(page):
 def test_flags_and_names_in_the_text_exist(page):
     scripts = [os.path.relpath(path, ROOT) for folder in ('', 'bench', 'recipes', 'docs/nhwc')
                for path in glob.glob(os.path.join(ROOT, folder, '*.py'))]
-    all_flags = set().union(*map(flags, scripts)) | BEAM
+    all_flags = set().union(*map(flags, scripts)) | BEAM | FIREWALL
     for span in code_spans(read(page)):
         unknown = set(re.findall(r'(?:^|\s)(--\w+)', span)) - all_flags
         assert not unknown, span

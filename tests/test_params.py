@@ -187,8 +187,8 @@ def test_every_field_is_of_the_model_or_free_to_change():
     assert set(params.MODEL_FIELDS) <= {f.name for f in dataclasses.fields(HParams)}
     free = {f.name for f in dataclasses.fields(HParams)} - set(params.MODEL_FIELDS)
     assert free == {
-        'sigma', 'nll_weight', 'stft_weight', 'stft_sigma', 'conv_form', 'lr', 'warmup_steps',
-        'lr_schedule', 'lr_decay_rate',
+        'sigma', 'nll_weight', 'stft_weight', 'stft_sigma', 'dither', 'conv_form',
+        'lr', 'warmup_steps', 'lr_schedule', 'lr_decay_rate',
         'lr_decay_steps', 'adam_beta1', 'adam_beta2', 'adam_epsilon', 'clip_norm', 'ema_decay',
         'batch_size', 'clip_samples', 'dither', 'summary_every', 'eval_every', 'eval_utterances',
         'eval_seconds', 'gen_test_wave_every', 'gen_utterances', 'gen_sigma', 'save_every',
