@@ -5,7 +5,6 @@ they find. The first of them, the chief, alone reads and writes the run's direct
 """
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import json
 import re
@@ -19,6 +18,7 @@ import tensorflow.compat.v1 as tf
 
 import errors
 from errors import UserError
+from training.greeting import greet_all
 from training.step_watch import (
     ANSWER_SECONDS,
     SETTLE_SECONDS,
@@ -29,6 +29,7 @@ from training.step_watch import (
 
 JOB = 'worker'
 RENEW_SECONDS = 20      # between two connections to a peer; a server ends silent ones after 120
+SERVE_SECONDS = 60      # for the servers of hosts that have greeted each other to be there
 CONNECT_SECONDS = 10    # for a peer to accept one: two failures, and it is lost within 60
 
 
@@ -156,23 +157,15 @@ def add_collectives(config: tf.ConfigProto, hosts: Hosts) -> tf.ConfigProto:
     return distributed
 
 
-def start_server(hosts: Hosts, config: tf.ConfigProto) -> tf.train.Server:
+def start_server(hosts: Hosts, config: tf.ConfigProto, run_name: str = '') -> tf.train.Server:
     """Starts this host's server, and waits until all hosts have theirs.
 
-    It serves until the process ends. Raises UserError if its port stays taken, or after
-    WAIT_MINUTES without one of the others.
+    It serves until the process ends. Before, the hosts greet each other: what else holds a port is
+    no host. Raises UserError if this port stays taken, or after WAIT_MINUTES without one of the
+    others.
     """
     port = int(hosts.addresses[hosts.task_index].rpartition(':')[2])
-    deadline = time.monotonic() + 60 * WAIT_MINUTES
-    told = False
-    while not _free(port):
-        if time.monotonic() > deadline:
-            raise UserError('port %d of %s is taken by another process; give another address'
-                            % (port, hosts.name(hosts.task_index)))
-        if not told:
-            print('port %d is taken; waiting for the process that holds it' % port, flush=True)
-        told = True
-        time.sleep(0.5)
+    greet_all(hosts, run_name, WAIT_MINUTES, connect)
     try:
         server = tf.train.Server({JOB: list(hosts.addresses)}, JOB, hosts.task_index, config=config)
     except tf.errors.OpError as error:
@@ -181,40 +174,24 @@ def start_server(hosts: Hosts, config: tf.ConfigProto) -> tf.train.Server:
     print('port %d is open on all addresses of this machine to anybody who reaches it, without a '
           'password: whoever does can read and write the files of this user; see that only the '
           'hosts reach it (docs/scaling.md)' % port, flush=True)
+    deadline = time.monotonic() + SERVE_SECONDS
     for i in range(hosts.num_hosts):
-        _wait_for(hosts, i, deadline)
+        while not _serves(hosts.addresses[i], CONNECT_SECONDS):
+            if time.monotonic() > deadline:
+                raise UserError('%s went away while it started; see what it printed'
+                                % hosts.name(i))
+            time.sleep(0.2)
     return server
 
 
-def _free(port):
-    with contextlib.closing(socket.socket()) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(('', port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return False
-            raise UserError('cannot serve on port %d (%s); give another'
-                            % (port, error.strerror)) from error
-    return True
-
-
-def _wait_for(hosts, i, deadline):
-    began = told = time.monotonic()
-    while True:
-        try:
-            connect(hosts.addresses[i], CONNECT_SECONDS).close()
-            return
-        except OSError as error:
-            now = time.monotonic()
-            if now > deadline:
-                raise UserError('%s was not there within %d minutes (%s); start it with the same '
-                                'command, or correct its address'
-                                % (hosts.name(i), WAIT_MINUTES, error.strerror or error)) from error
-            if now - told > 5:
-                print('waiting for %s, %.0f s' % (hosts.name(i), now - began), flush=True)
-                told = now
-        time.sleep(0.5)
+def _serves(address, timeout):
+    """Whether a server of TensorFlow's is there: it speaks first, as gRPC's do."""
+    try:
+        with connect(address, timeout) as connection:
+            connection.settimeout(timeout)
+            return bool(connection.recv(1))
+    except OSError:
+        return False
 
 
 def connect(address: str, timeout: float) -> socket.socket:
@@ -287,14 +264,7 @@ class HostMonitor:
         silent = []
         deadline = time.monotonic() + ANSWER_SECONDS
         for i in self._others():
-            try:
-                with connect(self.hosts.addresses[i],
-                             max(0.5, deadline - time.monotonic())) as connection:
-                    connection.settimeout(max(0.5, deadline - time.monotonic()))
-                    answers = bool(connection.recv(1))
-            except OSError:
-                answers = False
-            if not answers:
+            if not _serves(self.hosts.addresses[i], max(0.5, deadline - time.monotonic())):
                 silent.append(self.hosts.name(i))
         return silent
 

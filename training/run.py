@@ -56,7 +56,8 @@ def train(hp: HParams, data: Union[FileData, ShardData],
         target = ''
         if hosts.num_hosts > 1:
             config = add_collectives(config, hosts)
-            target = start_server(hosts, config).target
+            target = start_server(
+                hosts, config, os.path.basename(os.path.normpath(options.run_dir))).target
         monitor = resources.enter_context(HostMonitor(
             hosts, 'the same commands again continue from the last checkpoint',
             options.step_timeout_minutes))

@@ -1,4 +1,5 @@
 """Training on several hosts: processes of this machine that speak over its loopback."""
+import contextlib
 import json
 import os
 import random
@@ -6,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -19,7 +21,7 @@ import params
 from datasets import clip_files, file_lists
 from datasets.clips import Clips
 from errors import UserError
-from training import hosts
+from training import greeting, hosts
 from training.hosts import SINGLE_HOST, Hosts
 
 KILLS = int(os.environ.get('KILLS', 2))     # of processes in training, the chief's among them
@@ -184,6 +186,25 @@ def test_a_host_that_hangs_does_not_hang_the_other(told, data, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_process_on_the_port_of_the_chief_is_waited_for(data, tmp_path):
+    addresses = free_addresses(2)
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(('127.0.0.1', int(addresses[0].split(':')[1])))
+        other.listen()
+        pair = [start(data, tmp_path, i, addresses, '--max_steps=5') for i in range(2)]
+        said = ''
+        for line in pair[1].stdout:
+            said += line
+            if 'held by something' in line:
+                break
+    (status, chief), (worker_status, worker) = finish(pair)
+    assert (status, worker_status) == (0, 0), chief + said + worker
+    assert 'waiting for the chief, worker 0 (%s), ' % addresses[0] in said
+    assert 'port %s is taken; waiting' % addresses[0].split(':')[1] in chief
+
+
+@pytest.mark.slow
 def test_another_training_is_refused(data, tmp_path):
     """Other hyperparameters, flags and data, all named, and nothing is trained."""
     other = data[0].split('=')[1].replace('train.scp', 'other.scp')     # beside params.json
@@ -272,6 +293,62 @@ def test_a_host_that_never_comes(monkeypatch):
     addresses = free_addresses(2)
     with pytest.raises(UserError, match='worker 1 .* was not there within'):
         hosts.start_server(Hosts(tuple(addresses), 0), tf.ConfigProto())
-    # the server of that test holds its port for as long as this process lives
-    with pytest.raises(UserError, match='port %s of the chief.* is taken' % addresses[0][10:]):
-        hosts.start_server(Hosts(tuple(addresses), 0), tf.ConfigProto())
+    with socket.socket() as other:
+        other.bind(('127.0.0.1', int(addresses[0].split(':')[1])))
+        other.listen()
+        with pytest.raises(UserError, match='port %s of the chief.* is taken' % addresses[0][10:]):
+            hosts.start_server(Hosts(tuple(addresses), 0), tf.ConfigProto())
+
+
+def greet_in_threads(pairs):
+    """[None or the error] of a greeting of each (Hosts, run name), all at once."""
+    ended = [None] * len(pairs)
+
+    def greet(i):
+        try:
+            greeting.greet_all(*pairs[i], 2 / 60, hosts.connect)
+        except UserError as error:
+            ended[i] = str(error)
+
+    threads = [threading.Thread(target=greet, args=(i,)) for i in range(len(pairs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return ended
+
+
+def test_hosts_of_one_training_know_each_other():
+    addresses = tuple(free_addresses(3))
+    assert greet_in_threads([(Hosts(addresses, i), 'run') for i in range(3)]) == [None] * 3
+
+
+def test_hosts_of_another_training_are_told_apart():
+    addresses = tuple(free_addresses(2))
+    ended = greet_in_threads([(Hosts(addresses, 0), 'run'), (Hosts(addresses, 1), 'other')])
+    assert 'worker 1' in ended[0] and 'the chief, worker 0' in ended[1]
+    assert any('held by a host of another training' in told for told in ended)
+
+
+@pytest.mark.parametrize('speaks', [False, True])
+def test_what_holds_the_port_of_the_chief_is_not_taken_for_it(speaks, capsys, monkeypatch):
+    """A listener that is silent, and one that says what gRPC's servers say."""
+    monkeypatch.setattr(greeting, 'ANSWER_SECONDS', 0.2)
+    monkeypatch.setattr(greeting, 'TELL_SECONDS', 0.5)
+    addresses = tuple(free_addresses(2))
+    with socket.socket() as other:
+        other.bind(('127.0.0.1', int(addresses[0].split(':')[1])))
+        other.listen()
+
+        def speak():
+            with contextlib.suppress(OSError):
+                while True:
+                    other.accept()[0].sendall(b'\0\0\x18\4\0\0\0\0\0')
+
+        if speaks:
+            threading.Thread(target=speak, daemon=True).start()
+        told, = greet_in_threads([(Hosts(addresses, 1), 'run')])
+    held = 'its port is held by something that is no host of this training'
+    assert told.startswith('the chief, worker 0 (%s) was not there within' % addresses[0])
+    assert held in told
+    assert 'waiting for the chief, worker 0 (%s), ' % addresses[0] in capsys.readouterr().out
