@@ -83,13 +83,14 @@ def test_mel_of_short_audio_is_that_of_audio_and_silence(name, samples):
 
 @pytest.mark.parametrize('name', PROFILES)
 @pytest.mark.parametrize('rate', [16000, 22050, 24000, 44100])
-def test_mel_basis_has_the_bits_of_librosa(name, rate):
+def test_mel_basis_is_that_of_librosa(name, rate):
     profile = MEL_PROFILES[name]
     reference = librosa.filters.mel(sr=rate, n_fft=profile.n_fft, n_mels=profile.n_mels,
                                     fmin=profile.fmin, fmax=profile.fmax or rate / 2)
     basis = mel_transform.mel_basis(rate, profile)
     assert basis.dtype == np.float32 and basis.flags['C_CONTIGUOUS']
-    np.testing.assert_array_equal(basis, reference.T)
+    # to a rounding or two: NumPy's logarithm of one number and of many may differ in the last bit
+    np.testing.assert_allclose(basis, reference.T, rtol=1e-6, atol=1e-9)
 
 
 def test_mel_leaves_its_input_alone():

@@ -44,7 +44,7 @@ def test_reversible_gradients_are_the_gradients(condition):
     hp = TINY.replace(**CONDITIONS[condition])
     plain, reversible = losses_and_gradients(
         hp, [glow.Compute(), glow.Compute(reversible=True)])
-    assert plain[0] == reversible[0]
+    assert abs(plain[0] - reversible[0]) < 1e-6 * abs(plain[0])
     assert distance(plain[1:], reversible[1:]) < 1e-4
 
 

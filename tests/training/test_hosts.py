@@ -97,8 +97,9 @@ def test_two_hosts_of_two_towers_train_as_one_tower_does(data, tmp_path):
     for name, value in alone.items():
         if name.startswith('waveglow/') and '/Adam' not in name:
             np.testing.assert_allclose(together[name], value, atol=1e-5, err_msg=name)
-            moved = max(moved, np.abs(value).max())
-    assert moved > 0.01
+            if name.endswith('/end/filter'):    # zero before the first step
+                moved = max(moved, np.abs(value).max())
+    assert moved > 1e-3     # a hundred times the tolerance above
 
 
 @pytest.mark.slow
