@@ -20,14 +20,19 @@ PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip install --quiet $(CONSTRAINTS:%=--constraint %)
 DEMO_NAMES := auth-incorrect demo-thanks queue-youarenext tt-weasels
 
-# One process after the other: TensorFlow keeps memory of what a process has run, and a laptop has 8 GB.
-TEST_PARTS := "tests/bench tests/datasets tests/metrics tests/synthesis" "tests/interop" \
-    "tests/training" "tests --ignore-glob=tests/*/* --ignore-glob=tests/test_[g-z]*" \
-    "tests --ignore-glob=tests/*/* --ignore-glob=tests/test_[a-f]*"
-RUN_TESTS = status=0; for part in $(TEST_PARTS); do \
-    $(1) -m pytest -q $$part || status=1; done; exit $$status
+# TensorFlow keeps memory of what a process has run, and a laptop has 8 GB: so the tests run in parts,
+# two at a time. Largest first.
+TEST_PARTS := tests/training tests/commands tests/model tests/parts tests/interop
+tests/training: TESTS = tests/training
+tests/commands: TESTS = tests --ignore-glob=tests/*/* --ignore-glob=tests/test_[g-z]*
+tests/model: TESTS = tests --ignore-glob=tests/*/* --ignore-glob=tests/test_[a-f]*
+tests/parts: TESTS = tests/bench tests/datasets tests/metrics tests/synthesis
+tests/interop: TESTS = tests/interop
+# of the jobs that a caller's -j allows, else of two
+RUN_PARTS = $(MAKE) $(if $(findstring -j,$(MAKEFLAGS)),,-j2) --output-sync=target --keep-going \
+    --no-print-directory $(TEST_PARTS)
 
-.PHONY: demo test test-fast test-tf1 lint clean
+.PHONY: demo test test-fast test-tf1 lint clean $(TEST_PARTS)
 
 demo: $(VENV)/installed
 	$(PY) inference.py --lc $(DEMO_NAMES:%=samples/wavs/%.wav) --out_dir=demo --mel_correction=16 \
@@ -38,18 +43,21 @@ demo: $(VENV)/installed
 	@echo 'Original above vocoded: demo/spectrograms.png. More of them: samples/index.html'
 
 test: $(VENV)/tested
-	@$(call RUN_TESTS,$(PY))
+	+@$(RUN_PARTS)
+
+$(TEST_PARTS):
+	@$(PY) -m pytest -q $(TESTS)
 
 test-fast: $(VENV)/tested
 	$(PY) -m pytest -q -m "not slow" tests
 
 test-tf1:
-	@python37=; for p in python3.7 $$HOME/.pyenv/versions/3.7.*/bin/python; do \
+	+@python37=; for p in python3.7 $$HOME/.pyenv/versions/3.7.*/bin/python; do \
 	    if $$p -c '' 2>/dev/null; then python37=$$p; break; fi; done; \
 	if [ -z "$$python37" ]; then \
 	    echo 'NOT TESTED under TensorFlow 1.15: there is no Python 3.7 here'; exit 0; fi; \
 	$(MAKE) $(VENV_TF1)/tested PYTHON=$$python37 VENV=$(VENV_TF1) && \
-	$(call RUN_TESTS,$(VENV_TF1)/bin/python)
+	$(RUN_PARTS) VENV=$(VENV_TF1)
 
 lint: $(VENV)/linted
 	$(PY) -m ruff check --quiet .
