@@ -2,10 +2,11 @@
 
 Audio is float32 [samples], mono, -1 to 1.
 """
+import contextlib
 import io
 import os
 import struct
-from typing import List, Tuple
+from typing import Any, BinaryIO, Iterator, List, Tuple
 
 import numpy as np
 import soundfile
@@ -25,6 +26,7 @@ AUDIO_EXTENSIONS = frozenset(
 LOUDEST = 16.0          # beyond it (full scale is 1) a float file surely holds integers
 STREAMED = 0x7fff0000   # a RIFF chunk announced as larger was written without knowing its size
 MOST_SAMPLES = 1 << 40  # more, and a header does not say how many there are
+MOST_WAV_BYTES = (1 << 32) - 64     # of samples: a WAV counts its bytes in 32 bits
 BLOCK = 1 << 16         # samples read at a time
 QUIET = 1e-2            # a channel below this part of the loudest one's RMS is not mixed in
 CANCELLED = 0.2         # a mix below this part of the loudest channel's RMS has lost the speech
@@ -144,7 +146,7 @@ def _is_streamed(path):
         return any(name == b'data' and size >= STREAMED for name, _, size in riff_chunks(f))
 
 
-def to_pcm16(audio):
+def to_pcm16(audio: np.ndarray) -> Tuple[np.ndarray, int]:
     """(int16 [samples], the number of clipped samples) of float audio [samples].
 
     Rounds to the nearest step of 1 / 32768, as every reader of PCM16 scales it back, and clips
@@ -157,23 +159,58 @@ def to_pcm16(audio):
     return np.clip(np.rint(audio * 32768.0), -32768, 32767).astype(np.int16), clipped
 
 
-def write_wav(path, audio, sample_rate):
+class WavWriter:
+    """A mono PCM16 WAV that is written block by block: see `wav_writer`."""
+
+    def __init__(self, file: Any, path: str):
+        self._file, self._path = file, path
+        self.samples = 0        # written so far
+        self.clipped = 0        # of them beyond full scale
+
+    def write(self, audio: np.ndarray) -> None:
+        """Adds audio [samples]. Raises UserError for NaN or infinity, and beyond 4 GB."""
+        try:
+            pcm, clipped = to_pcm16(np.reshape(audio, [-1]))
+        except UserError as error:
+            raise UserError('%s: %s' % (self._path, error)) from error
+        if 2 * (self.samples + len(pcm)) > MOST_WAV_BYTES:
+            raise UserError('%s: a WAV holds no more than 4 GB; cut what it is made of in two'
+                            % self._path)
+        self._file.write(pcm.astype('<i2').tobytes())
+        self.samples, self.clipped = self.samples + len(pcm), self.clipped + clipped
+
+
+@contextlib.contextmanager
+def wav_writer(path: str, sample_rate: int) -> Iterator[WavWriter]:
+    """A WavWriter of a file that appears at `path` when the block ends, and not after an error.
+
+    Raises OSError if it cannot be written.
+    """
+    with atomic_open(path, 'wb') as f:
+        f.write(_wav_header(0, sample_rate))
+        writer = WavWriter(f, path)
+        yield writer
+        f.seek(0)
+        f.write(_wav_header(writer.samples, sample_rate))
+
+
+def _wav_header(samples, sample_rate):
+    """The 44 bytes before the samples of mono PCM16."""
+    return struct.pack('<4sI4s4sIHHIIHH4sI', b'RIFF', 36 + 2 * samples, b'WAVE', b'fmt ', 16, 1, 1,
+                       sample_rate, 2 * sample_rate, 2, 16, b'data', 2 * samples)
+
+
+def write_wav(path: str, audio: np.ndarray, sample_rate: int) -> int:
     """Writes audio [samples] as mono PCM16 WAV, atomically; returns the number of clipped samples.
 
-    Raises UserError for NaN or infinity.
+    Raises UserError for NaN or infinity, OSError if it cannot be written.
     """
-    try:
-        pcm, clipped = to_pcm16(np.reshape(audio, [-1]))
-    except UserError as error:
-        raise UserError('%s: %s' % (path, error)) from error
-    content = io.BytesIO()      # so that a full disk is Python's to tell, not a C callback's
-    soundfile.write(content, pcm, sample_rate, subtype='PCM_16', format='WAV')
-    with atomic_open(path, 'wb') as f:
-        f.write(content.getbuffer())
-    return clipped
+    with wav_writer(path, sample_rate) as writer:
+        writer.write(audio)
+    return writer.clipped
 
 
-def is_plain_wav(path, sample_rate):
+def is_plain_wav(path: str, sample_rate: int) -> bool:
     """Whether a file is mono PCM16 WAV at `sample_rate` that the strictest reader takes as it is.
 
     TensorFlow's decode_wav, which training reads with, wants the plain format chunk first and
@@ -197,9 +234,10 @@ def is_plain_wav(path, sample_rate):
         return False
 
 
-def riff_chunks(f):
+def riff_chunks(f: BinaryIO) -> List[Tuple[bytes, int, int]]:
     """[(name, offset, announced bytes)] of the chunks of an open RIFF WAVE file; [] of others."""
-    header, chunks, offset = f.read(12), [], 12
+    header, offset = f.read(12), 12
+    chunks: List[Tuple[bytes, int, int]] = []
     if header[:4] != b'RIFF' or header[8:] != b'WAVE':
         return chunks
     while True:

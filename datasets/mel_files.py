@@ -1,5 +1,7 @@
 """Files of mel spectrograms: ours, NumPy's and PyTorch's. Knows no TensorFlow."""
+import copy
 import os
+from typing import Callable, Dict, Iterator, NoReturn, Tuple, Union
 
 import numpy as np
 
@@ -9,15 +11,83 @@ from interop import torchfile
 from params import MEL_PROFILES
 
 MEL_SUFFIXES = ('.mel', '.npy', '.npz', '.pt')      # what `read_mel` reads
+BLOCK_FRAMES = 1024     # of a mel that is read piece by piece
 
 
-def save_mel(path, mel):
+class UnreadableMel(UserError):
+    """A file that was a mel when it was opened."""
+
+
+class MelFile:
+    """A mel in a file that is read piece by piece: mel[first:end] is float32 [frames, n_mels].
+
+    It holds no file open, so there can be any number of them.
+    """
+    ndim = 2
+
+    def __init__(self, path: str, offset: int, dtype: np.dtype, frames: int, n_mels: int,
+                 bands_first: bool = False):
+        """
+        Args:
+          offset: bytes before the first value.
+          frames, n_mels: in the file.
+          bands_first: whether it holds [n_mels, frames].
+        """
+        self._path, self._offset, self._dtype = path, offset, dtype
+        self._stored_frames, self._bands_first = frames, bands_first
+        self._size = os.path.getsize(path)
+        self.shape = frames, n_mels
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def first(self, frames: int) -> 'MelFile':
+        """Its beginning."""
+        cut = copy.copy(self)
+        cut.shape = frames, self.shape[1]
+        return cut
+
+    def __getitem__(self, frames: slice) -> np.ndarray:
+        """Raises UnreadableMel if the file is not what it was."""
+        first, end, _ = frames.indices(len(self))
+        count, n_mels = max(0, end - first), self.shape[1]
+        try:
+            with open(self._path, 'rb', buffering=0) as f:
+                if os.fstat(f.fileno()).st_size != self._size:
+                    raise UnreadableMel('%s has changed since it was opened' % self._path)
+                if self._bands_first:
+                    values = np.stack([self._values(f, band * self._stored_frames + first, count)
+                                       for band in range(n_mels)], axis=1)
+                else:
+                    values = self._values(f, first * n_mels, count * n_mels).reshape(count, n_mels)
+        except (OSError, ValueError) as error:
+            raise UnreadableMel('%s cannot be read any more (%s)'
+                                % (self._path, error)) from error
+        with np.errstate(over='ignore'):     # what float32 cannot hold becomes infinite
+            return np.ascontiguousarray(values, np.float32)
+
+    def _values(self, f, first, count):
+        f.seek(self._offset + first * self._dtype.itemsize)
+        return np.frombuffer(f.read(count * self._dtype.itemsize), self._dtype)
+
+
+Mel = Union[np.ndarray, MelFile]        # float32 [frames, n_mels]
+Refuse = Callable[[str], NoReturn]      # raises the UserError of a file
+
+
+def mel_blocks(mel: Mel, frames: int = BLOCK_FRAMES) -> Iterator[np.ndarray]:
+    """Yields a mel in pieces of so many frames, the last perhaps shorter."""
+    for first in range(0, len(mel), frames):
+        yield mel[first:first + frames]
+
+
+def save_mel(path: str, mel: np.ndarray) -> None:
     """Writes a mel, [frames, n_mels], as little-endian float32 without a header, atomically."""
     with atomic_open(path, 'wb') as f:
         f.write(np.ascontiguousarray(mel, dtype='<f4').tobytes())
 
 
-def read_mel(path, n_mels):
+def read_mel(path: str, n_mels: int) -> np.ndarray:
     """float32 [frames, n_mels] from a `.mel` (see `save_mel`), `.npy`, `.npz` or `.pt` file.
 
     A `.npy` array is [frames, n_mels] or [n_mels, frames], with or without a leading batch of 1;
@@ -27,7 +97,12 @@ def read_mel(path, n_mels):
     Raises UserError ('PATH: what is wrong') for a shape that does not tell, and for a file that is
     missing, of another kind, empty, or holds NaN or infinity.
     """
-    def refuse(reason):
+    return open_mel(path, n_mels)[:]
+
+
+def open_mel(path: str, n_mels: int) -> Mel:
+    """`read_mel`, but a MelFile of `.mel` and `.npy`. Raises the same errors at once."""
+    def refuse(reason: str) -> NoReturn:
         raise UserError('%s: %s' % (path, reason))
 
     if not os.path.isfile(path):
@@ -36,62 +111,78 @@ def read_mel(path, n_mels):
     if suffix not in MEL_SUFFIXES:
         refuse('a mel spectrogram ends in %s or %s'
                % (', '.join(MEL_SUFFIXES[:-1]), MEL_SUFFIXES[-1]))
-    load = {'.mel': lambda path: np.fromfile(path, '<f4'), '.npy': _load_npy,
-            '.npz': _load_npz, '.pt': _load_pt}
+    open_kind: Dict[str, Callable[[str, int, Refuse], Mel]] = {
+        '.mel': _open_mel, '.npy': _open_npy, '.npz': _open_npz, '.pt': _open_pt}
     try:
-        mel = load[suffix](path)
-        if suffix == '.mel' and os.path.getsize(path) % (4 * n_mels):
-            refuse('%d bytes are not whole frames of %d float32 values'
-                   % (os.path.getsize(path), n_mels))
+        mel = open_kind[suffix](path, n_mels, refuse)
     except (OSError, ValueError, MemoryError) as error:
         refuse('cannot be read (%s)' % (getattr(error, 'strerror', None) or error))
-    if not mel.size:
-        refuse('is empty')
-    mel = (mel.reshape([-1, n_mels]) if suffix == '.mel'
-           else _oriented(mel, n_mels, refuse, bands_first=suffix == '.pt'))
-    with np.errstate(over='ignore'):     # what float32 cannot hold becomes infinite
-        mel = np.ascontiguousarray(mel, dtype=np.float32)
-    if not np.isfinite(mel).all():
+    if not all(np.isfinite(block).all() for block in mel_blocks(mel)):
         refuse('holds values that are NaN or infinite')
     return mel
 
 
-def _load_npy(path):
-    """The real-valued array in a .npy file; ValueError for anything else, pickles above all."""
+def _open_mel(path: str, n_mels: int, refuse: Refuse) -> MelFile:
+    size = os.path.getsize(path)
+    if size % (4 * n_mels):
+        refuse('%d bytes are not whole frames of %d float32 values' % (size, n_mels))
+    if not size:
+        refuse('is empty')
+    return MelFile(path, 0, np.dtype('<f4'), size // (4 * n_mels), n_mels)
+
+
+def _open_npy(path: str, n_mels: int, refuse: Refuse) -> MelFile:
+    shape, columns_first, dtype, offset = _npy_header(path)
+    bands_first = _is_bands_first(shape, n_mels, refuse)
+    frames = int(np.prod(shape, dtype=object)) // n_mels
+    if os.path.getsize(path) < offset + dtype.itemsize * frames * n_mels:
+        raise ValueError('its header announces %s values, and it has %d bytes'
+                         % (' x '.join(map(str, shape)), os.path.getsize(path)))
+    return MelFile(path, offset, dtype, frames, n_mels, bands_first != columns_first)
+
+
+def _npy_header(path):
+    """(shape, whether columns come first, dtype, its own bytes) of a .npy file's header.
+
+    ValueError for anything else, pickles above all.
+    """
     with open(path, 'rb') as f:
         if f.read(6) != b'\x93NUMPY':
             raise ValueError('not an array that numpy.save wrote')
         f.seek(0)
         try:
-            array = np.load(f, allow_pickle=False)
+            version = np.lib.format.read_magic(f)
+            read_header = {(1, 0): np.lib.format.read_array_header_1_0,
+                           (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+            if read_header is None:     # 3.0 is for names of columns
+                raise ValueError('an array of records, not of real numbers')
+            shape, columns_first, dtype = read_header(f)
         except (OSError, MemoryError):
             raise
         except Exception as error:   # a damaged header fails in the tokenizer, in eval, anywhere
             raise ValueError(str(error).split('\n')[0]) from error
-    return _real(array)
+        if dtype.hasobject:
+            raise ValueError('pickled objects, not real numbers')
+        return shape, columns_first, _real(dtype), f.tell()
 
 
-def _load_npz(path):
+def _open_npz(path: str, n_mels: int, refuse: Refuse) -> np.ndarray:
     """The one real-valued array in a .npz file; ValueError for anything else."""
     try:
         with np.load(path, allow_pickle=False) as held:
             if len(held.files) != 1:
                 raise ValueError('%d arrays and not one: %s' % (
                     len(held.files), ', '.join(sorted(held.files)[:5])))
-            return _real(held[held.files[0]])
+            array = held[held.files[0]]
+            _real(array.dtype)
     except (OSError, MemoryError, ValueError):
         raise
     except Exception as error:      # of a damaged archive anything
         raise ValueError(str(error).split('\n')[0]) from error
+    return _as_frames(array, n_mels, _is_bands_first(array.shape, n_mels, refuse))
 
 
-def _real(array):
-    if array.dtype.kind not in 'fiu':
-        raise ValueError('an array of %s, not of real numbers' % array.dtype)
-    return array
-
-
-def _load_pt(path):
+def _open_pt(path: str, n_mels: int, refuse: Refuse) -> np.ndarray:
     """The real-valued tensor in a .pt file; ValueError for another object, a checkpoint above all.
 
     UserError for a file that PyTorch did not save.
@@ -101,28 +192,42 @@ def _load_pt(path):
         raise ValueError('a checkpoint or another object, not one tensor')
     if tensor.dtype.kind not in 'fiu':
         raise ValueError('a tensor of %s, not of real numbers' % tensor.dtype)
-    return tensor.numpy()
+    array = tensor.numpy()
+    return _as_frames(array, n_mels, _is_bands_first(array.shape, n_mels, refuse, True))
 
 
-def _oriented(array, n_mels, refuse, bands_first):
-    """`array` as [frames, n_mels]; calls `refuse(reason)` if its shape leaves that open.
+def _real(dtype):
+    if dtype.kind not in 'fiu':
+        raise ValueError('an array of %s, not of real numbers' % dtype)
+    return dtype
 
-    It does not leave it open if `bands_first` says that [n_mels, frames] is what to expect.
+
+def _is_bands_first(shape: Tuple[int, ...], n_mels: int, refuse: Refuse, expected: bool = False
+                    ) -> bool:
+    """Whether a shape is [n_mels, frames]; calls `refuse` if it leaves that open, or is no mel's.
+
+    It does not leave it open if [n_mels, frames] is what is `expected`.
     """
-    shape = ' x '.join(str(n) for n in array.shape) or 'no dimensions'
-    if array.ndim == 3 and len(array) == 1:
-        array = array[0]
-    if array.ndim != 2 or n_mels not in array.shape:
-        refuse('its shape, %s, is neither frames x %d nor %d x frames' % (shape, n_mels, n_mels))
-    if array.shape[0] == n_mels and bands_first:
-        return array.T
-    if array.shape == (n_mels, n_mels):
+    said = ' x '.join(str(n) for n in shape) or 'no dimensions'
+    if len(shape) == 3 and shape[0] == 1:
+        shape = shape[1:]
+    if 0 in shape:
+        refuse('is empty')
+    if len(shape) != 2 or n_mels not in shape:
+        refuse('its shape, %s, is neither frames x %d nor %d x frames' % (said, n_mels, n_mels))
+    if shape == (n_mels, n_mels) and not expected:
         refuse('its shape, %s, does not tell frames from bands; save it as .mel, frames x %d'
-               % (shape, n_mels))
-    return array if array.shape[1] == n_mels else array.T
+               % (said, n_mels))
+    return shape[0] == n_mels if expected else shape[1] != n_mels
 
 
-def cut_padding(mel, profile_name):
+def _as_frames(array, n_mels, bands_first):
+    array = array.reshape(array.shape[-2:])
+    with np.errstate(over='ignore'):     # what float32 cannot hold becomes infinite
+        return np.ascontiguousarray(array.T if bands_first else array, np.float32)
+
+
+def cut_padding(mel: Mel, profile_name: str) -> Tuple[Mel, int]:
     """(mel without the frames of zeros at its end, how many these were).
 
     A batch pads its shorter mels with zeros. On a logarithmic scale they are louder than speech;
@@ -131,12 +236,17 @@ def cut_padding(mel, profile_name):
     if MEL_PROFILES[profile_name].scale == 'decibel':
         return mel, 0
     kept = len(mel)
-    while kept and not mel[kept - 1].any():
-        kept -= 1
-    return mel[:kept], len(mel) - kept
+    while kept:
+        first = max(0, kept - BLOCK_FRAMES)
+        sounding = np.flatnonzero(mel[first:kept].any(axis=1))
+        if len(sounding):
+            kept = first + int(sounding[-1]) + 1
+            break
+        kept = first
+    return mel.first(kept) if isinstance(mel, MelFile) else mel[:kept], len(mel) - kept
 
 
-def check_mel_values(mel, profile_name, where):
+def check_mel_values(mel: Mel, profile_name: str, where: str) -> None:
     """Raises UserError, naming `where` and what they look like, for values not of `profile_name`.
 
     Values of the weixsong profile lie in 0..1, those of tacotron2 are natural logarithms down to
@@ -144,15 +254,16 @@ def check_mel_values(mel, profile_name, where):
     network predicted. What cannot be told for certain, such as another base of the logarithm or
     another hop, passes.
     """
-    low, high = float(np.min(mel)), float(np.max(mel))
+    values = _Values(mel)
+    low, high = values.low, values.high
     unit = -0.25 <= low and high <= 1.25
     if MEL_PROFILES[profile_name].scale == 'decibel':
         if unit:
             return
-        alike = _foreign_scale(mel, low, high) or (
+        alike = _foreign_scale(values) or (
             'mel profile tacotron2' if -16 <= low and high <= 6 else '')
     else:
-        alike = 'mel profile weixsong' if unit else _foreign_scale(mel, low, high)
+        alike = 'mel profile weixsong' if unit else _foreign_scale(values)
         if not alike and -16 <= low and high <= 6:
             return
     raise UserError('%s holds values from %.4g to %.4g, which mel profile %s does not; %s' % (
@@ -161,13 +272,33 @@ def check_mel_values(mel, profile_name, where):
         if alike else 'they look like no mel known here, so compute the mels anew'))
 
 
-def _foreign_scale(mel, low, high):
+class _Values:
+    """What the values of a mel tell, gathered piece by piece."""
+
+    def __init__(self, mel: Mel):
+        self.frames, self.low, self.high = len(mel), np.inf, -np.inf
+        self.at_low = 0         # how many are the lowest
+        count, total, squares = 0, 0.0, 0.0
+        for block in mel_blocks(mel):
+            low = float(block.min())
+            self.at_low = ((0 if low < self.low else self.at_low)
+                           + (int(np.count_nonzero(block == low)) if low <= self.low else 0))
+            self.low, self.high = min(self.low, low), max(self.high, float(block.max()))
+            count += block.size
+            total += block.sum(dtype=np.float64)
+            squares += np.square(block, dtype=np.float64).sum()
+        self.mean = total / count
+        self.deviation = max(0.0, squares / count - self.mean ** 2) ** 0.5
+
+
+def _foreign_scale(values):
     """What mels on a scale of other projects are called, or ''."""
-    if low >= 0:
+    if values.low >= 0:
         return 'magnitudes without a logarithm'
-    if low == -4 and high <= 4 and np.count_nonzero(mel == low) > 1:
+    if values.low == -4 and values.high <= 4 and values.at_low > 1:
         return 'decibels scaled to -4..4 (Coqui TTS, Rayhane-mamah/Tacotron-2)'
     # The mean of natural logarithms of speech is near -5. Even a loud vowel stays below -1.
-    if len(mel) >= 8 and -6 < low and np.mean(mel) > -1 and 0.4 < np.std(mel) < 1.8:
+    if (values.frames >= 8 and -6 < values.low and values.mean > -1
+            and 0.4 < values.deviation < 1.8):
         return 'standardized bands (ParallelWaveGAN, ESPnet, TensorFlowTTS)'
     return ''

@@ -145,3 +145,23 @@ def test_bundled_speech_is_what_its_page_says():
     assert '%d telephone prompts in English, %.0f seconds' % (
         len(infos), sum(i.duration for i in infos.values())) in page
     assert params.preset('small').sample_rate == 16000
+
+
+def test_a_wav_is_written_block_by_block(tmp_path):
+    path, audio = str(tmp_path / 'x.wav'), speech()
+    with audio_files.wav_writer(path, 16000) as writer:
+        for block in np.array_split(audio, 7):
+            writer.write(block)
+            assert not os.path.exists(path)
+    soundfile.write(str(tmp_path / 'y.wav'), audio, 16000, subtype='PCM_16')
+    assert (tmp_path / 'x.wav').read_bytes() == (tmp_path / 'y.wav').read_bytes()
+    assert audio_files.is_plain_wav(path, 16000) and writer.samples == len(audio)
+    with pytest.raises(UserError, match='z.wav: audio with NaN'):
+        with audio_files.wav_writer(str(tmp_path / 'z.wav'), 16000) as writer:
+            writer.write(audio)
+            writer.write(np.array([np.nan]))
+    with pytest.raises(UserError, match='no more than 4 GB'):
+        with audio_files.wav_writer(str(tmp_path / 'z.wav'), 16000) as writer:
+            writer.samples = audio_files.MOST_WAV_BYTES // 2
+            writer.write(audio[:1])
+    assert sorted(os.listdir(str(tmp_path))) == ['x.wav', 'y.wav']

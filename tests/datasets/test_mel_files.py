@@ -27,6 +27,27 @@ def test_mel_files_hold_frames_by_bands(tmp_path):
         np.testing.assert_array_equal(read, mel)
 
 
+def test_a_mel_is_read_in_pieces(tmp_path):
+    mel = np.random.RandomState(0).standard_normal([50, 80]).astype(np.float32)
+    mel_files.save_mel(str(tmp_path / 'x.mel'), mel)
+    for name, array in (('a', mel), ('b', mel.T), ('c', mel.T[None].astype('>f8')),
+                        ('d', np.asfortranarray(mel)), ('e', np.asfortranarray(mel.T))):
+        np.save(str(tmp_path / name), array)
+    for name in ['x.mel'] + [c + '.npy' for c in 'abcde']:
+        opened = mel_files.open_mel(str(tmp_path / name), 80)
+        assert opened.shape == (50, 80) and len(opened) == 50
+        np.testing.assert_array_equal(opened[7:31], mel[7:31])
+        np.testing.assert_array_equal(opened[40:99], mel[40:])
+        assert opened.first(20)[:].shape == (20, 80)
+        pieces = list(mel_files.mel_blocks(opened.first(20), 8))
+        assert [len(piece) for piece in pieces] == [8, 8, 4]
+        np.testing.assert_array_equal(np.concatenate(pieces), mel[:20])
+    opened = mel_files.open_mel(str(tmp_path / 'a.npy'), 80)
+    np.save(str(tmp_path / 'a.npy'), mel[:9])
+    with pytest.raises(mel_files.UnreadableMel, match='a.npy has changed'):
+        opened[:4]
+
+
 @pytest.mark.parametrize('save', [ptfiles.save_zip, ptfiles.save_legacy])
 def test_mels_of_nvidia_are_tensors_of_bands_by_frames(tmp_path, save):
     mel = mel_transform.mel_spectrogram(speech(), 16000, MEL_PROFILES['tacotron2'])
@@ -77,6 +98,9 @@ def test_reading_a_mel_refuses(tmp_path):
     refused('flags.pt', 'real numbers', np.zeros((80, 5), bool))
     refused('attack.pt', 'asks for os.system', ptfiles.Call(ptfiles.Name('os.system'), 'false'))
     refused('text.pt', 'not a file that PyTorch saved', content=b'text' * 100)
+    refused('cut.npy', 'has 400 bytes', content=(
+        b'\x93NUMPY\x01\x00\x76\x00{\'descr\': \'<f4\', \'fortran_order\': False, '
+        b'\'shape\': (300, 80), }'.ljust(127) + b'\n').ljust(400))
     refused('pickle.npy', 'pickle', np.array([[{}] * 80], dtype=object))
     refused('noise.npy', 'not an array', content=b'noise' * 100)
     refused('header.npy', 'cannot be read', content=b'\x93NUMPY\x01\x00\x20\x00{"descr" (((: ,' * 5)
