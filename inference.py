@@ -8,11 +8,12 @@ mel is computed first (copy synthesis). Writes OUT_DIR/NAME.wav. Exit status: 0;
 skipped; 2 if nothing could be vocoded.
 """
 import argparse
+import collections
 import contextlib
 import os
 import sys
 import time
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
 
@@ -26,13 +27,15 @@ import glow
 import params
 import utils
 from datasets import audio_files, corpus, mel_files, mel_transform
+from datasets.mel_files import Mel, mel_blocks
 from errors import UserError
 from metrics import pictures
 from synthesis.denoiser import Denoiser
 from synthesis.mel_correction import MelCorrection
 from vocoder import Vocoder
 
-PLOTTED = 6     # inputs on the picture of --plot
+PLOTTED = 6             # inputs on the picture of --plot
+PLOTTED_SECONDS = 20.0  # of each of them
 
 
 class Source(NamedTuple):
@@ -106,7 +109,7 @@ def parse_arguments() -> argparse.Namespace:
                              'speed differ (default: what is fast on this device)')
     parser.add_argument('--plot', type=path, metavar='FILE.png',
                         help='picture to write: the mels of the first inputs above the mels of '
-                             'their audio')
+                             'their audio, %d seconds of each at most' % PLOTTED_SECONDS)
     command_line.add_hyperparameters(parser)
     args = parser.parse_args()
     for name in ('sigma', 'denoiser_strength'):
@@ -160,7 +163,7 @@ def wav_path(out_dir: str, source: Source) -> str:
     return os.path.join(out_dir, source.name + '.wav')
 
 
-def read_sources(sources: List[Source], hp: params.HParams) -> Dict[Source, np.ndarray]:
+def read_sources(sources: List[Source], hp: params.HParams) -> Dict[Source, Mel]:
     """The mels [frames, n_mels] of inputs; prints the reason for each that cannot be read.
 
     Raises UserError if none can.
@@ -180,7 +183,7 @@ def read_sources(sources: List[Source], hp: params.HParams) -> Dict[Source, np.n
     return mels
 
 
-def read_source(source: Source, hp: params.HParams) -> Tuple[np.ndarray, bool]:
+def read_source(source: Source, hp: params.HParams) -> Tuple[Mel, bool]:
     """The mel [frames, n_mels] of an input, and whether it is said how it was made.
 
     Cuts the padding of a batch and prints so. Raises UserError if it cannot be a mel of `hp`'s
@@ -190,7 +193,7 @@ def read_source(source: Source, hp: params.HParams) -> Tuple[np.ndarray, bool]:
     if not path.lower().endswith(mel_files.MEL_SUFFIXES):
         audio = audio_files.read_wav(path, hp.sample_rate)
         return mel_transform.mel_spectrogram(audio, hp.sample_rate, hp.mel), True
-    mel = mel_files.read_mel(path, hp.n_mels)
+    mel = mel_files.open_mel(path, hp.n_mels)
     made_with = nearest_params(path, source.root)
     if made_with:
         params.require_same(hp, made_with, params.DATA_FIELDS, path,
@@ -217,11 +220,43 @@ def nearest_params(path: str, root: str) -> Optional[params.HParams]:
         folder = os.path.dirname(folder)
 
 
-def vocode_all(vocoder: Vocoder, mels: Dict[Source, np.ndarray], out_dir: str,
+class Processing(NamedTuple):
+    """How a mel becomes audio."""
+    vocoder: Vocoder
+    sigma: Optional[float] = None           # standard deviation of the noise; None: gen_sigma
+    seed: int = 0                           # random seed of the noise of each utterance
+    denoise: Optional[Denoiser] = None
+    correct: Optional[MelCorrection] = None
+
+    def batch(self, mels: List[Mel]) -> Iterator[Iterator[np.ndarray]]:
+        """Yields the audio of each mel: blocks of [samples], computed as they are asked for.
+
+        What `vocoder.vocode_batch` takes at once is computed at once.
+        """
+        if len(mels) > 1 and self.vocoder.fits_batch([len(mel) for mel in mels]):
+            batch_audio = self.vocoder.vocode_batch([mel[:] for mel in mels], self.sigma, self.seed)
+            for audio, mel in zip(batch_audio, mels):
+                yield self._finish(iter([audio]), mel)
+        else:
+            for mel in mels:
+                yield self._finish(self.vocoder.stream(mel_blocks(mel), self.sigma, self.seed), mel)
+
+    def _finish(self, blocks: Iterator[np.ndarray], mel: Mel) -> Iterator[np.ndarray]:
+        """The vocoder's audio of a mel, blocks of [samples], denoised and corrected."""
+        if self.denoise:
+            blocks = self.denoise.stream(blocks)
+        if self.correct:
+            blocks = iter([self.correct(np.concatenate(list(blocks)), mel[:])])
+        return blocks
+
+
+def vocode_all(vocoder: Vocoder, mels: Dict[Source, Mel], out_dir: str,
                sigma: Optional[float] = None, seed: int = 0, batch_size: int = 1,
                denoiser_strength: float = 0.0, mel_correction: int = 0,
                plot: Optional[str] = None) -> Summary:
     """Vocodes mels [frames, n_mels] in batches of similar length and writes out_dir/NAME.wav.
+
+    Audio is written as it is computed, so that the memory of a few seconds is enough.
 
     Args:
       sigma: standard deviation of the noise; None for the model's gen_sigma.
@@ -233,48 +268,92 @@ def vocode_all(vocoder: Vocoder, mels: Dict[Source, np.ndarray], out_dir: str,
     """
     hp = vocoder.hp
     order = sorted(mels, key=lambda source: len(mels[source]))
-    denoise = Denoiser.from_vocoder(vocoder, denoiser_strength) if denoiser_strength else None
-    correct = MelCorrection(hp, mel_correction)
-
-    def vocode(batch):
-        batch_audio = vocoder.vocode_batch(batch, sigma, seed)
-        return [correct(denoise(audio) if denoise else audio, mel)
-                for audio, mel in zip(batch_audio, batch)]
+    processing = Processing(
+        vocoder, sigma, seed,
+        Denoiser.from_vocoder(vocoder, denoiser_strength) if denoiser_strength else None,
+        MelCorrection(hp, mel_correction) if mel_correction else None)
+    for folder in {os.path.dirname(wav_path(out_dir, source)) for source in order}:
+        files.remove_leftovers(folder)
 
     # A first run is slow, for it compiles: on a CPU the flow of a whole chunk, which comes after
     # the first chunk of a longer utterance too.
-    vocode([mels[order[-1]][:2 * vocoder.chunk_frames + 1]] * min(batch_size, 2))
+    warm_up = mels[order[-1]][:2 * vocoder.chunk_frames + 1]
+    for blocks in processing.batch([warm_up] * min(batch_size, 2)):
+        collections.deque(blocks, maxlen=0)
     vocoded = clipped = 0
-    audio_seconds = compute_seconds = 0.0
-    plotted: Dict[Source, tuple] = dict.fromkeys(list(mels)[:PLOTTED], ())
+    audio_seconds, clock = 0.0, Clock()
+    plotted: Dict[Source, tuple] = dict.fromkeys(list(mels)[:PLOTTED] if plot else [], ())
     with tqdm.tqdm(total=len(order), unit='utterance', file=sys.stdout, disable=None) as bar:
         for i in range(0, len(order), batch_size):
             batch = order[i:i + batch_size]
-            batch_mels = [mels[source] for source in batch]
-            started = time.time()
-            batch_audio = vocode(batch_mels)
-            compute_seconds += time.time() - started
-            for source, mel, audio in zip(batch, batch_mels, batch_audio):
-                audio_seconds += len(audio) / hp.sample_rate
-                if not np.isfinite(audio).all():
-                    tqdm.tqdm.write('%s: skipped: it vocodes to samples that are not finite; the '
-                                    'model is broken, or untrained' % source.path, file=sys.stderr)
+            computed = clock.timed(processing.batch([mels[source] for source in batch]))
+            for source, blocks in zip(batch, computed):
+                audio_seconds += len(mels[source]) * hp.hop_length / hp.sample_rate
+                kept = int(PLOTTED_SECONDS * hp.sample_rate) if source in plotted else 0
+                try:
+                    beginning, beyond = write_blocks(wav_path(out_dir, source),
+                                                     clock.timed(blocks), hp.sample_rate, kept)
+                except (BrokenAudio, mel_files.UnreadableMel) as error:
+                    tqdm.tqdm.write('skipped: %s' % error, file=sys.stderr)
                     continue
-                path = wav_path(out_dir, source)
-                with errors.as_user_error('cannot write ' + path, 'give another --out_dir',
-                                          OSError):
-                    clipped += audio_files.write_wav(path, audio, hp.sample_rate)
-                vocoded += 1
-                if plot and source in plotted:
-                    again = mel_transform.mel_spectrogram(audio, hp.sample_rate, hp.mel)
-                    plotted[source] = ((source.name, mel),
-                                       (source.name + ', vocoded', again[:len(mel)]))
+                vocoded, clipped = vocoded + 1, clipped + beyond
+                if source in plotted:
+                    plotted[source] = plotted_rows(source, mels[source], beginning, hp)
             bar.update(len(batch))
     if plot and vocoded:
         with errors.as_user_error('cannot write ' + plot, 'give another --plot',
                                   OSError), files.atomic_open(plot, 'wb') as f:
             f.write(pictures.spectrogram_png([row for rows in plotted.values() for row in rows]))
-    return Summary(vocoded, len(order) - vocoded, audio_seconds, compute_seconds, clipped)
+    return Summary(vocoded, len(order) - vocoded, audio_seconds, clock.seconds, clipped)
+
+
+class BrokenAudio(UserError):
+    """Samples that are not finite."""
+
+
+def write_blocks(path: str, blocks: Iterable[np.ndarray], sample_rate: int, kept: int
+                 ) -> Tuple[np.ndarray, int]:
+    """Writes blocks of audio [samples] to a wav as they come.
+
+    Returns (the first `kept` samples, how many of all were clipped). Raises BrokenAudio for
+    samples that are not finite, UserError if the file cannot be written.
+    """
+    beginning = np.zeros(0, np.float32)
+    with errors.as_user_error('cannot write ' + path, 'give another --out_dir', OSError):
+        with audio_files.wav_writer(path, sample_rate) as writer:
+            for audio in blocks:
+                if not np.isfinite(audio).all():
+                    raise BrokenAudio('%s would hold samples that are not finite; the model is '
+                                      'broken, or untrained' % path)
+                writer.write(audio)
+                beginning = np.concatenate([beginning, audio[:kept - len(beginning)]])
+    return beginning, writer.clipped
+
+
+class Clock:
+    """Adds up the time in which iterables compute."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def timed(self, items: Iterable[Any]) -> Iterator[Any]:
+        """The items; the time from one being asked for to its coming counts."""
+        iterator = iter(items)
+        while True:
+            started = time.time()
+            item = next(iterator, None)
+            self.seconds += time.time() - started
+            if item is None:
+                return
+            yield item
+
+
+def plotted_rows(source: Source, mel: Mel, audio: np.ndarray, hp: params.HParams
+                 ) -> Tuple[Tuple[str, np.ndarray], Tuple[str, np.ndarray]]:
+    """What the picture shows of an input, (title, mel) twice: given, and of its audio [samples]."""
+    frames = len(audio) // hp.hop_length
+    again = mel_transform.mel_spectrogram(audio, hp.sample_rate, hp.mel)
+    return (source.name, mel[:frames]), (source.name + ', vocoded', again[:frames])
 
 
 def report(summary: Summary, out_dir: str, plot: Optional[str] = None):

@@ -248,8 +248,7 @@ class Vocoder:
         for mel in mels:
             self._check(mel)
         lengths = [len(mel) for mel in mels]
-        groups = len(mels) * max(lengths, default=0) * self.hp.groups_per_frame
-        if len(mels) < 2 or groups > BATCH_GROUPS:
+        if len(mels) < 2 or not self.fits_batch(lengths):
             return [self.vocode(mel, sigma, seed) for mel in mels]
         if self._batch is None:
             self._batch = self._build_batch()
@@ -258,6 +257,11 @@ class Vocoder:
         audio = self._session.run(audio, {
             z_in: np.stack([z] * len(mels)), self._mel: pad_mels(mels), lengths_in: lengths})
         return [row[:n * self.hp.hop_length] for row, n in zip(audio, lengths)]
+
+    def fits_batch(self, lengths: Sequence[int]) -> bool:
+        """Whether mels of so many frames are vocoded in one batch."""
+        groups = len(lengths) * max(lengths, default=0) * self.hp.groups_per_frame
+        return groups <= BATCH_GROUPS
 
     def _check(self, mel):
         if np.ndim(mel) != 2 or np.shape(mel)[1] != self.hp.n_mels or not len(mel):

@@ -99,6 +99,64 @@ def test_copy_synthesis_of_a_wav_equals_vocoding_its_mel(monkeypatch, trained, t
     assert len(a) == len(b) and np.abs(a - b).max() <= 2
 
 
+class Pieces:
+    """A mel that is given out in small pieces only."""
+    ndim = 2
+
+    def __init__(self, mel):
+        self._mel, self.shape = mel, mel.shape
+
+    def __len__(self):
+        return len(self._mel)
+
+    def __getitem__(self, frames):
+        piece = self._mel[frames]
+        assert len(piece) <= mel_files.BLOCK_FRAMES
+        return piece
+
+
+def test_a_long_mel_is_vocoded_in_pieces(monkeypatch, trained, vocoder, tmp_path):
+    """Neither the mel nor the audio is in memory as a whole; the wav is that of the whole."""
+    mel = mel_files.read_mel(str(trained[0] / (names_of(trained[0])[0] + '.mel')), 80)
+    mel = np.concatenate([mel] * (3000 // len(mel)))
+    source = inference.Source('x.mel', 'x', '')
+    write_blocks, lengths = inference.write_blocks, []
+
+    def watched(path, blocks, *rest):
+        def measured():
+            for block in blocks:
+                lengths.append(len(block))
+                yield block
+        return write_blocks(path, measured(), *rest)
+
+    monkeypatch.setattr(inference, 'write_blocks', watched)
+    summary = inference.vocode_all(vocoder, {source: Pieces(mel)}, str(tmp_path), seed=1,
+                                   denoiser_strength=0.1)
+    assert summary.vocoded == 1 and sum(lengths) == 256 * len(mel)
+    assert max(lengths) < 256 * len(mel) / 4
+    whole = Denoiser.from_vocoder(vocoder, 0.1)(vocoder.vocode(mel, seed=1))
+    found = soundfile.read(str(tmp_path / 'x.wav'), dtype='float32')[0]
+    np.testing.assert_allclose(found, np.clip(whole, -1, 1), atol=1e-3)
+
+
+def test_what_breaks_in_the_middle_leaves_no_wav(monkeypatch, trained, vocoder, tmp_path, capsys):
+    mels = {inference.Source(name, name, ''): np.full([500, 80], value, np.float32)
+            for name, value in (('good', -5.0), ('bad', -4.0))}
+
+    def stream(blocks, sigma, seed):
+        for block in blocks:
+            yield np.zeros(256 * len(block), np.float32)
+            if block[0, 0] == -4:
+                yield np.array([np.nan], np.float32)
+
+    monkeypatch.setattr(vocoder, 'stream', stream)
+    (tmp_path / '.tmp-12345678-bad.wav').write_bytes(b'of a run that was killed')
+    summary = inference.vocode_all(vocoder, mels, str(tmp_path))
+    assert (summary.vocoded, summary.skipped) == (1, 1)
+    assert os.listdir(str(tmp_path)) == ['good.wav']
+    assert 'bad.wav would hold samples that are not finite' in capsys.readouterr().err
+
+
 def test_npy_either_way_round(monkeypatch, trained, tmp_path):
     mels, model = trained
     mel = mel_files.read_mel(str(mels / (names_of(mels)[0] + '.mel')), 80)
