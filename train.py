@@ -83,6 +83,10 @@ def add_run_arguments(parser):
     parser.add_argument('--seed', type=command_line.random_seed, default=0,
                         help='random seed of the initial weights and of the choice of clips '
                              '(default: %(default)s)')
+    parser.add_argument('--listen', nargs='?', type=command_line.boolean, const=True,
+                        default=False,
+                        help='write the held-out utterances that are vocoded on the way to '
+                             'RUN_NAME/listen as wavs')
     parser.add_argument('--store_metadata', nargs='?', type=command_line.boolean, const=True,
                         default=False, help='store traces for TensorBoard and chrome://tracing')
 
@@ -135,7 +139,7 @@ def options_from(args) -> TrainingOptions:
         accumulate=args.accumulate,
         hosts=hosts.from_arguments(args.worker_hosts, args.task_index, os.environ.get('TF_CONFIG')),
         step_timeout_minutes=args.step_timeout_minutes, seed=args.seed,
-        store_metadata=args.store_metadata)
+        store_metadata=args.store_metadata, listen=args.listen)
 
 
 def refuse_run_among_data(args, options: TrainingOptions):

@@ -1,6 +1,6 @@
-"""Pictures of spectrograms."""
+"""Pictures of spectrograms and of losses."""
 import io
-from typing import List, Tuple
+from typing import Dict, List, Tuple
 
 import numpy as np
 
@@ -25,6 +25,47 @@ def spectrogram_png(rows: List[Tuple[str, np.ndarray]]) -> bytes:
         axes.tick_params(labelsize=7)
     axes.set_xlabel('frame', fontsize=8)
     figure.tight_layout()
+    return _png(canvas)
+
+
+def losses_png(panels: Dict[str, Dict[str, Dict[int, float]]]) -> bytes:
+    """A PNG of losses over training steps, one panel above the other.
+
+    Args:
+      panels: {title: {name of a curve: {step: loss}}}. The first losses of a training are far above
+        the rest: the vertical axis covers those after the first tenth of the steps.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(8, 3.2 * len(panels)), dpi=80)
+    canvas = FigureCanvasAgg(figure)
+    for i, (title, curves) in enumerate(panels.items()):
+        axes = figure.add_subplot(len(panels), 1, i + 1)
+        for name, losses in curves.items():
+            steps = sorted(losses)
+            axes.plot(steps, [losses[step] for step in steps], label=name, linewidth=1.2,
+                      marker='.' if len(steps) < 50 else None)
+        axes.set_ylim(*_range_after_the_start(curves))
+        axes.set_title(title, fontsize=9, loc='left')
+        axes.set_xlabel('step', fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    figure.tight_layout()
+    return _png(canvas)
+
+
+def _range_after_the_start(curves):
+    """(bottom, top) of the axis of a panel of `losses_png`."""
+    last = max(step for losses in curves.values() for step in losses)
+    later = [value for losses in curves.values() for step, value in losses.items()
+             if step >= last / 10]
+    low, high = min(later), max(later)
+    margin = 0.1 * (high - low) or 0.1 * abs(low) or 1.0
+    return low - margin, high + margin
+
+
+def _png(canvas):
     png = io.BytesIO()
     canvas.print_png(png)
     return png.getvalue()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import wave
 
 import numpy as np
 import pytest
@@ -60,8 +61,9 @@ def assert_same_bits(a, b):
 
 def test_learns_real_speech_and_says_so(monkeypatch, data, tmp_path, capsys):
     """The held-out loss falls by over a nat a sample in 150 steps of a tiny model."""
-    assert run(monkeypatch, data, tmp_path, '--max_steps=150', '--hparams=eval_every=50,'
-               'summary_every=25,gen_test_wave_every=150,gen_utterances=1,save_every=50') == 0
+    assert run(monkeypatch, data, tmp_path, '--max_steps=150', '--listen', '--hparams='
+               'eval_every=50,summary_every=25,gen_test_wave_every=150,gen_utterances=1,'
+               'save_every=50') == 0
     found = events.read(str(tmp_path / 'run'))
     losses = [value.simple_value for _, value in found['heldout/nll']]
     assert [step for step, _ in found['heldout/nll']] == [50, 100, 150]
@@ -79,6 +81,13 @@ def test_learns_real_speech_and_says_so(monkeypatch, data, tmp_path, capsys):
     assert image[0][1].image.encoded_image_string.startswith(b'\x89PNG')
     out = capsys.readouterr().out
     assert 'parameters' in out and 'the best so far' in out and 'python inference.py' in out
+    assert 'losses: %s\n' % (tmp_path / 'run' / 'losses.png') in out
+    assert (tmp_path / 'run' / 'losses.png').read_bytes().startswith(b'\x89PNG')
+    listen = tmp_path / 'run' / 'listen'
+    for path in (listen / 'step_150').glob('*.wav'):
+        with wave.open(str(path)) as heard, wave.open(str(listen / 'original' / path.name)) as said:
+            assert heard.getnframes() == said.getnframes() == audio.length_frames
+    assert len(list((listen / 'step_150').glob('*.wav'))) == 1
     assert params.load(str(tmp_path / 'run')).n_flows == 3
     # the newest few and the best are kept
     assert len(glob.glob(str(tmp_path / 'run' / 'model.ckpt-*.index'))) == 3

@@ -1,5 +1,6 @@
 """What is done with held-out utterances while a model trains: they are measured, and vocoded."""
 import contextlib
+import os
 import sys
 import zlib
 from typing import Iterator, List, Optional
@@ -8,14 +9,18 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 import tqdm
 
+import errors
 import glow
 import vocoder
-from datasets import mel_transform
+from datasets import audio_files, mel_transform
 from metrics import pictures
 from params import HParams
 from training.events import Events
 from training.graph import HeldoutGraph, TrainingGraph
+from training.options import TrainingOptions
 from training.signals import StopSignals
+
+LISTEN_DIR = 'listen'       # of a run: held-out utterances as wavs
 
 
 class Evaluation:
@@ -25,9 +30,9 @@ class Evaluation:
     """
 
     def __init__(self, session: tf.Session, graph: TrainingGraph, hp: HParams,
-                 heldout_names: List[str], seed: int, events: Events, signals: StopSignals):
-        """seed: of the noise that is vocoded."""
-        self.session, self.graph, self.hp, self.seed = session, graph, hp, seed
+                 heldout_names: List[str], options: TrainingOptions, events: Events,
+                 signals: StopSignals):
+        self.session, self.graph, self.hp, self.options = session, graph, hp, options
         self.events, self.signals = events, signals
         # Losses of other utterances, or of other parts of them, are not to be compared.
         utterances = heldout_names, hp.eval_seconds, hp.sigma
@@ -60,7 +65,7 @@ class Evaluation:
         hp, (z_input, mel_input, vocoded) = self.hp, self.graph.vocoding
         for clip in self._utterances(self._heldout().clip, hp.gen_utterances):
             name, frames = clip.name[0].decode(), clip.mel.shape[1]
-            z = vocoder.noise(frames, hp, hp.gen_sigma, self.seed)
+            z = vocoder.noise(frames, hp, hp.gen_sigma, self.options.seed)
             audio = self.session.run(vocoded, {z_input: z[None], mel_input: clip.mel})[0]
             if not np.isfinite(audio).all():
                 tqdm.tqdm.write('step %d: %s vocodes to samples that are not finite' % (step, name))
@@ -68,9 +73,19 @@ class Evaluation:
             mel = mel_transform.mel_spectrogram(audio, hp.sample_rate, hp.mel)
             self.events.audio('original/' + name, clip.audio[0], hp.sample_rate, step)
             self.events.audio('vocoded/' + name, audio, hp.sample_rate, step)
+            if self.options.listen:
+                self._write_wav('original', name, clip.audio[0])
+                self._write_wav('step_%d' % step, name, audio)
             self.events.image('spectrogram/' + name, pictures.spectrogram_png(
                 [('%s, original' % name, clip.mel[0]),
                  ('vocoded at step %d' % step, mel[:frames])]), step)
+
+    def _write_wav(self, folder, name, audio):
+        path = os.path.join(self.options.run_dir, LISTEN_DIR, folder,
+                            name.replace('/', '-').replace(os.sep, '-') + '.wav')
+        with errors.as_user_error('cannot write ' + path, 'make room, or leave --listen away',
+                                  OSError):
+            audio_files.write_wav(path, audio, self.hp.sample_rate)
 
     def _set_best(self, loss):
         best = self.graph.best

@@ -1,8 +1,9 @@
 """TensorBoard events."""
+import contextlib
 import glob
 import io
 import os
-from typing import Dict, List, Tuple
+from typing import Dict, Iterable, List, Tuple
 
 import numpy as np
 import soundfile
@@ -52,6 +53,21 @@ class Events:
     def _add(self, values, step):
         self._writer.add_summary(tf.Summary(value=values), step)
         self._writer.flush()
+
+
+def read_scalars(directory: str, tags: Iterable[str]) -> Dict[str, Dict[int, float]]:
+    """{tag: {step: value}} of all event files in `directory`; of a step the value written last.
+
+    A file that a crash or a full disk has cut short counts as far as it goes.
+    """
+    found: Dict[str, Dict[int, float]] = {tag: {} for tag in tags}
+    for path in sorted(glob.glob(os.path.join(glob.escape(directory), 'events*'))):
+        with contextlib.suppress(tf.errors.OpError):
+            for event in tf.train.summary_iterator(path):
+                for value in event.summary.value:
+                    if value.tag in found:
+                        found[value.tag][event.step] = value.simple_value
+    return found
 
 
 def read(directory: str) -> Dict[str, List[Tuple[int, tf.Summary.Value]]]:

@@ -21,6 +21,7 @@ from training.evaluation import Evaluation
 from training.events import Events
 from training.graph import PartFetches, StepFetches, TrainingGraph
 from training.hosts import HostMonitor
+from training.loss_curve import LossCurve
 from training.options import TrainingOptions
 from training.signals import StopSignals
 
@@ -40,6 +41,7 @@ class TrainingLoop:
     """
     events: Events              # the chief's alone
     evaluation: Evaluation      # the chief's alone
+    loss_curve: LossCurve       # the chief's alone
 
     def __init__(self, session: tf.Session, graph: TrainingGraph, hp: HParams,
                  options: TrainingOptions, source: Source, checkpoints: utils.Checkpoints,
@@ -69,9 +71,10 @@ class TrainingLoop:
                 with self.as_user_error('writing events'):
                     self.events = resources.enter_context(
                         Events(self.options.run_dir, first_step))
+                self.loss_curve = LossCurve(self.options.run_dir, first_step)
                 self.evaluation = Evaluation(
                     self.session, self.graph, self.hp, self.source.heldout_names,
-                    self.options.seed, self.events, self.signals)
+                    self.options, self.events, self.signals)
             bar = resources.enter_context(tqdm.tqdm(
                 initial=first_step, total=last_step, unit='step', mininterval=1,
                 dynamic_ncols=True, file=sys.stdout, disable=None))
@@ -82,6 +85,9 @@ class TrainingLoop:
                 self.monitor.stop()
             if self.is_chief and self.saved_step != step:
                 self.save(step)
+            if self.is_chief:
+                with self.as_user_error('drawing the losses'):
+                    self.loss_curve.write()
         self._print_end(step, stopped)
         return TrainingResult(step, finished=step >= last_step)
 
@@ -120,6 +126,8 @@ class TrainingLoop:
                   % (step, self.options.run_dir))
         else:
             print('trained to step %d; the chief has the weights' % step)
+        if self.is_chief:
+            print('losses: ' + self.loss_curve.path)
 
     def train_step(self, step: int) -> StepFetches:
         """Runs the step after `step` steps and returns what it fetched.
@@ -177,12 +185,14 @@ class TrainingLoop:
 
     def write_summary(self, step: int, result: StepFetches, speed: float) -> None:
         loss = result.loss
-        self.events.scalars({
+        values = {
             'train/nll': loss.nll, 'train/z': loss.z, 'train/log_s': loss.log_s,
             'train/log_det': loss.log_det, 'train/stft': loss.stft,
             'train/objective': loss.total, 'train/gradient_norm': result.gradient_norm,
             'train/learning_rate': result.learning_rate,
-            'train/seconds_of_audio_a_second': speed}, step)
+            'train/seconds_of_audio_a_second': speed}
+        self.events.scalars(values, step)
+        self.loss_curve.add(values, step)
 
     def evaluate(self, step: int) -> None:
         """Measures the held-out loss; saves the best checkpoint if it is the lowest so far."""
@@ -192,10 +202,14 @@ class TrainingLoop:
         if not np.isfinite(loss.total):
             self.fail_diverged(
                 step, 'the held-out loss after step %d is %s' % (step, loss.total))
-        if self.evaluation.record(loss, step):
-            self.require_directory(step)
+        is_best = self.evaluation.record(loss, step)
+        self.require_directory(step)
+        if is_best:
             with self.as_user_error('writing the best checkpoint'):
                 self.checkpoints.save_best(self.session, step)
+        self.loss_curve.add({'heldout/nll': loss.total}, step)
+        with self.as_user_error('drawing the losses'):
+            self.loss_curve.write()
 
     def save(self, step: int) -> None:
         self.require_directory(step)

@@ -19,6 +19,7 @@ class TrainingOptions:
     step_timeout_minutes: float = 5.0       # for which a step may wait for other hosts
     seed: int = 0                           # of the initial weights and of the choice of clips
     store_metadata: bool = False            # store traces for TensorBoard and chrome://tracing
+    listen: bool = False                    # write held-out utterances that are vocoded as wavs
     check_convolution: bool = True          # refuse a device that convolves wrongly
 
     @property
