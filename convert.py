@@ -13,9 +13,13 @@ import os
 import shlex
 from typing import Callable
 
+import command_line
+
+if __name__ == '__main__':
+    command_line.guard_memory()     # before libraries that take much
+
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
 
-import command_line
 import errors
 import files
 import params

@@ -3,9 +3,12 @@ import contextlib
 import errno
 import os
 import re
+from typing import Optional
 
 # what TensorFlow, too, tells as a word of the system: it has one code for these and for memory
 NO_ROOM = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+NO_MEMORY = (os.strerror(errno.ENOMEM), 'std::bad_alloc', "can't start new thread",
+             'failed to map segment', 'cannot allocate memory')     # the last two are the linker's
 NO_DESCRIPTORS = tuple(os.strerror(code) for code in (errno.EMFILE, errno.ENFILE))
 
 
@@ -38,7 +41,7 @@ def shown(value: object, most: int = 80) -> str:
     return text if len(text) <= most + 2 else text[:most] + '...'
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """The line of an exception, an OSError's or TensorFlow's, that tells what happened."""
     if isinstance(error, OSError):
         if error.strerror and error.filename is not None:
@@ -62,9 +65,23 @@ def is_no_room(error: Exception) -> bool:
     return _tells(error, NO_ROOM)
 
 
-def is_no_memory(error: Exception) -> bool:
+def is_no_memory(error: BaseException) -> bool:
     """Whether TensorFlow's ResourceExhaustedError, which has many causes, is of memory."""
     return not _tells(error, NO_ROOM + NO_DESCRIPTORS)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception, or one that it came of, is of memory: Python's, TensorFlow's, any."""
+    found: Optional[BaseException] = error
+    for _ in range(20):     # a chain may end in itself
+        if found is None:
+            return False
+        if isinstance(found, MemoryError) or any(word in str(found) for word in NO_MEMORY):
+            return True
+        if type(found).__name__ == 'ResourceExhaustedError' and is_no_memory(found):
+            return True
+        found = found.__cause__ or found.__context__
+    return False
 
 
 def _tells(error, words):

@@ -16,13 +16,17 @@ import sys
 import time
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
+import command_line
+
+if __name__ == '__main__':
+    command_line.guard_memory()     # before libraries that take much
+
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 import tqdm
 
-import command_line
 import devices
 import errors
 import files

@@ -31,12 +31,16 @@ import os
 import shlex
 from typing import Any, Dict, List, Tuple
 
+import command_line
+
+if __name__ == '__main__':
+    command_line.guard_memory()     # before libraries that take much
+
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import command_line
 import devices
 import errors
 import files

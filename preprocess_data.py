@@ -25,6 +25,11 @@ import shlex
 import sys
 from typing import List, Optional
 
+import command_line
+
+if __name__ == '__main__':
+    command_line.guard_memory()     # before libraries that take much
+
 import errors
 import params
 from command_line import add_hyperparameters, local_path, random_seed, run_script

@@ -13,15 +13,21 @@ SIGHUP, 130 after Ctrl-C) before the first step, when there is nothing to save.
 import argparse
 import os
 
+import command_line
+from training import signals
+
+if __name__ == '__main__':
+    command_line.guard_memory()     # before libraries that take much
+    signals.end_when_there_is_nothing_to_save()
+
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
 
-import command_line
 import files
 import glow
 import params
 import utils
 from datasets import shards, sources
-from training import hosts, run, signals, towers
+from training import hosts, run, towers
 from training.options import TrainingOptions
 
 
@@ -173,5 +179,4 @@ def hyperparameters(args, data, options: TrainingOptions) -> params.HParams:
 
 
 if __name__ == '__main__':
-    signals.end_when_there_is_nothing_to_save()
     command_line.run_script(main)

@@ -95,3 +95,50 @@ def test_traceback_on_demand(monkeypatch):
                   'in refuse', 'UserError: it is wrong'):
         assert words in done.stderr, words
     assert done.stderr.endswith('-c: error: it is wrong; do it right\n')
+
+
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='Linux limits address space')
+@pytest.mark.parametrize('work, status, told', [
+    ('os.abort()', 2, 'ended by SIGABRT'),
+    ('os.kill(os.getpid(), signal.SIGSEGV)', 2, 'ended by SIGSEGV'),
+    ('ctypes.CDLL(None).exit(1)', 2, 'a library ended it'),
+    ('raise ImportError("libx.so: failed to map segment from shared object")', 2, 'libx.so'),
+    ('sys.exit(1)', 1, None),
+    ('command_line.run_script(lambda: bytearray(1 << 33))', 2, '(MemoryError), limited to'),
+    ('command_line.run_script(lambda: 5)', 5, None),
+    ('os.kill(os.getpid(), signal.SIGTERM)', -signal.SIGTERM, None),
+    ('os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)', -signal.SIGTERM, None),
+    ('held = [mmap.mmap(-1, 1 << 20) for _ in fill()]; time.sleep(60)', 2, 'stands still')])
+def test_too_little_memory_is_told_in_a_sentence(work, status, told):
+    code = """if 1:
+        import ctypes, mmap, os, resource, signal, sys, time
+        import command_line
+        sys.argv = ['x.py']
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, resource.RLIM_INFINITY))
+        command_line.STUCK_SECONDS = 0.5
+
+        def fill():
+            while command_line._virtual_memory(os.getpid()) < (1 << 30) - (4 << 20):
+                yield
+
+        command_line.guard_memory()
+        """ + work
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, universal_newlines=True, timeout=60)
+    assert done.returncode == status, done.stderr
+    if told is None:
+        assert not done.stderr
+    else:
+        assert done.stderr.startswith('x.py: error: out of memory')
+        assert told in done.stderr and 'limited to 1024 MB' in done.stderr
+        assert done.stderr.endswith('raise the limit (ulimit -v)\n')
+
+
+def test_memory_that_runs_out_without_a_limit(monkeypatch, capsys):
+    def fail():
+        raise RuntimeError('cannot go on') from MemoryError()
+
+    with pytest.raises(SystemExit) as ended:
+        command_line.run_script(fail)
+    assert ended.value.code == 2
+    assert 'error: out of memory (cannot go on); close other' in capsys.readouterr().err

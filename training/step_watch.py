@@ -13,6 +13,8 @@ import threading
 import time
 from typing import Callable, List, NoReturn, Optional
 
+from training.signals import COPY_SECONDS
+
 WAIT_MINUTES = 10       # for all hosts to be there, and for the first step: it compiles
 SIGNAL_SECONDS = 3      # and two steps: from a signal to the step that ends them all
 ANSWER_SECONDS = 4      # for a server to say its first bytes
@@ -101,8 +103,9 @@ class StepWatch:
     def _read_signals(self):
         ready, _, _ = select.select([self._reader], [], [], 0.5)
         for number in self._reader.recv(16) if ready else b'':
-            self._last_signal = number
-            self._signals.append(time.monotonic())
+            if not self._signals or time.monotonic() - self._signals[-1] > COPY_SECONDS:
+                self._last_signal = number
+                self._signals.append(time.monotonic())
 
     def _end_late(self, began, minutes):
         silent = self._silent_hosts()
