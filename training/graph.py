@@ -1,5 +1,5 @@
 """The training graph: one step of gradient descent, and what is measured and heard in between."""
-from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -19,6 +19,7 @@ class PartFetches(NamedTuple):
     """What is fetched of a part of a step that is not its last."""
     clip_names: tf.Tensor           # string [batch]
     start_frames: tf.Tensor         # of the clips in their utterances, int32 [batch]
+    audio: Any                      # of the clips [batch, samples] if it may hold runs of zeros, ()
     op: tf.Operation                # adds the gradients of the part
 
 
@@ -29,6 +30,7 @@ class StepFetches(NamedTuple):
     gradient_norm: tf.Tensor        # before clipping
     clip_names: tf.Tensor           # of this part, string [batch]
     start_frames: tf.Tensor         # of the clips in their utterances, int32 [batch]
+    audio: Any                      # as of a part
     stopping: tf.Tensor             # whether any host is asked to stop, the same on all
     op: tf.Operation                # updates the weights
 
@@ -116,13 +118,14 @@ def build_training_graph(hp: HParams, training_clips: Callable[..., tf.data.Data
         raise AssertionError('evaluation has weights of its own')
     with tf.device(device_names[0]):
         broadcast = collectives.broadcast(tf.global_variables(), hosts, VARIABLES_KEY)
+    audio = batch.audio if not hp.dither else ()
     return TrainingGraph(
         clips_iterator=iterator,
-        parts=[PartFetches(batch.name, batch.start_frame, found.add)] * (accumulate - 1),
+        parts=[PartFetches(batch.name, batch.start_frame, audio, found.add)] * (accumulate - 1),
         step=StepFetches(
             loss=found.loss, learning_rate=learning_rate, gradient_norm=gradient_norm,
-            clip_names=batch.name, start_frames=batch.start_frame, stopping=found.stopping > 0,
-            op=train_op),
+            clip_names=batch.name, start_frames=batch.start_frame, audio=audio,
+            stopping=found.stopping > 0, op=train_op),
         stop_requested=found.stop_requested,
         fingerprints=collectives.all_gather(tf.constant(fingerprints, tf.int64), hosts,
                                             FINGERPRINTS_KEY),

@@ -14,6 +14,7 @@ import errors
 import files
 import params
 import utils
+from datasets import digital_silence
 from datasets.sources import Source
 from errors import UserError
 from params import HParams
@@ -25,6 +26,9 @@ from training.loss_curve import LossCurve
 from training.options import TrainingOptions
 from training.signals import StopSignals
 
+ADVICE = 'a lower lr or clip_norm may help'
+SILENCE_ADVICE = ('%d of these clips hold digital silence (runs of exact zeros), on which no '
+                  'likelihood is finite: take --hparams=dither=0.5')
 LOOK_SECONDS = 2        # between two looks whether the run's directory is there
 
 
@@ -157,9 +161,12 @@ class TrainingLoop:
         clips = ', '.join('%s from frame %d' % (name.decode(), frame)
                           for part in parts + [result]
                           for name, frame in zip(part.clip_names, part.start_frames))
+        silent = sum(bool(digital_silence.zero_runs(clip))
+                     for part in parts + [result] for clip in part.audio)
         self.fail_diverged(
             step, 'step %d has a loss of %s and gradients of norm %s; its clips were %s'
-            % (step + 1, result.loss.total, result.gradient_norm, clips))
+            % (step + 1, result.loss.total, result.gradient_norm, clips),
+            SILENCE_ADVICE % silent if silent else ADVICE)
 
     def after_step(self, step: int, result: StepFetches, speed: float) -> None:
         """What the chief does after step `step`. speed: seconds of audio a second."""
@@ -235,7 +242,7 @@ class TrainingLoop:
     def _gone(self):
         return 'the directory %s was removed or renamed while it trained' % self.options.run_dir
 
-    def fail_diverged(self, step: int, what: str) -> NoReturn:
+    def fail_diverged(self, step: int, what: str, advice: str = ADVICE) -> NoReturn:
         """Raises UserError for weights, of `step` steps, that give no finite loss.
 
         A checkpoint of those very weights is set aside: the one before it is the last good one.
@@ -246,8 +253,8 @@ class TrainingLoop:
                 before = self.checkpoints.quarantine(step)
             self.saved_step = int(before.split('-')[-1]) if before else None
             aside = '; model.ckpt-%d, of these weights, is now suspect.ckpt-%d' % (step, step)
-        raise UserError('training stopped: %s%s; %s; a lower lr or clip_norm may help'
-                        % (what, aside, self._last_good()))
+        raise UserError('training stopped: %s%s; %s; %s'
+                        % (what, aside, self._last_good(), advice))
 
     def _last_good(self):
         if not self.is_chief:

@@ -19,8 +19,10 @@ from errors import UserError
 from params import HParams
 from training import events
 from training import run as training_run
+from training.graph import PartFetches, StepFetches
 from training.hosts import SINGLE_HOST, HostMonitor, Hosts
 from training.loop import TrainingLoop
+from training.objective import Objective
 from training.options import TrainingOptions
 from training.signals import StopSignals
 
@@ -189,6 +191,46 @@ def test_a_run_directory_that_is_lost_is_known(tmp_path, loss, there):
             with training_run._locked_directory(str(path)) as is_other_there:
                 assert is_other_there()
         assert is_there() == there
+
+
+@pytest.mark.parametrize('zeros, told', [
+    (100, '1 of these clips hold digital silence (runs of exact zeros), on which no likelihood is '
+          'finite: take --hparams=dither=0.5'),
+    (20, 'a lower lr or clip_norm may help')])
+def test_a_divergence_tells_digital_silence(tmp_path, zeros, told):
+    audio = np.random.RandomState(0).uniform(0.1, 1, [2, 500]).astype(np.float32)
+    part = PartFetches([b'a'], [3], audio[:1].copy(), None)
+    audio[1, 200:200 + zeros] = 0
+    result = StepFetches(loss=Objective(*[np.nan] * 6), learning_rate=1, gradient_norm=np.nan,
+                         clip_names=[b'b'], start_frames=[7], audio=audio[1:], stopping=False,
+                         op=None)
+    with pytest.raises(UserError) as error:
+        a_loop(tmp_path)._require_finite(9, [part], result)
+    assert 'its clips were a from frame 3, b from frame 7' in str(error.value)
+    assert str(error.value).endswith('; ' + told)
+
+
+def test_the_last_good_checkpoint_is_named(tmp_path):
+    with tf.Graph().as_default(), tf.Session() as session:
+        v = tf.get_variable('v', initializer=3.0)
+        session.run(v.initializer)
+        made = a_loop(tmp_path, utils.Checkpoints(str(tmp_path), 3), session)
+        made.saved_step = None
+
+        def said():
+            with pytest.raises(UserError) as error:
+                made.fail_diverged(3, 'it diverged')
+            return str(error.value)
+
+        assert 'there is no good checkpoint yet' in said()
+        made.checkpoints.save_best(session, 2)
+        assert 'the best checkpoint is in %s' % (tmp_path / 'best') in said()
+        made.save(3)        # of the weights that diverge
+        assert 'is now suspect.ckpt-3' in said()
+        assert 'the best checkpoint is in %s' % (tmp_path / 'best') in said()
+        for step in (1, 3):
+            made.save(step)
+        assert 'the last good checkpoint is model.ckpt-1 in %s' % tmp_path in said()
 
 
 def test_a_training_whose_directory_is_lost_is_saved_beside_it(tmp_path):
