@@ -1,9 +1,10 @@
 """Bad input, told in one sentence, and what other errors say."""
 import contextlib
+import difflib
 import errno
 import os
 import re
-from typing import Optional
+from typing import Iterable, Optional
 
 # what TensorFlow, too, tells as a word of the system: it has one code for these and for memory
 NO_ROOM = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
@@ -39,6 +40,14 @@ def shown(value: object, most: int = 80) -> str:
         return 'a number of more than %d digits' % most
     text = repr(value[:most + 1] if isinstance(value, str) else value)
     return text if len(text) <= most + 2 else text[:most] + '...'
+
+
+def nearest(name: object, choices: Iterable) -> str:
+    """'did you mean X?' of the one of `choices` that is near to `name`, or all that there are."""
+    near = difflib.get_close_matches(str(name), [str(c) for c in choices], n=1, cutoff=0.5)
+    if near:
+        return 'did you mean %r?' % near[0]
+    return 'there are ' + ', '.join(str(c) for c in choices)
 
 
 def reason(error: BaseException) -> str:

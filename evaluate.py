@@ -152,7 +152,7 @@ def read_utterances(filelist: str, wave_dir: str, lc_dir: Optional[str],
     utterances = []
     for name in file_lists.read_file_list(filelist, wave_dir):
         audio = audio_files.read_wav(clip_files.wav_path(wave_dir, name), hp.sample_rate)
-        mel = (mel_transform.mel_spectrogram(audio, hp.sample_rate, hp.mel) if lc_dir is None
+        mel = (mel_transform.mel_spectrogram(audio, hp.mel) if lc_dir is None
                else mel_files.read_mel(clip_files.mel_path(lc_dir, name), hp.n_mels))
         frames = min(len(audio) // hp.hop_length, len(mel))
         if not frames:
@@ -172,7 +172,7 @@ def vocoding_systems(model: vocoder.Vocoder, settings: Settings) -> Dict[str, Op
     correct = MelCorrection(hp, settings.mel_correction)
 
     def without_model(mel):
-        return griffin_lim(mel, hp.sample_rate, hp.mel, settings.griffin_lim_iterations)
+        return griffin_lim(mel, hp.mel, settings.griffin_lim_iterations)
 
     def waveglow(mel):
         return model.vocode(mel, settings.sigma, settings.seed)

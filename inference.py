@@ -196,18 +196,18 @@ def read_source(source: Source, hp: params.HParams) -> Tuple[Mel, bool]:
     path = source.path
     if not path.lower().endswith(mel_files.MEL_SUFFIXES):
         audio = audio_files.read_wav(path, hp.sample_rate)
-        return mel_transform.mel_spectrogram(audio, hp.sample_rate, hp.mel), True
+        return mel_transform.mel_spectrogram(audio, hp.mel), True
     mel = mel_files.open_mel(path, hp.n_mels)
     made_with = nearest_params(path, source.root)
     if made_with:
         params.require_same(hp, made_with, params.DATA_FIELDS, path,
                             'take a model trained on such mels, or compute the mels anew')
-    mel, padding = mel_files.cut_padding(mel, hp.mel_profile)
+    mel, padding = mel_files.cut_padding(mel, hp.mel)
     if not len(mel):
         raise UserError('%s holds nothing but zeros; compute the mel anew' % path)
     if padding:
         print('%s: cut %d frames of zeros at its end, the padding of a batch' % (path, padding))
-    mel_files.check_mel_values(mel, hp.mel_profile, path)
+    mel_files.check_mel_values(mel, hp.mel, path)
     return mel, made_with is not None
 
 
@@ -356,7 +356,7 @@ def plotted_rows(source: Source, mel: Mel, audio: np.ndarray, hp: params.HParams
                  ) -> Tuple[Tuple[str, np.ndarray], Tuple[str, np.ndarray]]:
     """What the picture shows of an input, (title, mel) twice: given, and of its audio [samples]."""
     frames = len(audio) // hp.hop_length
-    again = mel_transform.mel_spectrogram(audio, hp.sample_rate, hp.mel)
+    again = mel_transform.mel_spectrogram(audio, hp.mel)
     return (source.name, mel[:frames]), (source.name + ', vocoded', again[:frames])
 
 

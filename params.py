@@ -5,47 +5,23 @@ The commands take `--preset NAME --hparams name=value,name=value`. The result is
 so that it is said only once.
 """
 import dataclasses
-import difflib
 import json
 import os
-from typing import Callable, Iterable, NamedTuple, Optional
+from typing import Callable, Iterable, Optional
 
 import errors
 import files
+from datasets import mel_definition
+from datasets.mel_definition import MelHParams
 from errors import UserError
 
 FILE_NAME = 'params.json'       # beside file lists, mels, shards and checkpoints
 
 
-class MelProfile(NamedTuple):
-    """The exact definition of a mel spectrogram; datasets/mel_transform.py computes it.
-
-    Both published profiles take a centred STFT with reflected edges and librosa's (Slaney) mel
-    basis of the magnitudes.
-    """
-    preemphasis: float       # y[t] = x[t] - preemphasis * x[t - 1]
-    n_fft: int               # samples
-    win_length: int          # samples, Hann
-    hop_length: int          # samples a frame
-    n_mels: int              # bands
-    fmin: float              # Hz, lower edge of the first band
-    fmax: Optional[float]    # Hz, upper edge of the last band; None for Nyquist
-    scale: str               # 'decibel': (20 log10(max(1e-5, m)) - 20 + 100) / 100, in 0..1
-                             # 'log': ln(max(1e-5, m))
-
-
-MEL_PROFILES = {
-    'weixsong': MelProfile(preemphasis=0.97, n_fft=2048, win_length=1024, hop_length=256,
-                           n_mels=80, fmin=0.0, fmax=None, scale='decibel'),
-    'tacotron2': MelProfile(preemphasis=0.0, n_fft=1024, win_length=1024, hop_length=256,
-                            n_mels=80, fmin=0.0, fmax=8000.0, scale='log'),
-}
-
 # Names of presets and mel profiles in commands and files of earlier versions -> today's names.
 FORMER_NAMES = {'seed': 'weixsong'}
 
 CHOICES = {
-    'mel_profile': tuple(MEL_PROFILES),
     'conv_form': ('per_direction', 'time_to_batch', 'conv2d_nhwc', 'conv2d_nchw'),
     'encoder': ('none', 'conv', 'blstm'),
     'upsampling': ('repeat', 'transposed', 'two_transposed'),
@@ -54,12 +30,11 @@ CHOICES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class HParams:
-    """All hyperparameters. The defaults are the `weixsong` preset."""
+class HParams(MelHParams):
+    """All hyperparameters. The defaults are the `weixsong` preset.
 
-    # Audio and mels. These, and these alone, must agree with the preprocessed data.
-    sample_rate: int = 22050         # Hz
-    mel_profile: str = 'weixsong'    # a key of MEL_PROFILES: gives hop_length and n_mels too
+    Those of MelHParams, and these alone, must agree with the preprocessed data.
+    """
 
     # The flow. Glossary: a group is n_group consecutive samples, one column of the flow.
     n_flows: int = 12                # steps of flow
@@ -121,20 +96,8 @@ class HParams:
     keep_checkpoints: int = 3        # newest checkpoints kept, beside the best
 
     def __post_init__(self):
+        super().__post_init__()
         _validate(self)
-
-    @property
-    def mel(self) -> MelProfile:
-        return MEL_PROFILES[self.mel_profile]
-
-    @property
-    def hop_length(self) -> int:
-        """Samples a mel frame."""
-        return self.mel.hop_length
-
-    @property
-    def n_mels(self) -> int:
-        return self.mel.n_mels
 
     @property
     def groups_per_frame(self) -> int:
@@ -172,11 +135,14 @@ class HParams:
         return k > 0 and k % self.n_early_every == 0
 
     def replace(self, **changes) -> 'HParams':
-        """A copy with other values; UserError for a combination that no model can have."""
-        return dataclasses.replace(self, **changes)
+        """A copy with other values; UserError for a combination that no model can have.
+
+        mel_profile=NAME sets all of the mel but what else is given here.
+        """
+        return dataclasses.replace(self, **self.with_profile_expanded(changes))
 
 
-DATA_FIELDS = ('sample_rate', 'mel_profile')
+DATA_FIELDS = tuple(f.name for f in dataclasses.fields(MelHParams))
 MODEL_FIELDS = DATA_FIELDS + (
     'n_flows', 'n_group', 'n_early_every', 'n_early_size', 'audio_scale', 'n_layers',
     'residual_channels', 'skip_channels', 'kernel_size', 'causal', 'encoder', 'encoder_layers',
@@ -191,7 +157,7 @@ MOST = dict(
                   (MAX_CHANNELS, 'channels')),
     **dict.fromkeys(('kernel_size', 'encoder_width'), (1025, 'taps')),
     upsample_width=(65536, 'taps'), encoder_layers=(100, 'layers'),
-    sample_rate=(1000000, 'samples a second'), batch_size=(65536, 'clips a step'),
+    batch_size=(65536, 'clips a step'),
     clip_samples=(10 ** 8, 'samples'), eval_seconds=(86400, 'seconds, a day'))
 MAX_WHOLE_NUMBER = 2 ** 31 - 1              # what 32 bits hold
 MIN_NUMBER, MAX_NUMBER = 1e-15, 1e15        # their squares are numbers of float32, and not zero
@@ -256,6 +222,15 @@ def from_json(text: str, where: str) -> HParams:
         raise UserError('%s: %s' % (where, error)) from error
 
 
+def mel_of_data(data: dict) -> mel_definition.MelDefinition:
+    """The definition in JSON of `MelHParams.data`, an earlier version's too.
+
+    Raises UserError if it is none.
+    """
+    return MelHParams(**with_current_names({name: _checked(name, value)
+                                            for name, value in data.items()})).mel
+
+
 def save(directory: str, hparams: HParams):
     """Writes `directory`/params.json; OSError if it cannot be written."""
     with files.atomic_open(os.path.join(directory, FILE_NAME)) as f:
@@ -282,9 +257,19 @@ def exists(directory: str) -> bool:
 
 
 def differences(a: HParams, b: HParams, fields: Iterable[str]) -> str:
-    """'n_flows 12 and 8, ...' for those of `fields` in which a and b differ; '' if none."""
-    return ', '.join('%s %s and %s' % (name, getattr(a, name), getattr(b, name))
-                     for name in fields if getattr(a, name) != getattr(b, name))
+    """'n_flows 12 and 8, ...' for those of `fields` in which a and b differ; '' if none.
+
+    The name of a mel profile stands for its values, and two names of the same mels do not differ.
+    """
+    unlike = [name for name in fields if getattr(a, name) != getattr(b, name)]
+    if 'mel_profile' in unlike:
+        told = {'sample_rate'}.union(a.own_values(), b.own_values())
+        if a.mel != b.mel:
+            told.add('mel_profile')
+        unlike = [name for name in unlike if name in told or name not in DATA_FIELDS]
+    return ', '.join('%s %s and %s' % ((name,) + tuple(
+        errors.shown(value) if isinstance(value, tuple) else value
+        for value in (getattr(a, name), getattr(b, name)))) for name in unlike)
 
 
 def require_same(hparams: HParams, other: HParams, fields: Iterable[str], where: str,
@@ -295,22 +280,16 @@ def require_same(hparams: HParams, other: HParams, fields: Iterable[str], where:
         raise UserError('this command and %s differ in %s; %s' % (where, unlike, advice))
 
 
-def _nearest(name, choices):
-    near = difflib.get_close_matches(str(name), [str(c) for c in choices], n=1, cutoff=0.5)
-    if near:
-        return 'did you mean %r?' % near[0]
-    return 'there are ' + ', '.join(str(c) for c in choices)
-
-
 def _field_type(name):
     types = {f.name: f.type for f in dataclasses.fields(HParams)}
     if name not in types:
         raise UserError('there is no hyperparameter %s; %s'
-                        % (errors.shown(name), _nearest(name, types)))
+                        % (errors.shown(name), errors.nearest(name, types)))
     return types[name]
 
 
-_KINDS = {int: 'a whole number', float: 'a number', bool: 'true or false', str: 'a word'}
+_KINDS = {int: 'a whole number', float: 'a number', bool: 'true or false', str: 'a word',
+          tuple: 'numbers from a file: give it as --mel_stats'}
 
 
 def with_current_names(values: dict) -> dict:
@@ -335,6 +314,8 @@ def _parse(name, text):
             if value != int(value):
                 raise ValueError
             return int(text) if text.lstrip('+-').isdigit() else int(value)
+        if kind is tuple:
+            raise ValueError
         return kind(text)
     except (KeyError, ValueError, OverflowError) as error:
         raise UserError('hyperparameter %s takes %s, not %s'
@@ -346,6 +327,8 @@ def _checked(name, value):
     kind = _field_type(name)
     if kind is float and type(value) is int and abs(value) <= MAX_NUMBER:
         value = float(value)
+    if kind is tuple and type(value) is list and all(type(x) in (int, float) for x in value):
+        value = tuple(map(float, value))
     if type(value) is not kind:
         raise UserError('hyperparameter %s takes %s, not %s'
                         % (name, _KINDS[kind], errors.shown(value)))
@@ -357,7 +340,7 @@ def _validate(hp):
     for name, choices in CHOICES.items():
         if getattr(hp, name) not in choices:
             raise UserError('%s=%s is not a choice; %s'
-                            % (name, getattr(hp, name), _nearest(getattr(hp, name), choices)))
+                            % (name, getattr(hp, name), errors.nearest(getattr(hp, name), choices)))
     for field in dataclasses.fields(hp):
         value = getattr(hp, field.name)
         if field.type is float and not abs(value) < float('inf'):
@@ -367,7 +350,8 @@ def _validate(hp):
                     'stft_sigma', 'dither')
     for field in dataclasses.fields(hp):
         value = getattr(hp, field.name)
-        if field.type not in (int, float) or field.name == 'mel_mean':
+        if (field.type not in (int, float) or field.name == 'mel_mean'
+                or field.name in mel_definition.FIELDS):        # which are validated there
             continue
         if value < 0 or (value == 0 and field.name not in zero_allowed):
             raise UserError('%s=%s must be %s' % (
@@ -400,10 +384,11 @@ def _validate_sizes(hp):
 def _validate_combinations(hp):
     if hp.hop_length % hp.n_group:
         divisors = [n for n in range(2, hp.hop_length + 1, 2) if hp.hop_length % n == 0]
-        raise UserError('n_group=%d does not divide the %d samples of a frame of mel profile %s; '
-                        'the nearest that does is %d'
-                        % (hp.n_group, hp.hop_length, hp.mel_profile,
-                           min(divisors, key=lambda n: abs(n - hp.n_group))))
+        raise UserError('n_group=%d does not divide the hop_length=%d samples of a frame; %s'
+                        % (hp.n_group, hp.hop_length,
+                           'the nearest that does is %d' % min(
+                               divisors, key=lambda n: abs(n - hp.n_group)) if divisors
+                           else 'no even number does, so take another hop_length'))
     last = hp.flow_channels(hp.n_flows - 1)
     if last < 2:
         raise UserError('n_group=%d with early outputs of %d every %d flows leaves %d channels to '
@@ -424,10 +409,6 @@ def _validate_combinations(hp):
     if hp.clip_frames < 1:
         raise UserError('clip_samples=%d is less than a frame of %d samples'
                         % (hp.clip_samples, hp.hop_length))
-    if hp.mel.fmax and 2 * hp.mel.fmax > hp.sample_rate:
-        raise UserError('mel profile %s reaches %g Hz, over half the sample rate of %d Hz; take '
-                        'sample_rate=%d or more' % (hp.mel_profile, hp.mel.fmax, hp.sample_rate,
-                                                    2 * hp.mel.fmax))
     if hp.stft_weight and hp.clip_frames * hp.hop_length < max(STFT_SIZES):
         raise UserError('stft_weight=%g takes clips of %d samples or more, not clip_samples=%d'
                         % (hp.stft_weight, max(STFT_SIZES), hp.clip_samples))
@@ -471,5 +452,5 @@ def preset(name: str) -> HParams:
     """The preset called `name`; UserError names the nearest one if there is none."""
     name = FORMER_NAMES.get(name, name)
     if name not in PRESETS:
-        raise UserError('there is no preset %r; %s' % (name, _nearest(name, PRESETS)))
+        raise UserError('there is no preset %r; %s' % (name, errors.nearest(name, PRESETS)))
     return PRESETS[name]

@@ -56,7 +56,7 @@ class Compute(beam.DoFn):
         hp = self._hp
         try:
             with local_copy(posixpath.join(self._wave_dir, relative)) as path:
-                found = features.compute(path, hp.sample_rate, hp.mel, self._min_samples)
+                found = features.compute(path, hp.mel, self._min_samples)
         except Exception as error:      # one file, whatever it is, is not to lose a corpus
             yield beam.pvalue.TaggedOutput('skipped', (relative, errors.reason(error)))
             return

@@ -5,8 +5,8 @@ import numpy as np
 
 from datasets import audio_files, mel_transform
 from datasets.digital_silence import zero_runs
+from datasets.mel_definition import MelDefinition
 from errors import UserError
-from params import MelProfile
 
 SILENCE = 1e-3          # audio that varies by less (full scale is 1) is silent: 33 steps of PCM16
 
@@ -20,8 +20,9 @@ class Features(NamedTuple):
     notes: List[str]        # what is worth telling of the file
 
 
-def compute(path: str, sample_rate: int, profile: MelProfile, min_samples: int) -> Features:
+def compute(path: str, definition: MelDefinition, min_samples: int) -> Features:
     """The Features of the sound file `path`; UserError, saying why, for one of no use."""
+    sample_rate = definition.sample_rate
     try:
         audio, notes = audio_files.read_audio(path, sample_rate)
     except UserError as error:
@@ -34,7 +35,7 @@ def compute(path: str, sample_rate: int, profile: MelProfile, min_samples: int) 
     try:
         pcm, clipped = audio_files.to_pcm16(audio)
         read_back = pcm / np.float32(32768)     # what training reads
-        mel = mel_transform.mel_spectrogram(read_back, sample_rate, profile)
+        mel = mel_transform.mel_spectrogram(read_back, definition)
     except MemoryError as error:
         raise UserError('too long for the memory there is; cut it') from error
     zeros = int(sum(end - first for first, end in zero_runs(pcm)))

@@ -5,10 +5,11 @@ from typing import Callable, Dict, Iterator, NoReturn, Tuple, Union
 
 import numpy as np
 
+from datasets import mel_definition
+from datasets.mel_definition import MelDefinition
 from errors import UserError
 from files import atomic_open
 from interop import torchfile
-from params import MEL_PROFILES
 
 MEL_SUFFIXES = ('.mel', '.npy', '.npz', '.pt')      # what `read_mel` reads
 BLOCK_FRAMES = 1024     # of a mel that is read piece by piece
@@ -227,13 +228,13 @@ def _as_frames(array, n_mels, bands_first):
         return np.ascontiguousarray(array.T if bands_first else array, np.float32)
 
 
-def cut_padding(mel: Mel, profile_name: str) -> Tuple[Mel, int]:
+def cut_padding(mel: Mel, definition: MelDefinition) -> Tuple[Mel, int]:
     """(mel without the frames of zeros at its end, how many these were).
 
     A batch pads its shorter mels with zeros. On a logarithmic scale they are louder than speech;
-    0 of the weixsong profile is silence, and stays.
+    where 0 is the lowest value of a clipped range they are silence, and stay.
     """
-    if MEL_PROFILES[profile_name].scale == 'decibel':
+    if 0 == definition.clip_min < definition.clip_max:
         return mel, 0
     kept = len(mel)
     while kept:
@@ -246,18 +247,19 @@ def cut_padding(mel: Mel, profile_name: str) -> Tuple[Mel, int]:
     return mel.first(kept) if isinstance(mel, MelFile) else mel[:kept], len(mel) - kept
 
 
-def check_mel_values(mel: Mel, profile_name: str, where: str) -> None:
-    """Raises UserError, naming `where` and what they look like, for values not of `profile_name`.
+def check_mel_values(mel: Mel, definition: MelDefinition, where: str) -> None:
+    """Raises UserError, naming `where` and what they look like, for values not of `definition`.
 
     Values of the weixsong profile lie in 0..1, those of tacotron2 are natural logarithms down to
-    ln(FLOOR), and no speech keeps those within 0..1. A quarter to either side is for mels that a
+    ln(floor), and no speech keeps those within 0..1. A quarter to either side is for mels that a
     network predicted. What cannot be told for certain, such as another base of the logarithm or
     another hop, passes.
     """
+    profile_name = mel_definition.name_of(definition)
     values = _Values(mel)
     low, high = values.low, values.high
     unit = -0.25 <= low and high <= 1.25
-    if MEL_PROFILES[profile_name].scale == 'decibel':
+    if definition.clip_max == 1:
         if unit:
             return
         alike = _foreign_scale(values) or (

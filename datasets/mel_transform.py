@@ -1,7 +1,7 @@
-"""Mel spectrograms of audio. Knows no TensorFlow.
+"""Mel spectrograms of audio, by a MelDefinition. Knows no TensorFlow.
 
-Audio is float32 [samples], mono, -1 to 1; a mel is float32 [frames, n_mels] by one of
-`params.MEL_PROFILES`.
+Audio is float32 [samples], mono, -1 to 1; a mel is float32 [frames, n_mels]. Frame f has its middle
+at sample f * hop_length of the audio, with padding=same half a hop later.
 """
 import functools
 
@@ -9,28 +9,29 @@ import numpy as np
 import scipy.fft
 import scipy.signal
 
-from params import MelProfile
-
-FLOOR = 1e-5            # of the mel magnitudes, in both profiles
+from datasets.mel_definition import MelDefinition
 
 
 @functools.lru_cache(maxsize=16)
-def mel_basis(sample_rate: int, profile: MelProfile) -> np.ndarray:
+def mel_basis(definition: MelDefinition) -> np.ndarray:
     """float32 [1 + n_fft // 2, n_mels]: magnitudes @ basis = mel magnitudes. Read-only.
 
-    Each band is a triangle of area 1 in Hz between the centres of its neighbours. The centres
-    have equal distances on Slaney's mel scale (Auditory Toolbox, 1998), from fmin to fmax or half
-    the sample rate. The bits are those of librosa.filters.mel, whose order of rounding this keeps.
+    Each band is a triangle between the centres of its neighbours. The centres have equal distances
+    on a mel scale, from fmin to fmax or half the sample rate: Slaney's (Auditory Toolbox, 1998) or
+    HTK's. By norm the triangles have an area of 1 in Hz or a height of 1. The bits are those of
+    librosa.filters.mel, whose order of rounding this keeps.
     """
-    bins = np.fft.rfftfreq(profile.n_fft, 1.0 / sample_rate)
-    centres = _mel_to_hz(np.linspace(_hz_to_mel(profile.fmin),
-                                     _hz_to_mel(profile.fmax or sample_rate / 2),
-                                     profile.n_mels + 2))
+    to_mel, to_hz = ((_hz_to_htk, _htk_to_hz) if definition.mel_scale == 'htk'
+                     else (_hz_to_mel, _mel_to_hz))
+    bins = np.fft.rfftfreq(definition.n_fft, 1.0 / definition.sample_rate)
+    centres = to_hz(np.linspace(to_mel(definition.fmin), to_mel(definition.top),
+                                definition.n_mels + 2))
     widths = np.diff(centres)
     rising = (bins - centres[:-2, None]) / widths[:-1, None]
     falling = (centres[2:, None] - bins) / widths[1:, None]
     triangles = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
-    triangles *= (2.0 / (centres[2:] - centres[:-2]))[:, None]
+    if definition.mel_norm == 'slaney':
+        triangles *= (2.0 / (centres[2:] - centres[:-2]))[:, None]
     basis = np.ascontiguousarray(triangles.T)
     basis.setflags(write=False)
     return basis
@@ -53,54 +54,97 @@ def _mel_to_hz(mel):
     return np.where(mel < start, HZ_A_MEL * mel, LOG_START * np.exp(LOG_STEP * (mel - start)))
 
 
-def mel_spectrogram(audio: np.ndarray, sample_rate: int, profile: MelProfile) -> np.ndarray:
-    """float32 [1 + samples // hop_length, n_mels], by `profile`, of float32 audio [samples].
+def _hz_to_htk(hz):
+    return 2595.0 * np.log10(1.0 + hz / 700.0)
 
-    Audio of n_fft / 2 samples or fewer, which has too little to reflect at its edges, is
-    continued with silence first.
+
+def _htk_to_hz(mel):
+    return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
+
+
+def mel_spectrogram(audio: np.ndarray, definition: MelDefinition) -> np.ndarray:
+    """float32 [definition.n_frames(samples), n_mels] of float32 audio [samples].
+
+    Audio too short to be reflected at its edges is continued with silence first.
     """
     audio = np.asarray(audio, np.float32)
-    n_frames = 1 + len(audio) // profile.hop_length
-    edge = profile.n_fft // 2
-    if len(audio) <= edge:
-        audio = np.pad(audio, (0, edge + 1 - len(audio)), mode='constant')
-    if profile.preemphasis:
-        emphasized = audio.copy()
-        emphasized[1:] -= np.float32(profile.preemphasis) * audio[:-1]
-        audio = emphasized
-    padded = np.pad(audio, edge, mode='reflect')
-    # librosa centres a short window in n_fft samples. Where it stands changes the phases alone,
-    # so the transform is told of the win_length samples under the window and no more.
-    first = (profile.n_fft - profile.win_length) // 2
-    frames = np.lib.stride_tricks.as_strided(
-        padded[first:], (n_frames, profile.win_length),
-        (profile.hop_length * padded.itemsize, padded.itemsize), writeable=False)
-    # In double precision: of loud frames the rounding of a float32 transform is above FLOOR.
-    window = scipy.signal.get_window('hann', profile.win_length)
-    basis = mel_basis(sample_rate, profile)
-    mel = np.empty((n_frames, profile.n_mels), np.float32)
+    n_frames = definition.n_frames(len(audio))
+    frames = _frames(audio, n_frames, definition)
+    # In double precision: of loud frames the rounding of a float32 transform is above the floor.
+    window = scipy.signal.get_window('hann', definition.win_length,
+                                     fftbins=definition.window == 'hann')
+    basis = mel_basis(definition)
+    mel = np.empty((n_frames, definition.n_mels), np.float32)
     block = 128     # frames that stay in the processor's cache: twice as fast as all at once
     for start in range(0, n_frames, block):
-        spectrum = scipy.fft.rfft(frames[start:start + block] * window, profile.n_fft)
-        np.matmul(np.abs(spectrum.astype(np.complex64)), basis, out=mel[start:start + block])
-    return _scaled(mel, profile)
+        spectrum = scipy.fft.rfft(frames[start:start + block] * window, definition.n_fft)
+        magnitudes = np.abs(spectrum.astype(np.complex64))
+        if definition.power == 2:
+            magnitudes *= magnitudes
+        np.matmul(magnitudes, basis, out=mel[start:start + block])
+    return _to_values(mel, definition)
 
 
-def _scaled(mel, profile):
-    """Mel magnitudes on the scale of the profile, in place."""
-    np.maximum(mel, FLOOR, out=mel)
-    if profile.scale == 'log':
-        return np.log(mel, out=mel)
-    # (20 log10(m) - 20 + 100) / 100
-    np.log10(mel, out=mel)
-    mel *= 0.2
-    mel += 0.8
-    return np.clip(mel, 0, 1, out=mel)
+def _frames(audio, n_frames, definition):
+    """A view of [n_frames, win_length]: what stands under each window."""
+    hop, before = definition.hop_length, definition.edge
+    after = definition.n_fft - before - (hop if definition.padding == 'same' else 0)
+    if len(audio) <= after:
+        audio = np.pad(audio, (0, after + 1 - len(audio)), mode='constant')
+    if definition.preemphasis:
+        emphasized = audio.copy()
+        emphasized[1:] -= np.float32(definition.preemphasis) * audio[:-1]
+        audio = emphasized
+    padded = np.pad(audio, (before, after), mode=definition.pad_mode)
+    # A short window stands in the middle of n_fft samples. Where it stands changes the phases
+    # alone, so the transform is told of the win_length samples under the window and no more.
+    first = (definition.n_fft - definition.win_length) // 2
+    return np.lib.stride_tricks.as_strided(
+        padded[first:], (n_frames, definition.win_length), (hop * padded.itemsize, padded.itemsize),
+        writeable=False)
 
 
-def mel_magnitudes(mel: np.ndarray, profile: MelProfile) -> np.ndarray:
-    """Mel magnitudes: the inverse of `_scaled`."""
+def mel_values(magnitudes: np.ndarray, definition: MelDefinition) -> np.ndarray:
+    """float32 values of a mel [frames, n_mels], of the magnitudes (to the power) of its bands."""
+    return _to_values(np.array(magnitudes, np.float32), definition)
+
+
+def _to_values(mel, definition):
+    """`mel_values`, in place."""
+    d = definition
+    if d.floor_mode == 'add':
+        mel += d.floor
+    else:
+        np.maximum(mel, d.floor, out=mel)
+    (np.log if d.log == 'e' else np.log10)(mel, out=mel)
+    if d.dynamic_range and mel.size:
+        np.maximum(mel, mel.max() - np.float32(d.dynamic_range), out=mel)
+    if d.gain != 1:
+        mel *= d.gain
+    if d.offset:
+        mel += d.offset
+    if d.clip_min < d.clip_max:
+        np.clip(mel, d.clip_min, d.clip_max, out=mel)
+    if d.mean:
+        mel -= np.array(d.mean, np.float32)
+        mel /= np.array(d.scale, np.float32)
+    return mel
+
+
+def mel_magnitudes(mel: np.ndarray, definition: MelDefinition) -> np.ndarray:
+    """Magnitudes (to the power) of bands, float32 [frames, n_mels]: the inverse of `mel_values`.
+
+    What a floor, a clip or a range has cut off is where they have cut.
+    """
+    d = definition
     mel = np.asarray(mel, np.float32)
-    if profile.scale == 'log':
-        return np.exp(mel)
-    return np.float32(10) ** ((mel - np.float32(0.8)) / np.float32(0.2))
+    if d.mean:
+        mel = mel * np.array(d.scale, np.float32) + np.array(d.mean, np.float32)
+    if d.offset:
+        mel = mel - np.float32(d.offset)
+    if d.gain != 1:
+        mel = mel / np.float32(d.gain)
+    magnitudes = np.exp(mel) if d.log == 'e' else np.float32(10) ** mel
+    if d.floor_mode == 'add':
+        return np.maximum(magnitudes - np.float32(d.floor), 0)
+    return magnitudes

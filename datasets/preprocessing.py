@@ -21,6 +21,7 @@ import files
 import params
 from datasets import audio_files, corpus, features, mel_files, mel_transform
 from datasets.corpus import escape_unprintable, size_and_mtime, write_text
+from datasets.mel_definition import MelDefinition
 from errors import UserError
 
 VERSION = 1             # of what `compute` writes; another one redoes everything
@@ -32,8 +33,7 @@ class Job(NamedTuple):
     source: str             # path of a sound file
     mel: str                # path to write
     wav: Optional[str]      # path to write; None if training can read the source as it is
-    sample_rate: int
-    profile: params.MelProfile
+    definition: MelDefinition
     min_samples: int
 
 
@@ -67,14 +67,15 @@ def compute(job):
     cannot write.
     """
     try:
-        found = features.compute(job.source, job.sample_rate, job.profile, job.min_samples)
+        found = features.compute(job.source, job.definition, job.min_samples)
     except UserError as error:
         return 'skipped', str(error)
     except Exception as error:      # one file, whatever it is, is not to lose a corpus
         return 'skipped', 'cannot be processed (%s: %s)' % (type(error).__name__, error)
     try:
         if job.wav:
-            audio_files.write_wav(job.wav, found.audio / np.float32(32768), job.sample_rate)
+            audio_files.write_wav(job.wav, found.audio / np.float32(32768),
+                                  job.definition.sample_rate)
         mel_files.save_mel(job.mel, found.mel)
     except OSError as error:
         return 'failed', 'cannot write %s (%s)' % (error.filename or job.mel,
@@ -149,7 +150,7 @@ def plan(sources, old, wave_dir, mel_dir, wavs, hp, min_samples):
     A record says of what something was made (the source, its stamp and whether training can read
     it as it is; the data parameters) and, when it is complete, what (`compute`'s part).
     """
-    data = dict({field: getattr(hp, field) for field in params.DATA_FIELDS}, version=VERSION)
+    data = dict(hp.data(), version=VERSION)
     kept, begun, jobs = {}, {}, []
     for name, relative in sorted(sources.items()):
         source = os.path.join(wave_dir, relative)
@@ -165,8 +166,7 @@ def plan(sources, old, wave_dir, mel_dir, wavs, hp, min_samples):
             kept[name] = dict(before)
         else:
             begun[name] = record
-            jobs.append(Job(name, source, mel, None if plain else wav, hp.sample_rate, hp.mel,
-                            min_samples))
+            jobs.append(Job(name, source, mel, None if plain else wav, hp.mel, min_samples))
     return kept, begun, jobs
 
 
@@ -261,7 +261,7 @@ def _preprocess(sources, skipped, wave_dir, mel_dir, data_dir, hp, test_size, se
     if any(job.wav for job in jobs):
         write_text(os.path.join(wavs, corpus.MARKER), corpus.MARKER_TEXT)
     if jobs:
-        mel_transform.mel_basis(hp.sample_rate, hp.mel)     # forked workers inherit it
+        mel_transform.mel_basis(hp.mel)     # forked workers inherit it
     began = time.monotonic()
     records, unusable = compute_all(jobs, begun, kept, old, data_dir, num_workers)
     took = time.monotonic() - began

@@ -1,7 +1,7 @@
 """Shards: aligned speech and mels in TFRecord files, on any path that tf.io.gfile reads.
 
 A record is a tf.train.Example of one utterance: name; audio, int16 little-endian samples; mel,
-float32 little-endian [frames, n_mels]; data, the params.DATA_FIELDS as JSON. Which shard an
+float32 little-endian [frames, n_mels]; data, the mel definition as JSON. Which shard an
 utterance is in, and where, follows from its name alone, so that the same corpus gives the same
 bytes however it was packed.
 """
@@ -81,7 +81,15 @@ def encode(name: str, audio: np.ndarray, mel: np.ndarray, hp: HParams) -> bytes:
 
 
 def _data(hp):
-    return json.dumps({field: getattr(hp, field) for field in params.DATA_FIELDS}).encode()
+    return json.dumps(hp.data()).encode()
+
+
+def _is_of_same_mels(data, hp):
+    """Whether a record's `data`, read from JSON, has another name for the mels of `hp`."""
+    try:
+        return params.mel_of_data(data) == hp.mel
+    except (UserError, AttributeError, TypeError):
+        return False
 
 
 def layout(directory: str, names: Iterable[str], part: str, count: int) -> Dict[str, List[str]]:
@@ -276,7 +284,7 @@ def decode(payload: bytes, hp: HParams, path: str, offset: int) -> Union[Record,
                      % (str(error) or type(error).__name__))
     if isinstance(data, dict):
         data = params.with_current_names(data)
-    if data != json.loads(_data(hp).decode()):
+    if data != hp.data() and not _is_of_same_mels(data, hp):
         raise UserError('%s holds data of %s, and this model is for %s; preprocess with the same '
                         '--preset and --hparams' % (path, data, _data(hp).decode()))
     if len(audio) % 2 or len(mel) % (4 * hp.n_mels):

@@ -10,7 +10,7 @@ from interop import nvidia_state, torchfile
 # changes the hop makes the filter four hops wide, as NVIDIA's is.
 UPSAMPLE_STRIDE, UPSAMPLE_WIDTH = 256, 1024
 
-# Names in NVIDIA's config.json, which others have taken over -> those of params.MelProfile.
+# Names in NVIDIA's config.json, which others have taken over -> those of MelDefinition.
 MEL_NAMES = {'filter_length': 'n_fft', 'hop_length': 'hop_length', 'win_length': 'win_length',
              'n_mel_channels': 'n_mels', 'mel_fmin': 'fmin', 'mel_fmax': 'fmax'}
 NO_OTHER_HOP = ('models here have a hop of %d samples, and --hparams=hop_length=... cannot change '
@@ -44,7 +44,7 @@ def with_stated_rate(hp: params.HParams, about: dict) -> params.HParams:
     stated = {name: _number(about[name]) for name in MEL_NAMES if name in about}
     if 'mel_fmax' in about and about['mel_fmax'] is None:  # half the rate, as in librosa
         stated['mel_fmax'] = (rate or hp.sample_rate) / 2
-    ours = {name: getattr(hp.mel, field) for name, field in MEL_NAMES.items()}
+    ours = {name: getattr(hp, field) for name, field in MEL_NAMES.items()}
     differing = ['%s %.9g (here %.9g)' % (name, value, ours[name])
                  for name, value in stated.items() if value is not None and value != ours[name]]
     if differing:

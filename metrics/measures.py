@@ -20,6 +20,7 @@ from datasets import mel_transform
 from params import HParams
 
 PESQ_RATE = 16000           # Hz, of wideband PESQ
+MAGNITUDE_FLOOR = 1e-5      # of log mels: what lies below is silence to any ear
 CEPSTRA = 24                # cepstral coefficients compared, from the first on
 F0_RANGE = 65.0, 500.0      # Hz, of speaking voices
 LINE_WIDTH = 2              # bins each side of a line that are the line's: a Hann window's
@@ -76,9 +77,12 @@ def stoi(ours: np.ndarray, original: np.ndarray, sample_rate: int) -> float:
 
 
 def log_mel(audio: np.ndarray, hp: HParams) -> np.ndarray:
-    """ln of the mel magnitudes of hp.mel, [frames, n_mels], whatever the profile's own scale."""
-    mel = mel_transform.mel_spectrogram(audio, hp.sample_rate, hp.mel)
-    return np.log(np.maximum(mel_transform.mel_magnitudes(mel, hp.mel), mel_transform.FLOOR))
+    """ln of the mel magnitudes of hp.mel, [frames, n_mels], whatever its own scale and power."""
+    mel = mel_transform.mel_spectrogram(audio, hp.mel)
+    magnitudes = mel_transform.mel_magnitudes(mel, hp.mel)
+    if hp.mel.power == 2:
+        magnitudes = np.sqrt(magnitudes)
+    return np.log(np.maximum(magnitudes, MAGNITUDE_FLOOR))
 
 
 def log_mel_l1(ours: np.ndarray, original: np.ndarray, hp: HParams) -> float:

@@ -2,14 +2,14 @@
 import numpy as np
 import scipy.signal
 
+from datasets.mel_definition import MelDefinition
 from datasets.mel_transform import mel_basis, mel_magnitudes
-from params import MelProfile
 from synthesis.stft import istft, stft
 
 MOMENTUM = 0.99         # of the phases: 0 is Griffin and Lim's own algorithm
 
 
-def griffin_lim(mel: np.ndarray, sample_rate: int, profile: MelProfile, n_iter: int = 60,
+def griffin_lim(mel: np.ndarray, definition: MelDefinition, n_iter: int = 60,
                 seed: int = 0) -> np.ndarray:
     """float32 [frames * hop_length]: audio whose mel spectrogram comes near `mel` [frames, n_mels].
 
@@ -17,20 +17,20 @@ def griffin_lim(mel: np.ndarray, sample_rate: int, profile: MelProfile, n_iter: 
     `seed` gives the same audio. Griffin and Lim 1984, with the momentum of Perraudin et al. 2013.
     """
     n_frames = len(mel)
-    magnitudes = mel_magnitudes(mel, profile)
+    magnitudes = mel_magnitudes(mel, definition)
     # One frame more, for a centred transform of n samples has 1 + n // hop_length frames; and
     # enough of them to fill a transform.
-    shortest = profile.n_fft // profile.hop_length + 1
+    shortest = definition.n_fft // definition.hop_length + 1
     extra = max(1, shortest - n_frames)
     magnitudes = np.pad(magnitudes, ((0, extra), (0, 0)), mode='edge')
     # The pseudo-inverse and non-negative least squares measure the same (PESQ 2.56 and 2.56 over
     # 20 prompts at 16 kHz in both profiles); this one is a product.
-    linear = np.maximum(magnitudes @ np.linalg.pinv(mel_basis(sample_rate, profile)), 0)
-    audio = with_magnitudes(linear.astype(np.float32), profile.hop_length, profile.win_length,
-                            (n_frames + extra - 1) * profile.hop_length, n_iter, seed)
-    if profile.preemphasis:
-        audio = scipy.signal.lfilter([1.0], [1.0, -profile.preemphasis], audio)
-    return np.asarray(audio[:n_frames * profile.hop_length], np.float32)
+    linear = np.maximum(magnitudes @ np.linalg.pinv(mel_basis(definition)), 0)
+    audio = with_magnitudes(linear.astype(np.float32), definition.hop_length, definition.win_length,
+                            (n_frames + extra - 1) * definition.hop_length, n_iter, seed)
+    if definition.preemphasis:
+        audio = scipy.signal.lfilter([1.0], [1.0, -definition.preemphasis], audio)
+    return np.asarray(audio[:n_frames * definition.hop_length], np.float32)
 
 
 def with_magnitudes(magnitudes: np.ndarray, hop_length: int, win_length: int, length: int,

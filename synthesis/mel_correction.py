@@ -27,7 +27,7 @@ class MelCorrection:
 
     def __init__(self, hp: HParams, rounds: int):
         self._profile, self._rounds = hp.mel, rounds
-        basis = mel_transform.mel_basis(hp.sample_rate, hp.mel)            # [bins, n_mels]
+        basis = mel_transform.mel_basis(hp.mel)            # [bins, n_mels]
         # Sparse, for a bin lies in two bands at most. A dense product runs in threads, which wait
         # for each other ten times as long as they compute where other programs use the processor.
         # Bins that no band has keep their magnitude.

@@ -11,6 +11,7 @@ from conftest import ROOT
 import command_line
 import params
 from datasets import preprocessing
+from datasets.mel_definition import PROFILES
 
 WAVS = os.path.join(ROOT, 'samples', 'wavs')
 SPEECH = os.path.join(WAVS, 'pbx-invalidpark.wav')
@@ -29,6 +30,11 @@ def speech(seconds=None):
     audio, rate = soundfile.read(SPEECH, dtype='float32')
     assert rate == 16000
     return audio[:int(seconds * rate)] if seconds else audio
+
+
+def definition(name, rate=16000):
+    """The mel profile called `name`, at another sample rate."""
+    return PROFILES[name].replace(sample_rate=rate)
 
 
 def prepare(directory, overrides=MODEL):

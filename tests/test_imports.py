@@ -10,7 +10,10 @@ from conftest import ROOT
 COMMANDS = {'preprocess_data', 'train', 'inference', 'evaluate', 'convert', 'export'}
 WINGS = 'datasets', 'training', 'synthesis', 'interop', 'metrics'
 # {module or wing: what it may import of this repository, at most}
-ALLOWED = {'errors': set(), 'files': {'errors'}, 'params': {'errors', 'files'}, 'ops': {'errors'},
+ALLOWED = {'errors': set(), 'files': {'errors'}, 'ops': {'errors'},
+           # what a mel is has to be said where hyperparameters are, and stands by what computes it
+           'params': {'errors', 'files', 'datasets.mel_definition'},
+           'datasets.mel_definition': {'errors'},
            'streaming': {'ops', 'params'}, 'glow': {'errors', 'params', 'ops', 'streaming'}}
 # {module or wing: what it must not import}
 FORBIDDEN = {'datasets': {'training', 'glow', 'vocoder'}, 'interop': {'training', 'datasets'},
@@ -70,7 +73,7 @@ def test_no_circle():
 
 
 @pytest.mark.parametrize('module, absent', [
-    ('vocoder', ['training', 'datasets', 'interop']),
+    ('vocoder', ['training', 'datasets.mel_transform', 'interop']),
     ('datasets.shards', ['interop', 'training', 'glow']),
     ('inference', ['librosa', 'numba'])])           # they compile at first use
 def test_a_fresh_process_loads_no_more_than_it_uses(module, absent):

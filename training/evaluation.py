@@ -70,7 +70,7 @@ class Evaluation:
             if not np.isfinite(audio).all():
                 tqdm.tqdm.write('step %d: %s vocodes to samples that are not finite' % (step, name))
                 continue
-            mel = mel_transform.mel_spectrogram(audio, hp.sample_rate, hp.mel)
+            mel = mel_transform.mel_spectrogram(audio, hp.mel)
             self.events.audio('original/' + name, clip.audio[0], hp.sample_rate, step)
             self.events.audio('vocoded/' + name, audio, hp.sample_rate, step)
             if self.options.listen:

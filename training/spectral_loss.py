@@ -58,7 +58,7 @@ def mel(x: tf.Tensor, hp: HParams) -> tf.Tensor:
     profile = hp.mel
     if profile.preemphasis:
         x -= profile.preemphasis * tf.pad(x[:, :-1], [[0, 0], [1, 0]])
-    basis = mel_transform.mel_basis(hp.sample_rate, profile)
+    basis = mel_transform.mel_basis(profile)
     return tf.einsum('bfk,km->bfm',
                      magnitudes(x, profile.win_length, profile.hop_length, profile.n_fft),
                      tf.constant(basis, x.dtype))

@@ -103,7 +103,7 @@ def vocoding_distance(run_dir: str, conv: Callable, data: sources.FileData, hp: 
                 noise = vocoder.noise(frames, hp, hp.gen_sigma, 0)
                 vocoded = session.run(audio, {z: noise[None], mel: original})[0]
                 vocoded = np.clip(np.nan_to_num(vocoded), -1, 1)  # a broken model may overflow
-                found = mel_transform.mel_spectrogram(vocoded, hp.sample_rate, hp.mel)[:frames]
+                found = mel_transform.mel_spectrogram(vocoded, hp.mel)[:frames]
                 distances.append(np.abs(found - original[0]).mean())
     return float(np.mean(distances))
 

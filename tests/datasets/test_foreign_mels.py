@@ -4,10 +4,10 @@ import os
 import numpy as np
 import pytest
 from conftest import ROOT
+from speech import definition
 
 from datasets import audio_files, mel_files, mel_transform
 from errors import UserError
-from params import MEL_PROFILES
 
 RATE = 16000
 
@@ -17,7 +17,7 @@ def mels():
     """Natural logarithms of magnitudes of every bundled utterance."""
     folder = os.path.join(ROOT, 'samples', 'wavs')
     return [mel_transform.mel_spectrogram(
-        audio_files.read_wav(os.path.join(folder, name), RATE), RATE, MEL_PROFILES['tacotron2'])
+        audio_files.read_wav(os.path.join(folder, name), RATE), definition('tacotron2', RATE))
         for name in sorted(os.listdir(folder)) if name.endswith('.wav')]
 
 
@@ -36,12 +36,12 @@ def standardized(mel):
 def test_scales_of_other_projects_are_refused_by_name(scale, words, mels):
     refused = 0
     for mel in mels:
-        mel_files.check_mel_values(mel, 'tacotron2', 'x.npy')
+        mel_files.check_mel_values(mel, definition('tacotron2'), 'x.npy')
         foreign = scale(mel).astype(np.float32)
         if scale is coqui and np.count_nonzero(foreign == -4) < 2:
             foreign[0, :2] = -4     # this utterance is never silent in a band
         with pytest.raises(UserError, match='x.npy holds values') as error:
-            mel_files.check_mel_values(foreign, 'tacotron2', 'x.npy')
+            mel_files.check_mel_values(foreign, definition('tacotron2'), 'x.npy')
         refused += words in str(error.value)
     # of a quiet one, magnitudes within 0..1 look like weixsong's
     assert refused >= len(mels) - 2
@@ -51,17 +51,18 @@ def test_mels_of_a_network_pass(mels):
     """A predicted mel is smoother, and off by a little."""
     rng = np.random.RandomState(0)
     for mel in mels:
-        mel_files.check_mel_values(0.9 * mel + 0.3 * rng.randn(*mel.shape), 'tacotron2', 'x.npy')
+        mel_files.check_mel_values(0.9 * mel + 0.3 * rng.randn(*mel.shape),
+                                   definition('tacotron2'), 'x.npy')
 
 
 def test_the_padding_of_a_batch_is_cut(mels):
     mel = mels[0]
     padded = np.pad(mel, [[0, 50], [0, 0]])
-    kept, cut = mel_files.cut_padding(padded, 'tacotron2')
+    kept, cut = mel_files.cut_padding(padded, definition('tacotron2'))
     assert cut == 50
     np.testing.assert_array_equal(kept, mel)
-    assert mel_files.cut_padding(mel, 'tacotron2')[1] == 0
-    assert mel_files.cut_padding(padded, 'weixsong')[1] == 0    # there 0 is silence
+    assert mel_files.cut_padding(mel, definition('tacotron2'))[1] == 0
+    assert mel_files.cut_padding(padded, definition('weixsong'))[1] == 0    # there 0 is silence
 
 
 def test_npz_of_one_array(tmp_path, mels):

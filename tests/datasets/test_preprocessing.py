@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import ROOT
+from speech import definition
 
 import command_line
 import params
@@ -77,7 +78,7 @@ class Corpus:
             mel = mel_files.read_mel(os.path.join(self.mels, name + '.mel'), 80)
             assert len(mel) >= len(audio) // 256
             np.testing.assert_allclose(mel, mel_transform.mel_spectrogram(
-                audio, rate, params.MEL_PROFILES[profile]), atol=1e-5)
+                audio, definition(profile, rate)), atol=1e-5)
 
 
 @pytest.fixture
@@ -329,8 +330,8 @@ def deadly(job):
 
 
 def jobs(names):
-    return [preprocessing.Job(name, name, name + '.mel', None, 16000,
-                                params.MEL_PROFILES['weixsong'], 0) for name in names]
+    return [preprocessing.Job(name, name, name + '.mel', None,
+                              definition('weixsong'), 0) for name in names]
 
 
 def test_a_worker_that_dies_takes_one_file_with_it(monkeypatch):
@@ -344,8 +345,8 @@ def test_a_worker_that_dies_takes_one_file_with_it(monkeypatch):
 
 
 def test_workers_can_be_spawned(tmp_path):
-    job = preprocessing.Job('x', WAVS[0], str(tmp_path / 'x.mel'), str(tmp_path / 'x.wav'), 22050,
-                              params.MEL_PROFILES['weixsong'], 2048)
+    job = preprocessing.Job('x', WAVS[0], str(tmp_path / 'x.mel'), str(tmp_path / 'x.wav'),
+                            definition('weixsong', 22050), 2048)
     (_, (outcome, record)), = preprocessing.run_jobs([job], 1,
                                                        multiprocessing.get_context('spawn'))
     assert outcome == 'done' and record.samples == len(audio_files.read_wav(job.wav, 22050))
@@ -368,7 +369,7 @@ import params
 from datasets import mel_transform, preprocessing
 wavs, mels, data, *moments = sys.argv[1:]
 hp = params.preset('small')
-mel_transform.mel_basis(hp.sample_rate, hp.mel)
+mel_transform.mel_basis(hp.mel)
 for k, moment in enumerate(map(float, moments)):
     child = os.fork()
     if not child:
