@@ -16,6 +16,7 @@ os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')  # the numbers below are a CPU
 NEEDS = {'torch': ['test_convert_pytorch.py', 'interop/test_torchfile_pytorch.py'],
          'tf2onnx': ['test_export_onnx.py'],
          'pesq': ['metrics/test_measures.py', 'test_evaluate.py'],
+         'nbclient': ['test_tour.py'],
          'apache_beam': ['datasets/test_beam.py']}
 LEFT_OUT = {package: paths for package, paths in NEEDS.items()
             if sys.version_info < (3, 10) and importlib.util.find_spec(package) is None}
