@@ -156,7 +156,7 @@ def squeeze(x: tf.Tensor, hp: HParams) -> tf.Tensor:
 class Layer(NamedTuple):
     """Filters of a layer as the network applies them, with weight norm computed."""
     dilated: Any         # [kernel_size, in, 2 * residual]: in is residual, in layer 0 c + 1
-    cond: Any            # [condition channels, 2 * residual]
+    cond: Any            # [condition channels, cond_terms * 2 * residual]
     bias: Any            # [2 * residual]
     res_skip: Any        # [residual, residual + 2 * c], in the last layer [residual, 2 * c]
     residual_bias: Any   # [residual]; () in the last layer: nothing, to tf.nest too
@@ -204,6 +204,11 @@ def build_coupling(c: int, hp: HParams, dtype: tf.DType = tf.float32) -> Couplin
     channels = hp.condition_channels
     conds, cond_bias = _weight_norm_1x1('cond', channels, 2 * units * hp.n_layers, dtype)
     conds, cond_biases = tf.split(conds, hp.n_layers, axis=-1), tf.split(cond_bias, hp.n_layers)
+    if hp.cond_terms > 1:   # zero at first: the condition starts as constant within a frame
+        more = ops.weight_norm('cond_terms', [1, channels, (hp.cond_terms - 1) * 2 * units
+                                              * hp.n_layers], dtype, zero=True)
+        more = tf.split(tf.squeeze(more, 0), hp.n_layers, axis=-1)
+        conds = [tf.concat(pair, axis=-1) for pair in zip(conds, more)]
     with tf.variable_scope('end'):  # zero at first: every coupling starts as the identity
         end = ops.variable('filter', [1, skips, 2 * c], tf.zeros_initializer(), dtype)[0]
         end_bias = ops.bias('bias', 2 * c, dtype)

@@ -49,16 +49,18 @@ def bias(name: str, size: int, dtype: tf.DType = tf.float32) -> tf.Variable:
     return variable(name, [size], tf.zeros_initializer(), dtype)
 
 
-def weight_norm(name: str, shape: Sequence[int], dtype: tf.DType = tf.float32) -> tf.Tensor:
+def weight_norm(name: str, shape: Sequence[int], dtype: tf.DType = tf.float32,
+                zero: bool = False) -> tf.Tensor:
     """Filters of shape [width, in, out] as g v / ||v||, with one g an output channel.
 
-    Salimans & Kingma 2016, arXiv 1602.07868. Filters start with norm 1, and v with about that:
-    the length of v sets how far a step of Adam turns a filter.
+    Salimans & Kingma 2016, arXiv 1602.07868. Filters start with norm 1, or 0 if they start as
+    `zero`, and v with about 1: the length of v sets how far a step of Adam turns a filter.
     """
     with tf.variable_scope(name):
         v = variable('v', shape, tf.random_normal_initializer(
             stddev=(shape[0] * shape[1]) ** -0.5, seed=variable_seed('v')), dtype)
-        g = variable('g', shape[-1:], tf.ones_initializer(), dtype)
+        initial = tf.zeros_initializer() if zero else tf.ones_initializer()
+        g = variable('g', shape[-1:], initial, dtype)
     return v * (g * tf.rsqrt(tf.reduce_sum(tf.square(v), axis=[0, 1])))
 
 
@@ -71,18 +73,36 @@ def matmul(x: tf.Tensor, filters: tf.Tensor, bias: Optional[tf.Tensor] = None) -
     return y if len(sizes) == 2 else tf.reshape(y, sizes[:-1] + [static_channels(y)])
 
 
-def gated_activation(y: tf.Tensor, cond: tf.Tensor) -> tf.Tensor:
+def gated_activation(y: tf.Tensor, cond: tf.Tensor, curves: Optional[tf.Tensor] = None
+                     ) -> tf.Tensor:
     """WaveNet's activation [..., c]: tanh times sigmoid of the halves of y + cond, each [..., 2 c].
 
     It is computed in the type of cond, but for bfloat16 in float32, whose tanh and sigmoid are
     faster. The result has the type of y. van den Oord et al. 2016, arXiv 1609.03499.
+
+    curves: [n, terms], where the n rows of cond are `combine`d of `terms` rows that are given.
     """
-    y_tanh, y_sigmoid = _gate_halves(y, cond)
+    y_tanh, y_sigmoid = _gate_halves(y, cond, curves)
     return tf.cast(tf.tanh(y_tanh) * tf.sigmoid(y_sigmoid), y.dtype)
 
 
+def cosines(length: int, terms: int) -> np.ndarray:
+    """float32 [length, terms]: the first `terms` cosines of a type 2 DCT, the first of them 1."""
+    middles = (np.arange(length) + 0.5) / length
+    return np.cos(np.pi * middles[:, None] * np.arange(terms)).astype(np.float32)
+
+
+def combine(rows: tf.Tensor, curves: tf.Tensor) -> tf.Tensor:
+    """sum_k curves[:, k] rows[..., k, :]: rows [..., terms, c], curves [n, terms] -> [..., n, c].
+
+    It is written element by element, which XLA makes a part of what reads it.
+    """
+    return tf.add_n([curve * row for curve, row in zip(tf.split(curves, curves.shape[1], 1),
+                                                      tf.split(rows, curves.shape[1], -2))])
+
+
 def trainable_gated_activation(compiled: bool = False
-                               ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+                               ) -> Callable[..., tf.Tensor]:
     """`gated_activation` with a gradient that keeps only y and cond in memory.
 
     The gradient computes tanh and sigmoid again. That takes less time than to write and read them,
@@ -94,31 +114,38 @@ def trainable_gated_activation(compiled: bool = False
     if compiled:
         forward, backward = (tf.function(f, jit_compile=True) for f in (forward, backward))
 
-    @tf.custom_gradient
-    def activation(y, cond):
-        def gradients(dz):
-            with computed_after(dz):
-                return backward(y, cond, dz)
-        return forward(y, cond), gradients
+    def activation(y, cond, *curves):
+        @tf.custom_gradient
+        def of_tensors(y, cond):
+            def gradients(dz):
+                with computed_after(dz):
+                    return backward(y, cond, dz, *curves)
+            return forward(y, cond, *curves), gradients
+        return of_tensors(y, cond)
     return activation
 
 
-def _gate_gradients(y, cond, dz):
-    """The gradients to y and cond of the sum of gated_activation(y, cond) * dz."""
-    y_tanh, y_sigmoid = (f(half) for f, half in zip((tf.tanh, tf.sigmoid), _gate_halves(y, cond)))
+def _gate_gradients(y, cond, dz, curves=None):
+    """The gradients to y and cond of the sum of gated_activation(y, cond, curves) * dz."""
+    halves = _gate_halves(y, cond, curves)
+    y_tanh, y_sigmoid = (f(half) for f, half in zip((tf.tanh, tf.sigmoid), halves))
     dz = tf.cast(dz, y_tanh.dtype)
     dy = tf.concat([dz * y_sigmoid * (1 - tf.square(y_tanh)),
                     dz * y_tanh * y_sigmoid * (1 - y_sigmoid)], axis=-1)
     dcond = dy
-    if cond.shape.as_list()[-2] == 1:
+    if curves is not None:
+        dcond = tf.concat([tf.reduce_sum(dy * curve, axis=-2, keepdims=True)
+                           for curve in tf.split(curves, curves.shape[1], 1)], axis=-2)
+    elif cond.shape.as_list()[-2] == 1:
         dcond = tf.reduce_sum(dy, axis=-2, keepdims=True)
     return tf.cast(dy, y.dtype), tf.cast(dcond, cond.dtype)
 
 
-def _gate_halves(y, cond):
+def _gate_halves(y, cond, curves):
     dtype = tf.float32 if cond.dtype == tf.bfloat16 else cond.dtype
+    y, cond = tf.cast(y, dtype), tf.cast(cond, dtype)
     # tf.split: the gradient of y[..., :units] is several times as slow
-    return tf.split(tf.cast(y, dtype) + tf.cast(cond, dtype), 2, axis=-1)
+    return tf.split(y + (cond if curves is None else combine(cond, curves)), 2, axis=-1)
 
 
 def res_skip(y: tf.Tensor, h: tf.Tensor, output: tf.Tensor, bias: tf.Tensor

@@ -60,6 +60,8 @@ class HParams(MelHParams):
     upsampling: str = 'repeat'       # repeat | transposed (one layer) | two_transposed
     upsample_width: int = 80         # taps of a transposed convolution
     upsample_channels: int = 128     # channels of two_transposed; transposed keeps the mel's
+    cond_terms: int = 1              # cosines that a layer's condition follows within a frame, with
+                                     # upsampling=repeat; 1: it is constant there
     mel_mean: float = 0.0            # the model sees (mel - mel_mean) / mel_std
     mel_std: float = 1.0
 
@@ -147,7 +149,7 @@ MODEL_FIELDS = DATA_FIELDS + (
     'n_flows', 'n_group', 'n_early_every', 'n_early_size', 'audio_scale', 'n_layers',
     'residual_channels', 'skip_channels', 'kernel_size', 'causal', 'encoder', 'encoder_layers',
     'encoder_width', 'encoder_channels', 'upsampling', 'upsample_width', 'upsample_channels',
-    'mel_mean', 'mel_std')
+    'cond_terms', 'mel_mean', 'mel_std')
 
 MAX_FLOWS, MAX_LAYERS = 200, 16
 MAX_CHANNELS = 16384
@@ -419,6 +421,13 @@ def _validate_combinations(hp):
         raise UserError('upsample_width=%d is less than the stride of %d of upsampling=%s, which '
                         'would leave samples without a condition; take a multiple of the stride'
                         % (hp.upsample_width, hp.upsample_stride, hp.upsampling))
+    if hp.cond_terms > 1 and hp.upsampling != 'repeat':
+        raise UserError('cond_terms=%d goes with upsampling=repeat: with upsampling=%s each group '
+                        'has a condition of its own; take cond_terms=1'
+                        % (hp.cond_terms, hp.upsampling))
+    if hp.cond_terms > hp.groups_per_frame:
+        raise UserError('cond_terms=%d is more than the %d groups of a frame; take that or less'
+                        % (hp.cond_terms, hp.groups_per_frame))
     if hp.causal and (hp.encoder == 'blstm' or hp.upsampling == 'two_transposed'):
         raise UserError('causal=true goes with encoder=none or conv and upsampling=repeat or '
                         'transposed: encoder=%s with upsampling=%s looks ahead'

@@ -79,7 +79,8 @@ class Boundary(abc.ABC):
         Args:
           y: [..., groups, 2 * c].
           cond: [..., frames or groups, condition channels], see glow.condition.
-          filters, bias: of the 1x1 convolution, [condition channels, 2 * c] and [2 * c].
+          filters, bias: of the 1x1 convolution, [condition channels, cond_terms * 2 * c] and
+            [2 * c].
           delay: groups that y is late.
         """
 
@@ -114,6 +115,8 @@ class WholeUtterances(Boundary):
 
     def gate(self, y, cond, filters, bias, delay):
         hp = self._hp
+        if hp.cond_terms > 1:
+            return self._gate_along_curves(y, cond, filters, bias)
         with ops.computed_after(y):  # else the conditions of all layers are in memory at once
             cond = ops.matmul(tf.cast(cond, filters.dtype), filters, bias)
         if hp.upsampling != 'repeat':
@@ -121,6 +124,18 @@ class WholeUtterances(Boundary):
         batch, groups, channels = ops.shape_of(y)
         y = tf.reshape(y, [batch, groups // hp.groups_per_frame, hp.groups_per_frame, channels])
         y = self._activation(y, tf.expand_dims(cond, 2))
+        return tf.reshape(y, [batch, groups, channels // 2])
+
+    def _gate_along_curves(self, y, cond, filters, bias):
+        hp = self._hp
+        batch, groups, channels = ops.shape_of(y)
+        bias = tf.concat([bias, tf.zeros([(hp.cond_terms - 1) * channels], bias.dtype)], axis=0)
+        with ops.computed_after(y):
+            cond = ops.matmul(tf.cast(cond, filters.dtype), filters, bias)
+        frames = groups // hp.groups_per_frame
+        cond = tf.reshape(cond, [batch, frames, hp.cond_terms, channels])
+        y = tf.reshape(y, [batch, frames, hp.groups_per_frame, channels])
+        y = self._activation(y, cond, _cond_curves(hp, y.dtype))
         return tf.reshape(y, [batch, groups, channels // 2])
 
     def res_skip(self, y, h, output, bias):
@@ -197,8 +212,11 @@ class StreamBlock(Boundary):
         first = start // per_frame
         rows = ops.matmul(cond[first:(start + groups - 1) // per_frame + 1], filters)
         frames = (start + tf.range(groups)) // per_frame - first
+        curves = []
+        if self._hp.cond_terms > 1:
+            curves = [tf.gather(_cond_curves(self._hp), (start + tf.range(groups)) % per_frame)]
         with ops.computed_after(y):
-            return self._gate(y, rows, bias, frames)
+            return self._gate(y, rows, bias, frames, *curves)
 
     def res_skip(self, y, h, output, bias):
         return self._res_skip(y, h, output, bias)
@@ -216,11 +234,23 @@ def _copy(x):
     return tf.raw_ops.DeepCopy(x=x)
 
 
-def _gate(y, rows, bias, frames=None):
+def _cond_curves(hp, dtype=tf.float32):
+    """[groups_per_frame, cond_terms]: how the terms of a frame's condition make up its groups'."""
+    dtype = tf.float32 if dtype == tf.bfloat16 else dtype
+    return tf.constant(ops.cosines(hp.groups_per_frame, hp.cond_terms), dtype)
+
+
+def _gate(y, rows, bias, frames=None, curves=None):
     """ops.gated_activation of y [groups, 2 c] and a condition: rows [frames, 2 c], a bias [2 c].
 
     frames: [groups], the row of each group; None where each group has its own.
+    curves: [groups, terms], where rows are [frames, terms * 2 c], see `_cond_curves`.
     """
+    if curves is not None:
+        terms = tf.split(tf.cast(rows, tf.float32), curves.shape[1], axis=-1)
+        cond = tf.add_n([curve * tf.gather(term, frames)
+                         for curve, term in zip(tf.split(curves, curves.shape[1], 1), terms)])
+        return ops.gated_activation(y, cond + tf.cast(bias, tf.float32))
     cond = tf.cast(rows, tf.float32) + tf.cast(bias, tf.float32)
     return ops.gated_activation(y, cond if frames is None else tf.gather(cond, frames))
 

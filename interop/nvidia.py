@@ -176,6 +176,8 @@ def require_expressible(hp: params.HParams):
     """UserError, naming the hyperparameter, if NVIDIA's architecture cannot compute the model."""
     if hp.encoder != 'none':
         _refuse('encoder=%s: it has no encoder' % hp.encoder)
+    if hp.cond_terms > 1:
+        _refuse('cond_terms=%d: its condition has no curve within a frame' % hp.cond_terms)
     if hp.upsampling == 'two_transposed':
         _refuse('upsampling=two_transposed: it has one transposed convolution, without ReLU')
     if hp.upsampling == 'transposed' and hp.upsample_width > UPSAMPLE_WIDTH:

@@ -24,6 +24,8 @@ CONDITIONS = {
     'blstm_two_transposed': dict(encoder='blstm', encoder_layers=2, encoder_channels=6,
                                  upsampling='two_transposed', upsample_channels=5),
     'causal': dict(causal=True, kernel_size=2),
+    'curved': dict(encoder='conv', encoder_layers=1, encoder_width=3, encoder_channels=7,
+                   cond_terms=3),
 }
 
 

@@ -131,6 +131,42 @@ def test_frame_rate_conditioning_equals_the_full_convolution():
     np.testing.assert_allclose(found, np.tanh(y_tanh) / (1 + np.exp(-y_sigmoid)), atol=1e-5)
 
 
+def test_condition_follows_a_series_of_cosines_within_a_frame():
+    """Group p of P: the constant term, and the k-th times cos(pi k (p + 1/2) / P)."""
+    hp = TINY.replace(cond_terms=3)
+    rng = np.random.RandomState(0)
+    frames, per_frame, units = 4, hp.groups_per_frame, 2 * hp.residual_channels
+    cond = rng.randn(2, frames, 5).astype(np.float32)
+    y = rng.randn(2, frames * per_frame, units).astype(np.float32)
+    filters, bias = rng.randn(5, 3 * units).astype(np.float32), rng.randn(units).astype(np.float32)
+    with session() as sess:
+        found = sess.run(streaming.WholeUtterances(hp).gate(
+            tf.constant(y), tf.constant(cond), tf.constant(filters), tf.constant(bias), 0))
+    for group in (0, 1, per_frame - 1, per_frame, 3 * per_frame + 5):
+        terms = np.split(cond[:, group // per_frame] @ filters, 3, axis=-1)
+        place = np.pi * (group % per_frame + 0.5) / per_frame
+        row = y[:, group] + bias + sum(np.cos(k * place) * term for k, term in enumerate(terms))
+        y_tanh, y_sigmoid = np.split(row, 2, axis=-1)
+        np.testing.assert_allclose(found[:, group], np.tanh(y_tanh) / (1 + np.exp(-y_sigmoid)),
+                                   atol=1e-5)
+
+
+def test_terms_of_the_condition_start_at_zero():
+    """A model with more of them starts as the one with a condition constant within a frame."""
+    audio, mel = inputs(TINY, np.random.RandomState(0))
+    z = []
+    for terms in (1, 3):
+        with session() as sess:
+            hp = TINY.replace(cond_terms=terms)
+            encoded = glow.encode(tf.constant(audio), tf.constant(mel), hp)
+            sess.run(tf.global_variables_initializer())
+            assign(sess, {v: np.full(v.shape.as_list(), 0.1, np.float32)
+                          for v in tf.trainable_variables() if v.op.name.endswith('end/filter')})
+            z.append(sess.run(encoded))
+    np.testing.assert_allclose(*z, atol=1e-5)
+    assert np.abs(z[0] - audio.reshape(z[0].shape) * TINY.audio_scale).max() > 0.01
+
+
 def test_coupling_has_the_stated_receptive_field():
     """Centred: 2^n - 1 groups to each side, for a kernel of 3; causal: none ahead."""
     rng = np.random.RandomState(0)

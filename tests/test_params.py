@@ -66,6 +66,8 @@ def test_override():
     ('sample_rate=8000', ['tacotron2', '8000 Hz', '16000']),
     ('upsampling=transposed,upsample_width=100', ['upsample_width=100', '256']),
     ('causal=true,encoder=blstm', ['causal', 'blstm']),
+    ('cond_terms=2,upsampling=transposed,upsample_width=512', ['cond_terms=2', 'repeat']),
+    ('cond_terms=17', ['cond_terms=17', '16 groups']),
     ('batch_size=1000000000', ['batch_size=1e+09', '65536 or less']),
     ('residual_channels=1e18', ['residual_channels=1e+18', 'channels']),
     ('warmup_steps=1e18', ['warmup_steps=1000000000000000000', '32 bits']),

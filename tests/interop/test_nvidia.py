@@ -390,6 +390,7 @@ def test_reflections_become_rotations(tmp_path, negative):
     (dict(encoder='conv'), 'encoder=conv'),
     (dict(encoder='blstm'), 'encoder=blstm'),
     (dict(upsampling='two_transposed'), 'upsampling=two_transposed'),
+    (dict(cond_terms=2), 'cond_terms=2'),
     (dict(upsampling='transposed', upsample_width=1025, mel_mean=0.0), 'upsample_width=1025'),
     (dict(upsampling='transposed', upsample_width=1024), 'mel_mean=-5'),
 ])

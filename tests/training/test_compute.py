@@ -74,14 +74,16 @@ def test_bfloat16_gradients_point_the_same_way(reversible):
 
 
 @pytest.mark.parametrize('compiled', [False] if TF1 else [False, True])
-@pytest.mark.parametrize('rows', [1, 5])
-def test_the_gates_gradient(compiled, rows):
-    """Against TensorFlow's own, with one row of the condition for all of y and one for each."""
+@pytest.mark.parametrize('rows, terms', [(1, 0), (5, 0), (3, 3)])
+def test_the_gates_gradient(compiled, rows, terms):
+    """Against TensorFlow's own: one row of the condition for all of y, one for each, terms."""
     rng = np.random.RandomState(0)
     y, cond, dz = rng.randn(2, 3, 5, 8), rng.randn(2, 3, rows, 8), rng.randn(2, 3, 5, 4)
     with session() as sess:
         y, cond = tf.constant(y), tf.constant(cond)
-        results = [[gate(y, cond)] + tf.gradients(gate(y, cond), [y, cond], dz)
+        curves = [tf.constant(rng.randn(5, terms))] if terms else []
+        results = [[gate(y, cond, *curves)]
+                   + tf.gradients(gate(y, cond, *curves), [y, cond], dz)
                    for gate in (ops.gated_activation, ops.trainable_gated_activation(compiled))]
         for a, b in zip(*sess.run(results)):
             np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9)
