@@ -169,13 +169,13 @@ def vocoding_systems(model: vocoder.Vocoder, settings: Settings) -> Dict[str, Op
     """{system: what vocodes a mel}, in the order of the table; None for the original."""
     hp = model.hp
     denoise = Denoiser.from_vocoder(model, settings.denoiser_strength)
-    correct = MelCorrection(hp, settings.mel_correction)
+    correct = MelCorrection(hp.mel, settings.mel_correction)
 
     def without_model(mel):
         return griffin_lim(mel, hp.mel, settings.griffin_lim_iterations)
 
     def waveglow(mel):
-        return model.vocode(mel, settings.sigma, settings.seed)
+        return model.vocode(mel, settings.sigma, settings.seed, mel_correction=0)
 
     return collections.OrderedDict([
         (ORIGINAL, None),

@@ -10,6 +10,8 @@ signatures, and `assets.extra/params.json` tells the sample rate and the mel pro
     serving_default  mel, sigma, seed -> audio    draws the noise itself
     from_noise       mel, noise -> audio          the audio of inference.py, given its noise
 
+Both correct the audio towards its mel in as many rounds as the model says (gen_correction_rounds).
+
     mel     [batch, frames, n_mels] float32, of the model's mel profile
     sigma   [batch] float32, or one number for all: standard deviation of the noise (gen_sigma)
     seed    [batch] int64, or one number for all: the noise of an utterance is
@@ -51,6 +53,7 @@ import streaming
 import vocoder
 from errors import UserError
 from params import HParams
+from synthesis import mel_correction_graph
 
 OPSET = 17                   # of ONNX
 MAX_GRAPH_BYTES = 2 ** 31    # of a message of protobuf, and so of a graph or an ONNX file
@@ -79,7 +82,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def build_vocoding(mel: tf.Tensor, noise: tf.Tensor, flows: List[glow.Flow], hp: HParams,
                    weights: vocoder.Weights) -> tf.Tensor:
-    """Audio [batch, frames * hop_length] of mel [batch, frames, n_mels] and its noise.
+    """Audio [batch, frames * hop_length] of mel [batch, frames, n_mels] and its noise, corrected.
 
     Args:
       noise: [batch, frames * groups_per_frame, n_group].
@@ -92,6 +95,7 @@ def build_vocoding(mel: tf.Tensor, noise: tf.Tensor, flows: List[glow.Flow], hp:
     utterances = streaming.WholeUtterances(hp.replace(conv_form='conv2d_nhwc'))
     audio, _ = glow.inverse(noise, cond, flows, hp, utterances)
     audio.set_shape([None, None])
+    audio = mel_correction_graph.corrected(audio, mel, hp.mel, hp.gen_correction_rounds)
     return tf.identity(audio, 'audio')
 
 

@@ -35,7 +35,6 @@ from datasets.mel_files import Mel, mel_blocks
 from errors import UserError
 from metrics import pictures
 from synthesis.denoiser import Denoiser
-from synthesis.mel_correction import MelCorrection
 from vocoder import Vocoder
 
 PLOTTED = 6             # inputs on the picture of --plot
@@ -98,11 +97,12 @@ def parse_arguments() -> argparse.Namespace:
                         help='random seed of the noise; the same seed gives the same audio '
                              '(default: %(default)s)')
     parser.add_argument('--denoiser_strength', type=float, default=0.0, metavar='S',
-                        help="subtract the model's own noise S times from the audio; 0.01 to 0.1 "
-                             'are useful (default: 0, no denoiser)')
-    parser.add_argument('--mel_correction', type=int, default=0, metavar='ROUNDS',
+                        help="subtract the model's own noise S times from the audio, before mel "
+                             'correction; 0.01 to 0.1 are useful (default: 0, no denoiser)')
+    parser.add_argument('--mel_correction', type=int, metavar='ROUNDS',
                         help='rounds that bring the mel of the audio nearer to the given mel; 16 '
-                             'are many (default: 0, no correction)')
+                             "are many, 0 is the flow alone (default: the model's "
+                             'gen_correction_rounds)')
     parser.add_argument('--batch_size', type=int, default=1,
                         help='utterances of similar length vocoded at a time; larger batches are '
                              'faster on a GPU (default: %(default)s)')
@@ -120,7 +120,7 @@ def parse_arguments() -> argparse.Namespace:
         value = getattr(args, name)
         if value is not None and not 0 <= value < float('inf'):
             parser.error('--%s is zero or more, not %s' % (name, value))
-    if args.mel_correction < 0:
+    if args.mel_correction is not None and args.mel_correction < 0:
         parser.error('--mel_correction is zero or more, not %d' % args.mel_correction)
     if args.batch_size < 1 or args.chunk_frames is not None and args.chunk_frames < 1:
         parser.error('--batch_size and --chunk_frames are 1 or more')
@@ -225,38 +225,31 @@ def nearest_params(path: str, root: str) -> Optional[params.HParams]:
 
 
 class Processing(NamedTuple):
-    """How a mel becomes audio."""
+    """How a mel becomes audio: what `Vocoder.stream` takes beside it."""
     vocoder: Vocoder
     sigma: Optional[float] = None           # standard deviation of the noise; None: gen_sigma
     seed: int = 0                           # random seed of the noise of each utterance
-    denoise: Optional[Denoiser] = None
-    correct: Optional[MelCorrection] = None
+    mel_correction: Optional[int] = None    # rounds; None: gen_correction_rounds
+    denoiser: Optional[Denoiser] = None
 
     def batch(self, mels: List[Mel]) -> Iterator[Iterator[np.ndarray]]:
         """Yields the audio of each mel: blocks of [samples], computed as they are asked for.
 
         What `vocoder.vocode_batch` takes at once is computed at once.
         """
-        if len(mels) > 1 and self.vocoder.fits_batch([len(mel) for mel in mels]):
-            batch_audio = self.vocoder.vocode_batch([mel[:] for mel in mels], self.sigma, self.seed)
-            for audio, mel in zip(batch_audio, mels):
-                yield self._finish(iter([audio]), mel)
+        vocoder, sigma, seed, rounds, denoiser = self
+        if len(mels) > 1 and vocoder.fits_batch([len(mel) for mel in mels]):
+            for audio in vocoder.vocode_batch([mel[:] for mel in mels], sigma, seed, rounds,
+                                              denoiser):
+                yield iter([audio])
         else:
             for mel in mels:
-                yield self._finish(self.vocoder.stream(mel_blocks(mel), self.sigma, self.seed), mel)
-
-    def _finish(self, blocks: Iterator[np.ndarray], mel: Mel) -> Iterator[np.ndarray]:
-        """The vocoder's audio of a mel, blocks of [samples], denoised and corrected."""
-        if self.denoise:
-            blocks = self.denoise.stream(blocks)
-        if self.correct:
-            blocks = iter([self.correct(np.concatenate(list(blocks)), mel[:])])
-        return blocks
+                yield vocoder.stream(mel_blocks(mel), sigma, seed, rounds, denoiser)
 
 
 def vocode_all(vocoder: Vocoder, mels: Dict[Source, Mel], out_dir: str,
                sigma: Optional[float] = None, seed: int = 0, batch_size: int = 1,
-               denoiser_strength: float = 0.0, mel_correction: int = 0,
+               denoiser_strength: float = 0.0, mel_correction: Optional[int] = None,
                plot: Optional[str] = None) -> Summary:
     """Vocodes mels [frames, n_mels] in batches of similar length and writes out_dir/NAME.wav.
 
@@ -265,7 +258,8 @@ def vocode_all(vocoder: Vocoder, mels: Dict[Source, Mel], out_dir: str,
     Args:
       sigma: standard deviation of the noise; None for the model's gen_sigma.
       seed: random seed of the noise of each utterance.
-      denoiser_strength, mel_correction: what is done to the audio; 0 for nothing.
+      denoiser_strength: of the denoiser; 0 for none.
+      mel_correction: rounds of mel correction; None for the model's gen_correction_rounds.
       plot: PNG to write, of the mels of the first inputs and of their audio.
 
     Raises UserError if a file cannot be written.
@@ -273,9 +267,8 @@ def vocode_all(vocoder: Vocoder, mels: Dict[Source, Mel], out_dir: str,
     hp = vocoder.hp
     order = sorted(mels, key=lambda source: len(mels[source]))
     processing = Processing(
-        vocoder, sigma, seed,
-        Denoiser.from_vocoder(vocoder, denoiser_strength) if denoiser_strength else None,
-        MelCorrection(hp, mel_correction) if mel_correction else None)
+        vocoder, sigma, seed, mel_correction,
+        Denoiser.from_vocoder(vocoder, denoiser_strength) if denoiser_strength else None)
     for folder in {os.path.dirname(wav_path(out_dir, source)) for source in order}:
         files.remove_leftovers(folder)
 

@@ -93,6 +93,7 @@ class HParams(MelHParams):
     gen_test_wave_every: int = 5000  # steps between two vocodings of held-out utterances
     gen_utterances: int = 3          # how many are vocoded
     gen_sigma: float = 0.6           # standard deviation of the noise in vocoding
+    gen_correction_rounds: int = 0   # rounds of mel correction in vocoding, 0 for the flow alone
     save_every: int = 1000           # steps between two checkpoints
     save_minutes: float = 15.0       # minutes between two checkpoints, whichever comes first
     keep_checkpoints: int = 3        # newest checkpoints kept, beside the best
@@ -159,7 +160,7 @@ MOST = dict(
                   (MAX_CHANNELS, 'channels')),
     **dict.fromkeys(('kernel_size', 'encoder_width'), (1025, 'taps')),
     upsample_width=(65536, 'taps'), encoder_layers=(100, 'layers'),
-    batch_size=(65536, 'clips a step'),
+    gen_correction_rounds=(100, 'rounds'), batch_size=(65536, 'clips a step'),
     clip_samples=(10 ** 8, 'samples'), eval_seconds=(86400, 'seconds, a day'))
 MAX_WHOLE_NUMBER = 2 ** 31 - 1              # what 32 bits hold
 MIN_NUMBER, MAX_NUMBER = 1e-15, 1e15        # their squares are numbers of float32, and not zero
@@ -348,8 +349,8 @@ def _validate(hp):
         if field.type is float and not abs(value) < float('inf'):
             raise UserError('%s=%s is not finite' % (field.name, value))
     zero_allowed = ('warmup_steps', 'clip_norm', 'ema_decay', 'mel_mean', 'n_early_size',
-                    'adam_beta1', 'adam_beta2', 'gen_sigma', 'gen_utterances', 'stft_weight',
-                    'stft_sigma', 'dither')
+                    'adam_beta1', 'adam_beta2', 'gen_sigma', 'gen_utterances',
+                    'gen_correction_rounds', 'stft_weight', 'stft_sigma', 'dither')
     for field in dataclasses.fields(hp):
         value = getattr(hp, field.name)
         if (field.type not in (int, float) or field.name == 'mel_mean'

@@ -3,6 +3,7 @@
 Mels are arrays [frames, n_mels] of the model's mel profile, audio is float32 [samples] in -1..1 at
 its sample rate.
 """
+import itertools
 import os
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
@@ -17,6 +18,8 @@ import streaming
 import utils
 from errors import UserError
 from params import HParams
+from synthesis.denoiser import Denoiser
+from synthesis.mel_correction import MelCorrection
 
 Weights = Dict[str, np.ndarray]     # {name of a variable: its value}
 
@@ -142,6 +145,8 @@ class Vocoder:
             self._build_block()
         self._batch: Optional[Tuple[tf.Tensor, tf.Tensor, tf.Tensor]] = None    # `_build_batch`
         self._session = tf.Session(graph=self._graph, config=devices.session_config())
+        self._corrections: Dict[int, MelCorrection] = {}            # by number of rounds
+        self._correction(None)      # which tells of a mel that cannot be corrected
 
     def _build_block(self):
         """Builds what `_run_block` runs."""
@@ -199,74 +204,108 @@ class Vocoder:
     def latency(self) -> Optional[float]:
         """Seconds of mel after a sample that the sample depends on; None for the whole utterance.
 
-        A stream adds to this the length of one block.
+        That is of the flow, and of hp.gen_correction_rounds of mel correction. A stream adds to
+        this the length of one block.
         """
         frames = glow.condition_receptive_field(self.hp)
         if frames is None:
             return None
-        ahead = self._delay * self.hp.n_group + frames[1] * self.hp.hop_length
+        ahead = (self._delay * self.hp.n_group + frames[1] * self.hp.hop_length
+                 + self._correction(None).latency)
         return ahead / self.hp.sample_rate
 
-    def vocode(self, mel: np.ndarray, sigma: Optional[float] = None, seed: int = 0) -> np.ndarray:
+    def vocode(self, mel: np.ndarray, sigma: Optional[float] = None, seed: int = 0,
+               mel_correction: Optional[int] = None, denoiser: Optional[Denoiser] = None
+               ) -> np.ndarray:
         """Audio [frames * hop_length] of mel [frames, n_mels]; the same for the same seed.
 
-        sigma: standard deviation of the noise; hp.gen_sigma by default.
+        Args:
+          sigma: standard deviation of the noise; hp.gen_sigma by default.
+          mel_correction: rounds of mel correction; hp.gen_correction_rounds by default, 0 for the
+            audio of the flow.
+          denoiser: what denoises the audio of the flow, before it is corrected.
 
         Raises UserError for an array of another shape.
         """
-        self._check(mel)
-        stream = _Stream(self, NoiseGenerator(self.hp, sigma, seed))
-        return np.concatenate(list(stream.push(np.asarray(mel, np.float32), ended=True)))
+        pieces = [(self._checked(mel), True)]
+        return np.concatenate(list(self._blocks(pieces, sigma, seed, mel_correction, denoiser)))
 
-    def stream(self, frames: Iterable[np.ndarray], sigma: Optional[float] = None, seed: int = 0
+    def stream(self, frames: Iterable[np.ndarray], sigma: Optional[float] = None, seed: int = 0,
+               mel_correction: Optional[int] = None, denoiser: Optional[Denoiser] = None
                ) -> Iterator[np.ndarray]:
         """Yields audio [samples], block by block, of an iterable of mels [frames, n_mels].
 
         Put together, the blocks are what `vocode` makes of the mels put together, to float
         rounding, for any sizes of mels and any chunk_frames. Memory does not grow with their
         number. A block comes as soon as its `chunk_frames` frames and the `latency` after them are
-        there. With encoder=blstm, which starts at the end, nothing comes before the end.
+        there; a denoiser adds its own. With encoder=blstm, which starts at the end, nothing comes
+        before the end. The arguments: see `vocode`.
         """
-        stream = _Stream(self, NoiseGenerator(self.hp, sigma, seed))
-        for mel in frames:
-            self._check(mel)
-            yield from stream.push(np.asarray(mel, np.float32))
-        yield from stream.push(np.zeros([0, self.hp.n_mels], np.float32), ended=True)
+        nothing = np.zeros([0, self.hp.n_mels], np.float32)
+        pieces = itertools.chain(((self._checked(mel), False) for mel in frames), [(nothing, True)])
+        return self._blocks(pieces, sigma, seed, mel_correction, denoiser)
 
-    def vocode_batch(self, mels: Sequence[np.ndarray], sigma: Optional[float] = None, seed: int = 0
+    def _blocks(self, pieces, sigma, seed, mel_correction, denoiser):
+        """Yields audio, block by block, of pieces (mel, whether the utterance ends with it)."""
+        correcting = self._correction(mel_correction).start()
+
+        def flow():
+            stream = _Stream(self, NoiseGenerator(self.hp, sigma, seed))
+            for mel, ended in pieces:
+                correcting.expect(mel)
+                yield from stream.push(mel, ended)
+
+        for audio in denoiser.stream(flow()) if denoiser else flow():
+            corrected = correcting.push(audio)
+            if len(corrected):
+                yield corrected
+        rest = correcting.end()
+        if len(rest):
+            yield rest
+
+    def vocode_batch(self, mels: Sequence[np.ndarray], sigma: Optional[float] = None, seed: int = 0,
+                     mel_correction: Optional[int] = None, denoiser: Optional[Denoiser] = None
                      ) -> List[np.ndarray]:
         """The audio of each mel, in one batch if memory allows.
 
-        To float rounding, each is what `vocode` makes of it alone.
+        To float rounding, each is what `vocode` makes of it alone. The arguments: see `vocode`.
 
-        Args:
-          mels: arrays [frames, n_mels], of several lengths.
-          sigma: standard deviation of the noise; hp.gen_sigma by default.
+        mels: arrays [frames, n_mels], of several lengths.
 
         Raises UserError for an array of another shape.
         """
-        for mel in mels:
-            self._check(mel)
+        mels = [self._checked(mel) for mel in mels]
         lengths = [len(mel) for mel in mels]
         if len(mels) < 2 or not self.fits_batch(lengths):
-            return [self.vocode(mel, sigma, seed) for mel in mels]
+            return [self.vocode(mel, sigma, seed, mel_correction, denoiser) for mel in mels]
         if self._batch is None:
             self._batch = self._build_batch()
         z_in, lengths_in, audio = self._batch
         z = NoiseGenerator(self.hp, sigma, seed).draw(max(lengths))
         audio = self._session.run(audio, {
             z_in: np.stack([z] * len(mels)), self._mel: pad_mels(mels), lengths_in: lengths})
-        return [row[:n * self.hp.hop_length] for row, n in zip(audio, lengths)]
+        audio = [row[:n * self.hp.hop_length] for row, n in zip(audio, lengths)]
+        correct = self._correction(mel_correction)
+        return [correct(denoiser(row) if denoiser else row, mel) for row, mel in zip(audio, mels)]
 
     def fits_batch(self, lengths: Sequence[int]) -> bool:
         """Whether mels of so many frames are vocoded in one batch."""
         groups = len(lengths) * max(lengths, default=0) * self.hp.groups_per_frame
         return groups <= BATCH_GROUPS
 
-    def _check(self, mel):
+    def _correction(self, rounds):
+        """The MelCorrection of so many rounds; None for the model's."""
+        rounds = self.hp.gen_correction_rounds if rounds is None else rounds
+        if rounds not in self._corrections:
+            self._corrections[rounds] = MelCorrection(self.hp.mel, rounds)
+        return self._corrections[rounds]
+
+    def _checked(self, mel):
+        """mel [frames, n_mels] as float32; UserError for an array of another shape."""
         if np.ndim(mel) != 2 or np.shape(mel)[1] != self.hp.n_mels or not len(mel):
             raise UserError('a mel is an array of frames x %d, not of %s; turn or compute it '
                             'anew' % (self.hp.n_mels, ' x '.join(map(str, np.shape(mel)))))
+        return np.asarray(mel, np.float32)
 
     # --- What _Stream runs
 

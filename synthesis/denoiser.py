@@ -33,7 +33,7 @@ class Denoiser:
         """With the bias of a `vocoder.Vocoder`: a mean over frames that no edge touches."""
         hp = vocoder.hp
         frames = max(BIAS_FRAMES, 3 * SIZE // hp.hop_length)
-        audio = vocoder.vocode(np.zeros([frames, hp.n_mels], np.float32), sigma=0)
+        audio = vocoder.vocode(np.zeros([frames, hp.n_mels], np.float32), sigma=0, mel_correction=0)
         inner = audio[len(audio) // 4:-(len(audio) // 4)]
         return cls(np.abs(stft(inner, SIZE, HOP, center=False)).mean(axis=0), strength)
 

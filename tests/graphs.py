@@ -27,6 +27,8 @@ CONDITIONS = {
     'curved': dict(encoder='conv', encoder_layers=1, encoder_width=3, encoder_channels=7,
                    cond_terms=3),
 }
+# And what comes after the flow.
+VOCODING = dict(CONDITIONS, corrected=dict(gen_correction_rounds=2))
 
 
 @contextlib.contextmanager

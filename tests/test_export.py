@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from graphs import CONDITIONS, TINY, random_weights
+from graphs import TINY, VOCODING, random_weights
 
 import export
 import files
@@ -75,9 +75,9 @@ def tiny(tmp_path_factory):
     return str(path / 'exported' / '1'), weights, run
 
 
-@pytest.mark.parametrize('name', sorted(CONDITIONS))
+@pytest.mark.parametrize('name', sorted(VOCODING))
 def test_from_noise_is_the_vocoders_audio(name, tmp_path):
-    hp = TINY.replace(**CONDITIONS[name])
+    hp = TINY.replace(**VOCODING[name])
     weights = random_weights(hp)
     export.write_saved_model(hp, weights, str(tmp_path / 'model'))
     mel = mel_of(hp)

@@ -193,5 +193,6 @@ def test_every_field_is_of_the_model_or_free_to_change():
         'lr', 'warmup_steps', 'lr_schedule', 'lr_decay_rate',
         'lr_decay_steps', 'adam_beta1', 'adam_beta2', 'adam_epsilon', 'clip_norm', 'ema_decay',
         'batch_size', 'clip_samples', 'dither', 'summary_every', 'eval_every', 'eval_utterances',
-        'eval_seconds', 'gen_test_wave_every', 'gen_utterances', 'gen_sigma', 'save_every',
+        'eval_seconds', 'gen_test_wave_every', 'gen_utterances', 'gen_sigma',
+            'gen_correction_rounds', 'save_every',
         'save_minutes', 'keep_checkpoints'}

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT
-from graphs import CONDITIONS, TINY, random_weights
+from graphs import CONDITIONS, TINY, VOCODING, random_weights
 
 import glow
 import params
@@ -25,10 +25,10 @@ def whole(vocoder, mel):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', sorted(CONDITIONS))
+@pytest.mark.parametrize('name', sorted(VOCODING))
 def test_blocks_are_the_whole(name):
     """For five sizes of chunks, and for mels that come in pieces of any size."""
-    hp = TINY.replace(**CONDITIONS[name])
+    hp = TINY.replace(**VOCODING[name])
     vocoder = Vocoder(hp, random_weights(hp))
     mel = mel_of(hp, 37)
     expected = whole(vocoder, mel)
@@ -125,7 +125,8 @@ def test_condition_has_the_stated_receptive_field(name):
 @pytest.mark.slow
 def test_first_samples_come_as_soon_as_latency_allows():
     """The stream gives its first samples at the first frame that `latency` allows."""
-    for changes in (dict(), dict(causal=True), dict(encoder='conv', encoder_channels=7)):
+    for changes in (dict(), dict(causal=True), dict(encoder='conv', encoder_channels=7),
+                    dict(gen_correction_rounds=2)):
         hp = TINY.replace(**changes)
         vocoder = Vocoder(hp, random_weights(hp), chunk_frames=1)
         given = []

@@ -47,7 +47,7 @@ def test_stages_train_the_bundled_model():
         hp = params.override(hp, stage.hparams)
     assert [stage.steps > 0 for stage in voice.STAGES] == [True] * len(voice.STAGES)
     for field in params.MODEL_FIELDS + ('lr', 'lr_decay_steps', 'lr_decay_rate', 'stft_weight',
-                                        'nll_weight', 'clip_norm'):
+                                        'nll_weight', 'clip_norm', 'gen_correction_rounds'):
         assert getattr(hp, field) == getattr(bundled, field), field
 
 

@@ -24,8 +24,8 @@ class Humming:
     """A vocoder that adds a tone to what it vocodes."""
     hp = HP
 
-    def vocode(self, mel, sigma):
-        assert sigma == 0 and not mel.any() and mel.shape[1] == HP.n_mels
+    def vocode(self, mel, sigma, mel_correction):
+        assert sigma == mel_correction == 0 and not mel.any() and mel.shape[1] == HP.n_mels
         return tone(len(mel) * HP.hop_length)
 
 
