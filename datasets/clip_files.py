@@ -57,9 +57,10 @@ def _index_one(name, wave_dir, lc_dir, hp):
             return ('%s has %d channels of %d bits at %d Hz, not one of 16 bits at %d Hz'
                     % (wav, channels, 8 * width, rate, hp.sample_rate))
         wav_bytes, mel_bytes = os.path.getsize(wav), os.path.getsize(mel)
-    except (OSError, EOFError, wave.Error) as error:
+    except Exception as error:      # of a damaged header `wave` raises anything
         return 'cannot read %s (%s)' % (getattr(error, 'filename', None) or wav,
-                                        getattr(error, 'strerror', None) or error)
+                                        getattr(error, 'strerror', None) or error
+                                        or type(error).__name__)
     if offset + 2 * samples > wav_bytes:
         return '%s is cut short' % wav
     if mel_bytes % (4 * hp.n_mels):

@@ -5,6 +5,7 @@ from typing import Callable, Dict, Iterator, NoReturn, Tuple, Union
 
 import numpy as np
 
+import errors
 from datasets import mel_definition
 from datasets.mel_definition import MelDefinition
 from errors import UserError
@@ -117,7 +118,8 @@ def open_mel(path: str, n_mels: int) -> Mel:
     try:
         mel = open_kind[suffix](path, n_mels, refuse)
     except (OSError, ValueError, MemoryError) as error:
-        refuse('cannot be read (%s)' % (getattr(error, 'strerror', None) or error))
+        refuse('cannot be read (%s)' % (getattr(error, 'strerror', None) or errors.reason(error)
+                                        or 'no memory'))
     if not all(np.isfinite(block).all() for block in mel_blocks(mel)):
         refuse('holds values that are NaN or infinite')
     return mel
@@ -135,7 +137,7 @@ def _open_mel(path: str, n_mels: int, refuse: Refuse) -> MelFile:
 def _open_npy(path: str, n_mels: int, refuse: Refuse) -> MelFile:
     shape, columns_first, dtype, offset = _npy_header(path)
     bands_first = _is_bands_first(shape, n_mels, refuse)
-    frames = int(np.prod(shape, dtype=object)) // n_mels
+    frames = shape[-1 if bands_first else -2]
     if os.path.getsize(path) < offset + dtype.itemsize * frames * n_mels:
         raise ValueError('its header announces %s values, and it has %d bytes'
                          % (' x '.join(map(str, shape)), os.path.getsize(path)))
