@@ -284,7 +284,7 @@ def file_list():
 @kind(10, is_text=True)
 def params_json():
     def make(folder):
-        params.save(folder, HP)
+        params.save(folder, HP.replace(mel_stats_mean=(-1.5,) * 80, mel_stats_scale=(0.5,) * 80))
         return os.path.join(folder, params.FILE_NAME)
 
     def read(path):
@@ -411,7 +411,8 @@ def worker_hosts():
 @kind(12, is_text=True)
 def hparams():
     good = ('lr=1e-4,batch_size=8,n_flows=4,causal=true,encoder=conv,encoder_layers=2,'
-            'lr_schedule=cosine,clip_samples=8192,mel_profile=tacotron2,eval_seconds=3')
+            'lr_schedule=cosine,clip_samples=8192,mel_profile=tacotron2,eval_seconds=3,n_fft=2048,'
+            'fmin=20.5,fmax=8000,padding=same,power=2,mel_gain=0.5,mel_clip_min=-4,mel_clip_max=4')
     return lambda folder: good, lambda text: params.resolve('small', text)
 
 
