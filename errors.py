@@ -6,6 +6,7 @@ import os
 import re
 from typing import Iterable, Optional
 
+MOST_SAID = 1000
 # what TensorFlow, too, tells as a word of the system: it has one code for these and for memory
 NO_ROOM = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 NO_MEMORY = (os.strerror(errno.ENOMEM), 'std::bad_alloc', "can't start new thread",
@@ -14,7 +15,15 @@ NO_DESCRIPTORS = tuple(os.strerror(code) for code in (errno.EMFILE, errno.ENFILE
 
 
 class UserError(Exception):
-    """Bad input, told in one sentence: what is wrong, where, and what to do about it."""
+    """Bad input, told in one sentence: what is wrong, where, and what to do about it.
+
+    A sentence of over MOST_SAID characters, which repeats what somebody wrote, loses its middle.
+    """
+
+    def __init__(self, said: str):
+        if len(said) > MOST_SAID:
+            said = '%s [...] %s' % (said[:MOST_SAID // 2], said[-MOST_SAID // 2:])
+        super().__init__(said)
 
 
 @contextlib.contextmanager
@@ -48,6 +57,17 @@ def nearest(name: object, choices: Iterable) -> str:
     if near:
         return 'did you mean %r?' % near[0]
     return 'there are ' + ', '.join(str(c) for c in choices)
+
+
+def cut(value: object, most: int = 80) -> str:
+    """A value as text for a message: printable, and not for ever."""
+    text = str(value)
+    return escape_unprintable(text if len(text) <= most else text[:most] + '...')
+
+
+def escape_unprintable(text: str) -> str:
+    """`text` with what a terminal or a table cannot show (tabs, newlines, broken UTF-8) escaped."""
+    return ''.join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def reason(error: BaseException) -> str:

@@ -185,7 +185,8 @@ def parse_overrides(text: str) -> dict:
     for item in filter(None, (part.strip() for part in (text or '').split(','))):
         name, equals, value = (part.strip() for part in item.partition('='))
         if not equals:
-            raise UserError('--hparams takes name=value,name=value; %r has no "="' % item)
+            raise UserError('--hparams takes name=value,name=value; %s has no "="'
+                            % errors.shown(item))
         changes[name] = _parse(name, value)
     return changes
 
@@ -341,9 +342,10 @@ def _checked(name, value):
 def _validate(hp):
     """Raises UserError for values that no model, or no training, can have."""
     for name, choices in CHOICES.items():
-        if getattr(hp, name) not in choices:
+        value = getattr(hp, name)
+        if value not in choices:
             raise UserError('%s=%s is not a choice; %s'
-                            % (name, getattr(hp, name), errors.nearest(getattr(hp, name), choices)))
+                            % (name, errors.cut(value), errors.nearest(value, choices)))
     for field in dataclasses.fields(hp):
         value = getattr(hp, field.name)
         if field.type is float and not abs(value) < float('inf'):
@@ -462,5 +464,6 @@ def preset(name: str) -> HParams:
     """The preset called `name`; UserError names the nearest one if there is none."""
     name = FORMER_NAMES.get(name, name)
     if name not in PRESETS:
-        raise UserError('there is no preset %r; %s' % (name, errors.nearest(name, PRESETS)))
+        raise UserError('there is no preset %s; %s'
+                        % (errors.shown(name), errors.nearest(name, PRESETS)))
     return PRESETS[name]

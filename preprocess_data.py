@@ -34,8 +34,7 @@ import errors
 import params
 from command_line import add_hyperparameters, local_path, random_seed, run_script
 from datasets import corpus, preprocessing
-from datasets.corpus import escape_unprintable
-from errors import UserError
+from errors import UserError, escape_unprintable
 
 
 def main():

@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tu
 import files
 import params
 from datasets.audio_files import AUDIO_EXTENSIONS
-from errors import UserError
+from errors import UserError, escape_unprintable
 from files import atomic_open
 
 MANIFEST = '.preprocessed.json'     # in data_dir: what was made of which version of which file
@@ -227,11 +227,6 @@ def skipped_table(skipped):
         return ("'" if text[:1] in ('=', '+', '-', '@') else '') + escape_unprintable(text)
 
     return ''.join('%s\t%s\n' % (cell(path), cell(reason)) for path, reason in sorted(skipped))
-
-
-def escape_unprintable(text: str) -> str:
-    """`text` with what a terminal or a table cannot show (tabs, newlines, broken UTF-8) escaped."""
-    return ''.join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def write_text(path: str, text: str) -> None:

@@ -8,10 +8,9 @@ import os
 from typing import Callable, List, Optional
 
 from datasets.audio_files import AUDIO_EXTENSIONS
-from errors import UserError
+from errors import UserError, shown
 
 HOLDS = 'a file list holds one utterance a line: a path under --wave_dir, without .wav'
-SHOWN = 80      # characters of a line in a message
 
 
 def read_file_list(path: str, wave_dir: Optional[str] = None) -> List[str]:
@@ -69,11 +68,6 @@ def utterance_names(lines: List[str], path: str, wave_dir: str,
         return lines    # of ours, and the wavs are missing: that is told with their paths
     raise UserError('the file list %s names no wav in %s; %s; its first line is %s'
                     % (path, wave_dir, HOLDS, shown(lines[0])))
-
-
-def shown(line: str) -> str:
-    """A line of a file in quotes, fit for a message."""
-    return repr(line if len(line) <= SHOWN else line[:SHOWN] + '...')
 
 
 def _leaves(name):

@@ -8,7 +8,7 @@ find out which definition a mel has.
 import dataclasses
 from typing import Any, Dict, Tuple
 
-from errors import UserError, nearest, shown
+from errors import UserError, cut, nearest, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +146,7 @@ class MelHParams:
     def __post_init__(self):
         if self.mel_profile not in PROFILES:
             raise UserError('mel_profile=%s is not a choice; %s'
-                            % (self.mel_profile, nearest(self.mel_profile, PROFILES)))
+                            % (cut(self.mel_profile), nearest(self.mel_profile, PROFILES)))
         for name, value in flat(PROFILES[self.mel_profile]).items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
@@ -212,7 +212,8 @@ def validate(definition: MelDefinition, profile: str):
     for name, choices in CHOICES.items():
         value = getattr(definition, name)
         if value not in choices:
-            raise UserError('%s=%s is not a choice; %s' % (name, value, nearest(value, choices)))
+            raise UserError('%s=%s is not a choice; %s'
+                            % (name, cut(value), nearest(value, choices)))
     d = definition
     for field in dataclasses.fields(d):
         if field.type is float and not abs(getattr(d, field.name)) <= MAX_NUMBER:

@@ -20,9 +20,9 @@ import tqdm
 import files
 import params
 from datasets import audio_files, corpus, features, mel_files, mel_transform
-from datasets.corpus import escape_unprintable, size_and_mtime, write_text
+from datasets.corpus import size_and_mtime, write_text
 from datasets.mel_definition import MelDefinition
-from errors import UserError
+from errors import UserError, escape_unprintable
 
 VERSION = 1             # of what `compute` writes; another one redoes everything
 

@@ -103,3 +103,12 @@ def test_a_full_disk_is_not_memory():
     memory = tf.errors.ResourceExhaustedError(None, None, 'OOM when allocating tensor of shape [9]')
     assert not errors.is_no_memory(many) and not errors.is_no_room(many)
     assert errors.is_no_memory(memory) and not errors.is_no_room(memory)
+
+
+def test_a_message_does_not_repeat_thousands_of_characters():
+    assert str(UserError('a' * 900)) == 'a' * 900
+    said = str(UserError('lr=%s is too much; take less' % ('9' * 100000)))
+    assert len(said) < 1100 and said.startswith('lr=999') and said.endswith('9 is too much; take '
+                                                                            'less')
+    assert errors.cut('a' * 81) == 'a' * 80 + '...' and errors.cut(17) == '17'
+    assert errors.cut('a\n\x1b[31m') == 'a\\n\\x1b[31m'

@@ -38,7 +38,7 @@ from interop import nvidia
 from training import hosts
 
 COUNT, SEED = int(os.environ.get('FUZZ', 2000)), os.environ.get('FUZZ_SEED', '0')
-MOST_SAID = 1500        # characters of a message, paths and all
+MOST_SAID = 1100        # characters of a message, paths and all
 HP = params.override(params.preset('small'), 'clip_samples=2048')
 
 
