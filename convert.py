@@ -90,7 +90,7 @@ def convert_checkpoint(reader: Callable, checkpoint: str, out_dir: str, override
              hp.upsampling))
     print('It vocodes mels of profile %s at %d Hz:\n'
           '  python inference.py --restore_from %s --lc MELS_OR_WAVS --out_dir vocoded'
-          % (hp.mel_profile, hp.sample_rate, shlex.quote(out_dir)))
+          % (hp.mel_name, hp.sample_rate, shlex.quote(out_dir)))
 
 
 def export_nvidia(run: str, path: str):
@@ -116,7 +116,7 @@ def export_nvidia(run: str, path: str):
         # PyTorch raises RuntimeError when the disk is full
         torch.save({'state_dict': tensors, 'config': config}, f)
     print('%s: a state dict and its config; mels of profile %s at %d Hz'
-          % (path, hp.mel_profile, hp.sample_rate))
+          % (path, hp.mel_name, hp.sample_rate))
 
 
 if __name__ == '__main__':

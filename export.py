@@ -246,7 +246,7 @@ def print_written(path: str, what: str, hp: HParams) -> None:
     """Prints what lies at `path` and what mels and noise it takes."""
     print('%s: %s' % (path, what))
     print('It vocodes mels of profile %s at %d Hz; noise of sigma %g suits it'
-          % (hp.mel_profile, hp.sample_rate, hp.gen_sigma))
+          % (hp.mel_name, hp.sample_rate, hp.gen_sigma))
 
 
 if __name__ == '__main__':

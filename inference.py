@@ -183,7 +183,7 @@ def read_sources(sources: List[Source], hp: params.HParams) -> Dict[Source, Mel]
         raise UserError('none of the %d inputs can be vocoded' % len(sources))
     if assumed:
         print('no params.json tells how %d of the mels were made; they are taken for mel profile '
-              '%s at %d Hz' % (assumed, hp.mel_profile, hp.sample_rate))
+              '%s at %d Hz' % (assumed, hp.mel_name, hp.sample_rate))
     return mels
 
 

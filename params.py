@@ -226,15 +226,6 @@ def from_json(text: str, where: str) -> HParams:
         raise UserError('%s: %s' % (where, error)) from error
 
 
-def mel_of_data(data: dict) -> mel_definition.MelDefinition:
-    """The definition in JSON of `MelHParams.data`, an earlier version's too.
-
-    Raises UserError if it is none.
-    """
-    return MelHParams(**with_current_names({name: _checked(name, value)
-                                            for name, value in data.items()})).mel
-
-
 def save(directory: str, hparams: HParams):
     """Writes `directory`/params.json; OSError if it cannot be written."""
     with files.atomic_open(os.path.join(directory, FILE_NAME)) as f:
@@ -414,9 +405,10 @@ def _validate_combinations(hp):
     if hp.clip_frames < 1:
         raise UserError('clip_samples=%d is less than a frame of %d samples'
                         % (hp.clip_samples, hp.hop_length))
-    if hp.stft_weight and hp.clip_frames * hp.hop_length < max(STFT_SIZES):
+    longest = max(STFT_SIZES + (hp.win_length,))
+    if hp.stft_weight and hp.clip_frames * hp.hop_length < longest:
         raise UserError('stft_weight=%g takes clips of %d samples or more, not clip_samples=%d'
-                        % (hp.stft_weight, max(STFT_SIZES), hp.clip_samples))
+                        % (hp.stft_weight, longest, hp.clip_samples))
     if hp.upsampling == 'two_transposed' and hp.upsample_stride ** 2 != hp.hop_length:
         raise UserError('upsampling=two_transposed needs a hop that is a square, not %d; take '
                         'upsampling=transposed' % hp.hop_length)

@@ -33,7 +33,7 @@ if __name__ == '__main__':
 import errors
 import params
 from command_line import add_hyperparameters, local_path, random_seed, run_script
-from datasets import corpus, preprocessing
+from datasets import corpus, mel_statistics, preprocessing
 from errors import UserError, escape_unprintable
 
 
@@ -41,7 +41,9 @@ def main():
     args = parse_arguments()
     # without --preset a corpus keeps its own: a forgotten flag must not compute it anew
     hp = params.resolve(args.preset, args.hparams, lambda: params.load_if_exists(args.data_dir))
-    print('%d Hz, mel profile %s' % (hp.sample_rate, hp.mel_profile))
+    if args.mel_stats:
+        hp = hp.replace(**mel_statistics.read(args.mel_stats))
+    print('%d Hz, mel profile %s' % (hp.sample_rate, hp.mel_name))
     min_samples = hp.mel.n_fft if args.min_seconds is None else max(
         hp.hop_length, int(args.min_seconds * hp.sample_rate))
     if args.runner:
@@ -71,6 +73,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--data_dir', required=True, type=local_path,
                         help='folder for the file lists, params.json and converted wavs')
     add_hyperparameters(parser)
+    parser.add_argument('--mel_stats', type=local_path, metavar='FILE',
+                        help='mean and scale of each band (.npy, .npz, .h5), by which the mels are '
+                             'standardized (default: they are not, or as before)')
     parser.add_argument('--test_size', type=int, metavar='N',
                         help='number of held-out utterances (default: 5%%%% of the utterances, at '
                              'least 1 and at most %d)' % corpus.MOST_HELD_OUT)

@@ -6,7 +6,8 @@ range; statistics of the bands. datasets/mel_transform.py computes it, docs/mels
 find out which definition a mel has.
 """
 import dataclasses
-from typing import Any, Dict, Tuple
+import hashlib
+from typing import Any, Dict, Iterable, Tuple
 
 from errors import UserError, cut, nearest, shown
 
@@ -108,6 +109,7 @@ FLAT_NAMES = {'gain': 'mel_gain', 'offset': 'mel_offset', 'clip_min': 'mel_clip_
               'clip_max': 'mel_clip_max', 'mean': 'mel_stats_mean', 'scale': 'mel_stats_scale'}
 # {hyperparameter: field of MelDefinition}
 FIELDS = {FLAT_NAMES.get(f.name, f.name): f.name for f in dataclasses.fields(MelDefinition)}
+STATISTICS = 'mel_stats_mean', 'mel_stats_scale'
 OF_PROFILE: Any = None          # what stands for the profile's value until `__post_init__`
 
 
@@ -156,18 +158,25 @@ class MelHParams:
     def mel(self) -> MelDefinition:
         return MelDefinition(**{field: getattr(self, name) for name, field in FIELDS.items()})
 
+    @property
+    def mel_name(self) -> str:
+        """The definition for messages: the mel profile, and what is not as in it."""
+        return name_of(self.mel, [self.mel_profile])
+
     def own_values(self) -> Dict[str, Any]:
         """{hyperparameter: value} of what is not as in the mel profile."""
         of_profile = flat(PROFILES[self.mel_profile])
         return {name: value for name, value in flat(self.mel).items() if value != of_profile[name]}
 
     def data(self) -> Dict[str, Any]:
-        """The definition as JSON: sample rate, mel profile and `own_values`.
+        """The definition as JSON: sample rate, mel profile, `own_values`; a hash of statistics.
 
         It stands in shards and manifests. Those of earlier versions have the first two alone.
         """
-        own = {name: list(value) if isinstance(value, tuple) else value
-               for name, value in self.own_values().items()}
+        own = self.own_values()
+        statistics = [own.pop(name) for name in STATISTICS if name in own]
+        if statistics:
+            own['mel_stats'] = hashlib.sha256(repr(statistics).encode()).hexdigest()[:16]
         return dict({'sample_rate': self.sample_rate, 'mel_profile': self.mel_profile}, **own)
 
     def with_profile_expanded(self, changes: dict) -> dict:
@@ -184,24 +193,36 @@ class MelHParams:
         return dict(values, **changes)
 
 
+def same_data(a: Dict[str, Any], b: Dict[str, Any]) -> bool:
+    """Whether two `MelHParams.data` are of the same mels, by whatever profile's name."""
+    def values(data):
+        profile = PROFILES.get(str(data.get('mel_profile')))
+        return dict(flat(profile) if profile else {}, **dict(data, mel_profile=bool(profile)))
+
+    return a == b or values(a) == values(b)
+
+
 def flat(definition: MelDefinition) -> Dict[str, Any]:
     """{hyperparameter: value} of a definition."""
     return {name: getattr(definition, field) for name, field in FIELDS.items()}
 
 
-def name_of(definition: MelDefinition) -> str:
-    """'tacotron2', or 'tacotron2 with fmin=80' by the profile that differs least.
+def name_of(definition: MelDefinition, profiles: Iterable[str] = tuple(PROFILES)) -> str:
+    """'tacotron2', or 'tacotron2 with fmin=80' by that of `profiles` which differs least.
 
     The sample rate counts least: a profile keeps its name at another rate.
     """
     found = []
-    for name, profile in PROFILES.items():
-        unlike = ['%s=%s' % (key, shown(value) if isinstance(value, tuple) else value)
-                  for key, value in flat(definition).items()
-                  if key != 'sample_rate' and value != flat(profile)[key]]
-        found.append((len(unlike), profile.sample_rate != definition.sample_rate, name, unlike))
-    _, _, name, unlike = min(found)
-    return name + (' with ' + ', '.join(unlike) if unlike else '')
+    for name in profiles:
+        profile = flat(PROFILES[name])
+        unlike = {key: value for key, value in flat(definition).items()
+                  if key != 'sample_rate' and value != profile[key]}
+        told = ['%s=%s' % item for item in unlike.items() if item[0] not in STATISTICS]
+        if len(told) < len(unlike):
+            told.append('statistics')
+        found.append((len(told), profile['sample_rate'] != definition.sample_rate, name, told))
+    _, _, name, told = min(found)
+    return name + (' with ' + ', '.join(told) if told else '')
 
 
 def validate(definition: MelDefinition, profile: str):

@@ -30,6 +30,7 @@ import tensorflow.compat.v1 as tf
 
 import errors
 import params
+from datasets import mel_definition
 from errors import UserError
 from params import HParams
 
@@ -82,14 +83,6 @@ def encode(name: str, audio: np.ndarray, mel: np.ndarray, hp: HParams) -> bytes:
 
 def _data(hp):
     return json.dumps(hp.data()).encode()
-
-
-def _is_of_same_mels(data, hp):
-    """Whether a record's `data`, read from JSON, has another name for the mels of `hp`."""
-    try:
-        return params.mel_of_data(data) == hp.mel
-    except (UserError, AttributeError, TypeError):
-        return False
 
 
 def layout(directory: str, names: Iterable[str], part: str, count: int) -> Dict[str, List[str]]:
@@ -282,9 +275,10 @@ def decode(payload: bytes, hp: HParams, path: str, offset: int) -> Union[Record,
     except Exception as error:  # whatever protobuf raises, which differs with its version
         return Fault(path, offset, 'not an utterance of preprocess_data.py (%s)'
                      % (str(error) or type(error).__name__))
-    if isinstance(data, dict):
-        data = params.with_current_names(data)
-    if data != hp.data() and not _is_of_same_mels(data, hp):
+    if not isinstance(data, dict):
+        return Fault(path, offset, '%s does not tell its mel definition' % name)
+    data = params.with_current_names(data)
+    if not mel_definition.same_data(data, hp.data()):
         raise UserError('%s holds data of %s, and this model is for %s; preprocess with the same '
                         '--preset and --hparams' % (path, data, _data(hp).decode()))
     if len(audio) % 2 or len(mel) % (4 * hp.n_mels):

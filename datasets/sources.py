@@ -88,7 +88,7 @@ def _summary(train_set, clippable, test_set, hp):
         return sum(u.frames for u in utterances) * hp.hop_length / hp.sample_rate / 3600
 
     text = '%d utterances, %.2f hours, at %d Hz, mel profile %s; held out: %d, %.2f hours' % (
-        len(train_set), hours(train_set), hp.sample_rate, hp.mel_profile, len(test_set),
+        len(train_set), hours(train_set), hp.sample_rate, hp.mel_name, len(test_set),
         hours(test_set))
     if len(clippable) < len(train_set):
         text += ('\n      %d of them, %.2f hours, are shorter than a clip of %d samples and not '
@@ -126,7 +126,7 @@ class ShardData:
             test_set = clip_shards.first_utterances(shards.matching(self.test_pattern), hp)
         return Source(
             summary='%d shards, %.0f MB, at %d Hz, mel profile %s; held out: %d utterances' % (
-                len(paths), sum(size for _, size in sizes) / 1e6, hp.sample_rate, hp.mel_profile,
+                len(paths), sum(size for _, size in sizes) / 1e6, hp.sample_rate, hp.mel_name,
                 len(test_set)),
             fingerprint=sizes,
             training_clips=lambda first_step, position: clip_shards.training_clips(

@@ -25,4 +25,4 @@ def require_mel_bands(bands: int, hp: params.HParams):
     """Raises UserError if the mels of a model, of so many bands, are not those of `hp`."""
     if bands != hp.n_mels:
         raise UserError('takes mels of %d bands, and mel profile %s has %d; no model here fits it'
-                        % (bands, hp.mel_profile, hp.n_mels))
+                        % (bands, hp.mel_name, hp.n_mels))

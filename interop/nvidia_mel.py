@@ -37,7 +37,7 @@ def require_hop(state: 'nvidia_state.StateDict'):
 def with_stated_rate(hp: params.HParams, about: dict) -> params.HParams:
     """`hp` with the sample rate that the checkpoint states, if it states one.
 
-    Raises UserError if it states mels of another definition than those of hp.mel_profile. What is
+    Raises UserError if it states mels of another definition than those of hp.mel_name. What is
     no number is passed over.
     """
     rate = _number(about.get('sampling_rate'))
@@ -50,7 +50,7 @@ def with_stated_rate(hp: params.HParams, about: dict) -> params.HParams:
     if differing:
         raise UserError('states mels of %s; models of NVIDIA\'s take those of mel profile %s '
                         'here: take a model that was trained on these'
-                        % (', '.join(differing), hp.mel_profile))
+                        % (', '.join(differing), hp.mel_name))
     return hp.replace(sample_rate=int(rate)) if rate is not None else hp
 
 
