@@ -8,6 +8,7 @@ import numpy as np
 import errors
 from datasets import mel_definition
 from datasets.mel_definition import MelDefinition
+from datasets.mel_transform import mel_basis, mel_values
 from errors import UserError
 from files import atomic_open
 from interop import torchfile
@@ -252,28 +253,41 @@ def cut_padding(mel: Mel, definition: MelDefinition) -> Tuple[Mel, int]:
 def check_mel_values(mel: Mel, definition: MelDefinition, where: str) -> None:
     """Raises UserError, naming `where` and what they look like, for values not of `definition`.
 
-    Values of the weixsong profile lie in 0..1, those of tacotron2 are natural logarithms down to
-    ln(floor), and no speech keeps those within 0..1. A quarter to either side is for mels that a
-    network predicted. What cannot be told for certain, such as another base of the logarithm or
-    another hop, passes.
+    They must lie between silence and a tone of full scale, or within the range that the definition
+    clips to; a third of that to either side, or a quarter, is for mels that a network predicted.
+    And they must not look like a scale of other projects. What cannot be told for certain, such as
+    another base of the logarithm or another hop, passes.
     """
-    profile_name = mel_definition.name_of(definition)
     values = _Values(mel)
-    low, high = values.low, values.high
-    unit = -0.25 <= low and high <= 1.25
-    if definition.clip_max == 1:
-        if unit:
-            return
-        alike = _foreign_scale(values) or (
-            'mel profile tacotron2' if -16 <= low and high <= 6 else '')
-    else:
-        alike = 'mel profile weixsong' if unit else _foreign_scale(values)
-        if not alike and -16 <= low and high <= 6:
-            return
+    low, high = value_range(definition)
+    fits, scale = low <= values.low and values.high <= high, _scale(definition)
+    alike = _foreign_scale(values, definition, scale) if scale or not fits else ''
+    if fits and not alike:
+        return
+    if not alike and -16 <= values.low and values.high <= 6:
+        alike = 'logarithms of magnitudes, as by mel profile tacotron2'
     raise UserError('%s holds values from %.4g to %.4g, which mel profile %s does not; %s' % (
-        where, low, high, profile_name,
+        where, values.low, values.high, mel_definition.name_of(definition),
         'they look like %s, so compute the mels anew or take a model trained on those' % alike
         if alike else 'they look like no mel known here, so compute the mels anew'))
+
+
+def value_range(definition: MelDefinition) -> Tuple[float, float]:
+    """The lowest and the highest value that mels by `definition` can have, predicted ones too."""
+    d = definition
+    if d.clip_min < d.clip_max:
+        low, high, beyond = d.clip_min, d.clip_max, 1 / 4
+    else:
+        tone = (d.win_length / 2 * float(mel_basis(d).max())) ** d.power
+        plain = d.replace(dynamic_range=0.0, mean=(), scale=())
+        (low,), (high,) = mel_values(np.array([[0], [tone]]), plain)
+        beyond = 1 / 3
+    beyond *= high - low
+    low, high = low - beyond, high + beyond
+    if d.mean:
+        mean, scale = np.array(d.mean), np.array(d.scale)
+        low, high = np.min((low - mean) / scale), np.max((high - mean) / scale)
+    return float(low), float(high)
 
 
 class _Values:
@@ -295,14 +309,33 @@ class _Values:
         self.deviation = max(0.0, squares / count - self.mean ** 2) ** 0.5
 
 
-def _foreign_scale(values):
-    """What mels on a scale of other projects are called, or ''."""
+def _scale(definition):
+    """'logarithm', 'symmetric' or 'standardized'; '' for a scale that others could be taken for."""
+    d = definition
+    if d.mean:
+        return 'standardized'
+    if d.clip_min < d.clip_max:
+        return 'symmetric' if d.clip_min < 0 else ''
+    return 'logarithm' if d.gain == 1 and d.offset == 0 else ''
+
+
+def _foreign_scale(values, definition, scale):
+    """What values are called that are not of `scale`, the definition's, but of another; or ''."""
+    if scale and -0.25 <= values.low and values.high <= 1.25:
+        return 'mel profile weixsong'
     if values.low >= 0:
         return 'magnitudes without a logarithm'
+    if scale == 'symmetric':
+        return ''
     if values.low == -4 and values.high <= 4 and values.at_low > 1:
-        return 'decibels scaled to -4..4 (Coqui TTS, Rayhane-mamah/Tacotron-2)'
-    # The mean of natural logarithms of speech is near -5. Even a loud vowel stays below -1.
-    if (values.frames >= 8 and -6 < values.low and values.mean > -1
-            and 0.4 < values.deviation < 1.8):
-        return 'standardized bands (ParallelWaveGAN, ESPnet, TensorFlowTTS)'
+        return 'decibels scaled to -4..4 (mel profiles coqui and rayhane: Coqui TTS, Tacotron-2)'
+    if scale == 'standardized':
+        return 'logarithms without statistics' if values.mean < -3 else ''
+    # The mean of natural logarithms of speech is near -5. Even a loud vowel stays below -1. Not so
+    # triangles of height 1, whose sums are larger.
+    loud = -definition.power / (np.log(10) if definition.log == '10' else 1)
+    if (definition.mel_norm == 'slaney' and values.frames >= 8 and -6 < values.low
+            and values.mean > loud and 0.4 < values.deviation < 1.8):
+        return ('standardized bands (ParallelWaveGAN, ESPnet, TensorFlowTTS), which take '
+                '--mel_stats')
     return ''

@@ -131,6 +131,11 @@ def _to_values(mel, definition):
     return mel
 
 
+def silence(frames: int, definition: MelDefinition) -> np.ndarray:
+    """The mel [frames, n_mels] of silence: the floor on the scale of the mel."""
+    return mel_values(np.zeros([frames, definition.n_mels]), definition)
+
+
 def mel_magnitudes(mel: np.ndarray, definition: MelDefinition) -> np.ndarray:
     """Magnitudes (to the power) of bands, float32 [frames, n_mels]: the inverse of `mel_values`.
 

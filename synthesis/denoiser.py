@@ -1,6 +1,6 @@
 """Takes a vocoder's own noise out of what it vocodes: the denoiser of NVIDIA's WaveGlow.
 
-A model's bias spectrum, the magnitudes of what it makes of a zero mel without noise, is subtracted
+A model's bias spectrum, the magnitudes of what it makes of silence without noise, is subtracted
 from the magnitudes of its audio; phases stay.
 """
 import itertools
@@ -9,11 +9,12 @@ from typing import Iterable, Iterator
 import numpy as np
 import scipy.fft
 
+from datasets import mel_transform
 from synthesis.stft import overlap_add, stft, window
 
 SIZE = 1024             # samples a frame
 HOP = SIZE // 4
-BIAS_FRAMES = 88        # of the zero mel, as NVIDIA takes
+BIAS_FRAMES = 88        # of silence, as many as NVIDIA takes
 OVERLAP = 1.5           # the sum of squared windows over frames a HOP apart
 
 
@@ -33,7 +34,7 @@ class Denoiser:
         """With the bias of a `vocoder.Vocoder`: a mean over frames that no edge touches."""
         hp = vocoder.hp
         frames = max(BIAS_FRAMES, 3 * SIZE // hp.hop_length)
-        audio = vocoder.vocode(np.zeros([frames, hp.n_mels], np.float32), sigma=0, mel_correction=0)
+        audio = vocoder.vocode(mel_transform.silence(frames, hp.mel), sigma=0, mel_correction=0)
         inner = audio[len(audio) // 4:-(len(audio) // 4)]
         return cls(np.abs(stft(inner, SIZE, HOP, center=False)).mean(axis=0), strength)
 

@@ -16,21 +16,25 @@ def griffin_lim(mel: np.ndarray, definition: MelDefinition, n_iter: int = 60,
     No model, so a floor for what a vocoder must beat and a way to hear what is in a mel. The same
     `seed` gives the same audio. Griffin and Lim 1984, with the momentum of Perraudin et al. 2013.
     """
-    n_frames = len(mel)
+    hop, n_frames = definition.hop_length, len(mel)
     magnitudes = mel_magnitudes(mel, definition)
-    # One frame more, for a centred transform of n samples has 1 + n // hop_length frames; and
-    # enough of them to fill a transform.
-    shortest = definition.n_fft // definition.hop_length + 1
-    extra = max(1, shortest - n_frames)
-    magnitudes = np.pad(magnitudes, ((0, extra), (0, 0)), mode='edge')
+    # A centred transform of n samples has 1 + n // hop frames, so one frame more; one more before
+    # them if the first has its middle behind the first sample; and enough to fill a transform.
+    middle = definition.n_fft // 2 - definition.edge
+    before = 1 if middle else 0
+    extra = max(1, definition.n_fft // hop + 1 - n_frames)
+    magnitudes = np.pad(magnitudes, ((before, extra), (0, 0)), mode='edge')
     # The pseudo-inverse and non-negative least squares measure the same (PESQ 2.56 and 2.56 over
     # 20 prompts at 16 kHz in both profiles); this one is a product.
     linear = np.maximum(magnitudes @ np.linalg.pinv(mel_basis(definition)), 0)
-    audio = with_magnitudes(linear.astype(np.float32), definition.hop_length, definition.win_length,
-                            (n_frames + extra - 1) * definition.hop_length, n_iter, seed)
+    if definition.power == 2:
+        linear = np.sqrt(linear)
+    audio = with_magnitudes(linear.astype(np.float32), hop, definition.win_length,
+                            (len(magnitudes) - 1) * hop, n_iter, seed)
     if definition.preemphasis:
         audio = scipy.signal.lfilter([1.0], [1.0, -definition.preemphasis], audio)
-    return np.asarray(audio[:n_frames * definition.hop_length], np.float32)
+    first = before * hop - middle
+    return np.asarray(audio[first:first + n_frames * hop], np.float32)
 
 
 def with_magnitudes(magnitudes: np.ndarray, hop_length: int, win_length: int, length: int,

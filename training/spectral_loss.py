@@ -16,6 +16,8 @@ from params import HParams
 
 POWER_FLOOR = 1e-9                  # added to |X|^2: keeps logarithms and roots smooth
 
+LOG_FLOOR = 1e-8                    # smallest number under a logarithm
+
 
 def distance(drawn: tf.Tensor, reference: tf.Tensor, hp: HParams) -> tf.Tensor:
     """Spectral convergence + L1 of log magnitudes, a mean over resolutions, + L1 of log mels.
@@ -37,12 +39,14 @@ def distance(drawn: tf.Tensor, reference: tf.Tensor, hp: HParams) -> tf.Tensor:
     return total + _log_l1(*(mel(x, hp) for x in (drawn, reference)))
 
 
-def magnitudes(x: tf.Tensor, size: int, hop: int, n_fft: Optional[int] = None) -> tf.Tensor:
+def magnitudes(x: tf.Tensor, size: int, hop: int, n_fft: Optional[int] = None,
+               symmetric: bool = False) -> tf.Tensor:
     """|STFT| [batch, frames, 1 + n_fft // 2] of x [batch, samples] under a Hann window of `size`.
 
-    Frames are those that lie within x. As many samples as needed of zeros fill up n_fft.
+    Frames are those that lie within x. As many samples as needed of zeros fill up n_fft. The window
+    is periodic, or symmetric.
     """
-    window = scipy.signal.get_window('hann', size)
+    window = scipy.signal.get_window('hann', size, fftbins=not symmetric)
     # phases do not count, so zeros may all stand at the end
     waves = np.exp(-2j * np.pi / (n_fft or size)
                    * np.outer(np.arange(size), np.arange((n_fft or size) // 2 + 1)))
@@ -54,17 +58,23 @@ def magnitudes(x: tf.Tensor, size: int, hop: int, n_fft: Optional[int] = None) -
 
 
 def mel(x: tf.Tensor, hp: HParams) -> tf.Tensor:
-    """Mel magnitudes [batch, frames, n_mels] of x [batch, samples], of frames that lie within x."""
-    profile = hp.mel
-    if profile.preemphasis:
-        x -= profile.preemphasis * tf.pad(x[:, :-1], [[0, 0], [1, 0]])
-    basis = mel_transform.mel_basis(profile)
-    return tf.einsum('bfk,km->bfm',
-                     magnitudes(x, profile.win_length, profile.hop_length, profile.n_fft),
-                     tf.constant(basis, x.dtype))
+    """Mel magnitudes [batch, frames, n_mels] of x [batch, samples], of frames that lie within x.
+
+    With power=2 they are roots of energies, so that a decibel weighs the same.
+    """
+    definition = hp.mel
+    if definition.preemphasis:
+        x -= definition.preemphasis * tf.pad(x[:, :-1], [[0, 0], [1, 0]])
+    spectrum = magnitudes(x, definition.win_length, definition.hop_length, definition.n_fft,
+                          definition.window == 'hann_symmetric')
+    basis = tf.constant(mel_transform.mel_basis(definition), x.dtype)
+    if definition.power == 1:
+        return tf.einsum('bfk,km->bfm', spectrum, basis)
+    # the square of what `_log_l1` takes for zero keeps the root smooth
+    return tf.sqrt(tf.einsum('bfk,km->bfm', tf.square(spectrum), basis) + LOG_FLOOR ** 2)
 
 
 def _log_l1(a, b):
     # an empty band of a mel basis is zero in both
-    a, b = (tf.log(tf.maximum(x, 1e-8)) for x in (a, b))
+    a, b = (tf.log(tf.maximum(x, LOG_FLOOR)) for x in (a, b))
     return tf.reduce_mean(tf.abs(a - b))
