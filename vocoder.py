@@ -5,7 +5,7 @@ its sample rate.
 """
 import itertools
 import os
-from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -18,8 +18,9 @@ import streaming
 import utils
 from errors import UserError
 from params import HParams
+from synthesis import foreign_mels
 from synthesis.denoiser import Denoiser
-from synthesis.mel_correction import MelCorrection
+from synthesis.foreign_mels import Conversion, ForeignMel, MelDefinition
 
 Weights = Dict[str, np.ndarray]     # {name of a variable: its value}
 
@@ -145,7 +146,8 @@ class Vocoder:
             self._build_block()
         self._batch: Optional[Tuple[tf.Tensor, tf.Tensor, tf.Tensor]] = None    # `_build_batch`
         self._session = tf.Session(graph=self._graph, config=devices.session_config())
-        self._corrections: Dict[int, MelCorrection] = {}            # by number of rounds
+        self._conversions: Dict[MelDefinition, Conversion] = {}     # of foreign mels, by definition
+        self._corrections: Dict[tuple, foreign_mels.Correction] = {}    # by definition and rounds
         self._correction(None)      # which tells of a mel that cannot be corrected
 
     def _build_block(self):
@@ -215,8 +217,8 @@ class Vocoder:
         return ahead / self.hp.sample_rate
 
     def vocode(self, mel: np.ndarray, sigma: Optional[float] = None, seed: int = 0,
-               mel_correction: Optional[int] = None, denoiser: Optional[Denoiser] = None
-               ) -> np.ndarray:
+               mel_correction: Optional[int] = None, denoiser: Optional[Denoiser] = None,
+               profile: Union[str, MelDefinition, None] = None) -> np.ndarray:
         """Audio [frames * hop_length] of mel [frames, n_mels]; the same for the same seed.
 
         Args:
@@ -224,38 +226,48 @@ class Vocoder:
           mel_correction: rounds of mel correction; hp.gen_correction_rounds by default, 0 for the
             audio of the flow.
           denoiser: what denoises the audio of the flow, before it is corrected.
+          profile: what the mel is, if not of the model's definition: the name of a mel profile, or
+            a definition. It is converted, and the audio has the length of its frames.
 
         Raises UserError for an array of another shape.
         """
-        pieces = [(self._checked(mel), True)]
-        return np.concatenate(list(self._blocks(pieces, sigma, seed, mel_correction, denoiser)))
+        conversion = self.conversion(profile)
+        pieces = [(self._checked(mel, conversion), True)]
+        return np.concatenate(list(self._blocks(pieces, sigma, seed, mel_correction, denoiser,
+                                                conversion)))
 
     def stream(self, frames: Iterable[np.ndarray], sigma: Optional[float] = None, seed: int = 0,
-               mel_correction: Optional[int] = None, denoiser: Optional[Denoiser] = None
-               ) -> Iterator[np.ndarray]:
+               mel_correction: Optional[int] = None, denoiser: Optional[Denoiser] = None,
+               profile: Union[str, MelDefinition, None] = None) -> Iterator[np.ndarray]:
         """Yields audio [samples], block by block, of an iterable of mels [frames, n_mels].
 
         Put together, the blocks are what `vocode` makes of the mels put together, to float
         rounding, for any sizes of mels and any chunk_frames. Memory does not grow with their
         number. A block comes as soon as its `chunk_frames` frames and the `latency` after them are
-        there; a denoiser adds its own. With encoder=blstm, which starts at the end, nothing comes
-        before the end. The arguments: see `vocode`.
+        there; a denoiser adds its own, and so does a mel of another sample rate, up to 0.1 s. With
+        encoder=blstm, which starts at the end, nothing comes before the end. The arguments: see
+        `vocode`.
         """
-        nothing = np.zeros([0, self.hp.n_mels], np.float32)
-        pieces = itertools.chain(((self._checked(mel), False) for mel in frames), [(nothing, True)])
-        return self._blocks(pieces, sigma, seed, mel_correction, denoiser)
+        conversion = self.conversion(profile)
+        nothing = np.zeros([0, conversion.source.n_mels if conversion else self.hp.n_mels],
+                           np.float32)
+        pieces = itertools.chain(((self._checked(mel, conversion), False) for mel in frames),
+                                 [(nothing, True)])
+        return self._blocks(pieces, sigma, seed, mel_correction, denoiser, conversion)
 
-    def _blocks(self, pieces, sigma, seed, mel_correction, denoiser):
+    def _blocks(self, pieces, sigma, seed, mel_correction, denoiser, conversion):
         """Yields audio, block by block, of pieces (mel, whether the utterance ends with it)."""
-        correcting = self._correction(mel_correction).start()
+        correcting = self._correction(mel_correction, conversion).start()
+        foreign = ForeignMel(conversion) if conversion else None
 
         def flow():
             stream = _Stream(self, NoiseGenerator(self.hp, sigma, seed))
             for mel, ended in pieces:
                 correcting.expect(mel)
-                yield from stream.push(mel, ended)
+                yield from stream.push(foreign.convert(mel, ended) if foreign else mel, ended)
 
-        for audio in denoiser.stream(flow()) if denoiser else flow():
+        blocks = denoiser.stream(flow()) if denoiser else flow()
+        for audio in foreign.placed(blocks) if foreign else blocks:
             corrected = correcting.push(audio)
             if len(corrected):
                 yield corrected
@@ -264,8 +276,8 @@ class Vocoder:
             yield rest
 
     def vocode_batch(self, mels: Sequence[np.ndarray], sigma: Optional[float] = None, seed: int = 0,
-                     mel_correction: Optional[int] = None, denoiser: Optional[Denoiser] = None
-                     ) -> List[np.ndarray]:
+                     mel_correction: Optional[int] = None, denoiser: Optional[Denoiser] = None,
+                     profile: Union[str, MelDefinition, None] = None) -> List[np.ndarray]:
         """The audio of each mel, in one batch if memory allows.
 
         To float rounding, each is what `vocode` makes of it alone. The arguments: see `vocode`.
@@ -274,10 +286,13 @@ class Vocoder:
 
         Raises UserError for an array of another shape.
         """
-        mels = [self._checked(mel) for mel in mels]
+        conversion = self.conversion(profile)
+        given = [self._checked(mel, conversion) for mel in mels]
+        if len(given) < 2 or not self.fits_batch([len(mel) for mel in given], profile):
+            return [self.vocode(mel, sigma, seed, mel_correction, denoiser, profile)
+                    for mel in given]
+        mels = [conversion(mel) for mel in given] if conversion else given
         lengths = [len(mel) for mel in mels]
-        if len(mels) < 2 or not self.fits_batch(lengths):
-            return [self.vocode(mel, sigma, seed, mel_correction, denoiser) for mel in mels]
         if self._batch is None:
             self._batch = self._build_batch()
         z_in, lengths_in, audio = self._batch
@@ -285,26 +300,50 @@ class Vocoder:
         audio = self._session.run(audio, {
             z_in: np.stack([z] * len(mels)), self._mel: pad_mels(mels), lengths_in: lengths})
         audio = [row[:n * self.hp.hop_length] for row, n in zip(audio, lengths)]
-        correct = self._correction(mel_correction)
-        return [correct(denoiser(row) if denoiser else row, mel) for row, mel in zip(audio, mels)]
+        correct = self._correction(mel_correction, conversion)
+        audio = [denoiser(row) if denoiser else row for row in audio]
+        if conversion:
+            audio = [conversion.place(row, len(mel)) for row, mel in zip(audio, given)]
+        return [correct(row, mel) for row, mel in zip(audio, given)]
 
-    def fits_batch(self, lengths: Sequence[int]) -> bool:
+    def fits_batch(self, lengths: Sequence[int],
+                   profile: Union[str, MelDefinition, None] = None) -> bool:
         """Whether mels of so many frames are vocoded in one batch."""
+        conversion = self.conversion(profile)
+        if conversion:
+            lengths = [conversion.n_frames(frames) for frames in lengths]
         groups = len(lengths) * max(lengths, default=0) * self.hp.groups_per_frame
         return groups <= BATCH_GROUPS
 
-    def _correction(self, rounds):
-        """The MelCorrection of so many rounds; None for the model's."""
-        rounds = self.hp.gen_correction_rounds if rounds is None else rounds
-        if rounds not in self._corrections:
-            self._corrections[rounds] = MelCorrection(self.hp.mel, rounds)
-        return self._corrections[rounds]
+    def conversion(self, profile: Union[str, MelDefinition, None]) -> Optional[Conversion]:
+        """What makes mels of a profile the model's; None where they are that already.
 
-    def _checked(self, mel):
+        Raises UserError for a name that is none.
+        """
+        if profile is None:
+            return None
+        definition = foreign_mels.definition_of(profile)
+        if definition == self.hp.mel:
+            return None
+        if definition not in self._conversions:
+            self._conversions[definition] = Conversion(definition, self.hp.mel)
+        return self._conversions[definition]
+
+    def _correction(self, rounds, conversion=None):
+        """The mel correction of so many rounds, None for the model's, towards mels as given."""
+        rounds = self.hp.gen_correction_rounds if rounds is None else rounds
+        definition = conversion.source if conversion else self.hp.mel
+        if (definition, rounds) not in self._corrections:
+            self._corrections[definition, rounds] = foreign_mels.correction(
+                definition, rounds, self.hp.sample_rate)
+        return self._corrections[definition, rounds]
+
+    def _checked(self, mel, conversion=None):
         """mel [frames, n_mels] as float32; UserError for an array of another shape."""
-        if np.ndim(mel) != 2 or np.shape(mel)[1] != self.hp.n_mels or not len(mel):
+        n_mels = conversion.source.n_mels if conversion else self.hp.n_mels
+        if np.ndim(mel) != 2 or np.shape(mel)[1] != n_mels or not len(mel):
             raise UserError('a mel is an array of frames x %d, not of %s; turn or compute it '
-                            'anew' % (self.hp.n_mels, ' x '.join(map(str, np.shape(mel)))))
+                            'anew' % (n_mels, ' x '.join(map(str, np.shape(mel)))))
         return np.asarray(mel, np.float32)
 
     # --- What _Stream runs

@@ -46,7 +46,7 @@ def test_power_two_is_a_target_too():
     target = definition('tacotron2').replace(power=2, floor=1e-10)
     for source in (MODEL, PROFILES['tacotron2']):
         converted, expected = both(speech(2.0), source, target)
-        assert np.mean(np.abs(converted - expected)) < 0.4
+        assert np.mean(np.abs(converted - expected)) < 0.45
 
 
 @pytest.mark.parametrize('name', ['espnet_24k', 'tacotron2', 'tacotron', 'rayhane'])
@@ -109,7 +109,7 @@ def test_pieces_are_the_whole(source):
         pieces = [stream.push(mel[i:i + size]) for i in range(0, len(mel), size)]
         pieces.append(stream.push(mel[:0], ended=True))
         assert max(map(len, pieces[1:-1] or pieces)) <= 2 * size + 2    # they come as they can
-        np.testing.assert_allclose(np.concatenate(pieces), whole, atol=1e-3)
+        np.testing.assert_allclose(np.concatenate(pieces), whole, atol=2e-5)
 
 
 def test_nothing_of_nothing():
