@@ -146,6 +146,11 @@ def _lock(handle):
     return True
 
 
+def leaves_folder(name: str) -> bool:
+    """Whether `name`, joined to a folder, is a path outside of it."""
+    return os.path.isabs(name) or '..' in name.replace('\\', '/').split('/')
+
+
 def require_new_directory(path: str, advice: str = 'give a new folder'):
     """Raises UserError unless `path` is free, or an empty directory."""
     if os.path.exists(path) and not (os.path.isdir(path) and not os.listdir(path)):

@@ -11,8 +11,8 @@ from typing import List, NamedTuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from datasets import audio_files, digital_silence
-from datasets.clips import Clips, draw_noise, heldout_frames
+from datasets import audio_files
+from datasets.clips import Clips, cut_clip, draw_noise, heldout_frames
 from errors import UserError
 from params import HParams
 
@@ -153,14 +153,18 @@ def _table(utterances):
 def _read(utterance, start, frames, wave_dir, lc_dir, hp):
     """Clips (without a batch) of `frames` frames of an Utterance (of scalars) from `start` on."""
     def read_bytes(name, wav_offset, wav_bytes, mel_bytes, start, frames):
-        name = os.fsdecode(name)
-        pcm = _read_part(wav_path(wave_dir, name), wav_bytes,
-                         wav_offset + 2 * hp.hop_length * start, 2 * hp.hop_length * frames)
-        mel = _read_part(mel_path(lc_dir, name), mel_bytes, 4 * hp.n_mels * start,
-                         4 * hp.n_mels * frames)
-        audio = digital_silence.to_float(np.frombuffer(pcm, '<i2'), hp.hop_length * start,
-                                         hp.dither)
-        return audio, np.frombuffer(mel, '<f4').reshape([frames, hp.n_mels])
+        wav, mel = wav_path(wave_dir, os.fsdecode(name)), mel_path(lc_dir, os.fsdecode(name))
+
+        def pcm_part(first, end):
+            return np.frombuffer(_read_part(wav, wav_bytes, wav_offset + 2 * first,
+                                            2 * (end - first)), '<i2')
+
+        def mel_part(first, end):
+            size = 4 * hp.n_mels    # of a frame
+            return np.frombuffer(_read_part(mel, mel_bytes, size * first, size * (end - first)),
+                                 '<f4').reshape([end - first, hp.n_mels])
+
+        return cut_clip(pcm_part, mel_part, start, frames, hp)
 
     start = tf.cast(start, tf.int64)
     audio, mel = tf.numpy_function(

@@ -13,8 +13,8 @@ from typing import Any, Iterator, List, Optional, Sequence, Tuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from datasets import digital_silence, shards
-from datasets.clips import Clips, draw_noise, heldout_frames
+from datasets import shards
+from datasets.clips import Clips, cut_clip, draw_noise, heldout_frames
 from errors import UserError
 from params import HParams
 
@@ -83,7 +83,7 @@ class Reader:
             self._digest(group, self.task_index), np.uint32))
         waiting = []
         for record in self._records(paths):
-            for clip in self._cut(record, rng):
+            for clip in self._clips_of(record, rng):
                 if len(waiting) < SHUFFLE_BUFFER:
                     waiting.append(clip)
                     continue
@@ -120,7 +120,7 @@ class Reader:
             print('skipped %s' % (fault,), file=sys.stderr, flush=True)
             self._told.add(fault[:2])
 
-    def _cut(self, record, rng):
+    def _clips_of(self, record, rng):
         """The whole clips of a record, side by side from a random frame on."""
         length, hop = self.hp.clip_frames, self.hp.hop_length
         frames = min(len(record.audio) // hop, len(record.mel))
@@ -128,9 +128,14 @@ class Reader:
             return
         first = rng.randint(frames % length + 1)
         for frame in range(first, frames - length + 1, length):
-            audio = digital_silence.to_float(
-                record.audio[frame * hop:(frame + length) * hop], frame * hop, self.hp.dither)
-            yield audio, record.mel[frame:frame + length].copy(), record.name.encode(), frame
+            audio, mel = _cut(record, frame, length, self.hp)
+            yield audio, mel.copy(), record.name.encode(), frame    # its record need not be kept
+
+
+def _cut(record, first_frame, frames, hp):
+    """Audio and mel of `frames` frames of a record."""
+    return cut_clip(lambda first, end: record.audio[first:end],
+                    lambda first, end: record.mel[first:end], first_frame, frames, hp)
 
 
 def training_clips(reader: Reader, start: Any = (0, 0, 0), parts: int = 1) -> tf.data.Dataset:
@@ -172,8 +177,8 @@ def first_utterances(paths: List[str], hp: HParams) -> List[Clips]:
             raise UserError('%s; restore the shard, or give another --test_data' % (record,))
         frames = min(len(record.audio) // hp.hop_length, len(record.mel), heldout_frames(hp))
         if frames:
-            audio = digital_silence.to_float(record.audio[:frames * hp.hop_length], 0, hp.dither)
-            found.append(Clips(audio, record.mel[:frames], record.name.encode(), 0))
+            audio, mel = _cut(record, 0, frames, hp)
+            found.append(Clips(audio, mel, record.name.encode(), 0))
         if len(found) == hp.eval_utterances:
             break
     return found

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
 import files
 import params
@@ -144,15 +144,16 @@ def converted_dir(data_dir: str, wave_dir: str, sample_rate: int) -> str:
     raise UserError('%s holds files that are not of this program; take another --data_dir' % path)
 
 
-def read_manifest(data_dir):
+def read_manifest(data_dir: str) -> Dict[str, Dict[str, Any]]:
     """{NAME: record} of earlier runs; empty if there was none that can be read.
 
-    A record that cannot be one of `write_manifest` is left out: its utterance is computed anew.
+    A record that cannot be one of `write_manifest` is left out: its utterance is computed anew. So
+    is one whose name would lead out of the folders, in which stale files are removed.
     """
     try:
         with open(os.path.join(data_dir, MANIFEST), encoding='utf-8') as f:
             records = {name: dict(record) for name, record in json.load(f).items()
-                       if _is_record(record)}
+                       if _is_record(record) and not files.leaves_folder(name)}
     except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return {}
     alike = {}      # parameters of many records, held once
@@ -174,7 +175,7 @@ def _is_record(record):
             and all(isinstance(note, str) for note in record.get('notes', ())))
 
 
-def write_manifest(data_dir, records):
+def write_manifest(data_dir: str, records: Mapping[str, Mapping[str, Any]]) -> None:
     """Writes {NAME: record} as JSON for `read_manifest`, with one record in memory at a time."""
     with atomic_open(os.path.join(data_dir, MANIFEST)) as f:
         before = '{'
@@ -184,7 +185,7 @@ def write_manifest(data_dir, records):
         f.write('}' if records else '{}')
 
 
-def remove_temporaries(folder, recurse=True):
+def remove_temporaries(folder: str, recurse: bool = True) -> None:
     """Removes what `atomic_open` leaves behind when it is killed."""
     for path, folders, _ in os.walk(folder):
         files.remove_leftovers(path)
@@ -221,7 +222,7 @@ def test_size_of(count: int, test_size: Optional[int]) -> int:
     return test_size
 
 
-def skipped_table(skipped):
+def skipped_table(skipped: Iterable[Tuple[str, str]]) -> str:
     """The text of skipped.tsv for [(path, reason)]: a spreadsheet runs nothing of it."""
     def cell(text):
         return ("'" if text[:1] in ('=', '+', '-', '@') else '') + escape_unprintable(text)
@@ -249,7 +250,8 @@ def link_or_copy(source: str, target: str) -> None:
             shutil.copyfileobj(f, copy)
 
 
-def remove_stale(old, new, mel_dir, wavs):
+def remove_stale(old: Mapping[str, Mapping[str, Any]], new: Mapping[str, Mapping[str, Any]],
+                 mel_dir: str, wavs: str) -> None:
     """Removes mels and converted wavs that this program wrote and that no source stands for now."""
     for name, record in old.items():
         for kind, path in (('mel', os.path.join(mel_dir, name + '.mel')),
@@ -260,7 +262,7 @@ def remove_stale(old, new, mel_dir, wavs):
                     os.unlink(path)
 
 
-def remove_converted(wavs):
+def remove_converted(wavs: str) -> None:
     """Removes the folder of converted wavs, but for files that are not of this program."""
     with contextlib.suppress(OSError):
         os.unlink(os.path.join(wavs, MARKER))

@@ -9,6 +9,7 @@ from typing import Callable, List, Optional
 
 from datasets.audio_files import AUDIO_EXTENSIONS
 from errors import UserError, shown
+from files import leaves_folder
 
 HOLDS = 'a file list holds one utterance a line: a path under --wave_dir, without .wav'
 
@@ -35,10 +36,10 @@ def read_file_list(path: str, wave_dir: Optional[str] = None) -> List[str]:
         return lines
 
     def exists(name):
-        return not _leaves(name) and os.path.isfile(os.path.join(wave_dir, name + '.wav'))
+        return not leaves_folder(name) and os.path.isfile(os.path.join(wave_dir, name + '.wav'))
 
     names = utterance_names(lines, path, wave_dir, exists)
-    outside = next((name for name in names if _leaves(name)), None)
+    outside = next((name for name in names if leaves_folder(name)), None)
     if outside is not None:
         raise UserError('the file list %s names %s, which is not under --wave_dir %s; %s'
                         % (path, shown(outside), wave_dir, HOLDS))
@@ -68,11 +69,6 @@ def utterance_names(lines: List[str], path: str, wave_dir: str,
         return lines    # of ours, and the wavs are missing: that is told with their paths
     raise UserError('the file list %s names no wav in %s; %s; its first line is %s'
                     % (path, wave_dir, HOLDS, shown(lines[0])))
-
-
-def _leaves(name):
-    """Whether `name`, joined to a folder, is a path outside of it."""
-    return os.path.isabs(name) or '..' in name.replace('\\', '/').split('/')
 
 
 def _ways(first, wave_dir):

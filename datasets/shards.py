@@ -274,16 +274,19 @@ def decode(payload: bytes, hp: HParams, path: str, offset: int) -> Union[Record,
         name, data = name.decode('utf-8'), json.loads(data.decode('utf-8'))
     except Exception as error:  # whatever protobuf raises, which differs with its version
         return Fault(path, offset, 'not an utterance of preprocess_data.py (%s)'
-                     % (str(error) or type(error).__name__))
+                     % (errors.cut(error) or type(error).__name__))
+    if any(ord(character) < 32 for character in name):
+        return Fault(path, offset, 'its name, %s, holds a control character' % errors.shown(name))
     if not isinstance(data, dict):
-        return Fault(path, offset, '%s does not tell its mel definition' % name)
+        return Fault(path, offset, '%s does not tell its mel definition' % errors.cut(name))
     data = params.with_current_names(data)
     if not mel_definition.same_data(data, hp.data()):
         raise UserError('%s holds data of %s, and this model is for %s; preprocess with the same '
-                        '--preset and --hparams' % (path, data, _data(hp).decode()))
+                        '--preset and --hparams'
+                        % (path, errors.shown(data, 300), _data(hp).decode()))
     if len(audio) % 2 or len(mel) % (4 * hp.n_mels):
-        return Fault(path, offset, '%s does not hold whole samples and frames' % name)
+        return Fault(path, offset, '%s does not hold whole samples and frames' % errors.cut(name))
     mel = np.frombuffer(mel, '<f4').reshape(-1, hp.n_mels)
     if not np.isfinite(mel).all():
-        return Fault(path, offset, 'the mel of %s is not finite' % name)
+        return Fault(path, offset, 'the mel of %s is not finite' % errors.cut(name))
     return Record(name, np.frombuffer(audio, '<i2'), mel)

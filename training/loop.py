@@ -158,7 +158,7 @@ class TrainingLoop:
     def _require_finite(self, step, parts: List[PartFetches], result: StepFetches):
         if np.isfinite(result.loss.total) and np.isfinite(result.gradient_norm):
             return
-        clips = ', '.join('%s from frame %d' % (name.decode(), frame)
+        clips = ', '.join('%s from frame %d' % (errors.cut(name.decode()), frame)
                           for part in parts + [result]
                           for name, frame in zip(part.clip_names, part.start_frames))
         silent = sum(bool(digital_silence.zero_runs(clip))

@@ -35,3 +35,19 @@ def test_a_listing_without_links_gives_the_same(tmp_path):
 
 def without_links(path):
     return corpus.list_folder(path)._replace(identity=None)
+
+
+def test_a_manifest_leads_out_of_no_folder(tmp_path):
+    """Files of its utterances are removed once their sources are gone."""
+    (tmp_path / 'mels').mkdir()
+    stamps = {}
+    for name in ('../outside', 'inside'):
+        path = tmp_path / 'mels' / (name + '.mel')
+        path.write_bytes(b'frames')
+        stamps[name] = {'mel': corpus.size_and_mtime(str(path)), 'wav': None}
+    stamps[str(tmp_path / 'outside')] = stamps['../outside']
+    corpus.write_manifest(str(tmp_path), stamps)
+    read = corpus.read_manifest(str(tmp_path))
+    assert list(read) == ['inside']
+    corpus.remove_stale(read, {}, str(tmp_path / 'mels'), str(tmp_path / 'wavs'))
+    assert (tmp_path / 'outside.mel').exists() and not (tmp_path / 'mels' / 'inside.mel').exists()

@@ -78,6 +78,8 @@ DAMAGES = {
     'a record of noise': (lambda c, o: framed(os.urandom(99)) + c, 'not an utterance', 0, 6),
     'no mel': (lambda c, o: example(mel=None) + c, 'not an utterance', 0, 6),
     'a name that is not text': (lambda c, o: example(name=b'\xff\xfe') + c, 'not an utter', 0, 6),
+    'a name with a NUL': (lambda c, o: example(name=b'a\0b') + c, "'a\\x00b', holds", 0, 6),
+    'a long name': (lambda c, o: example(name=b'a' * 10 ** 5, mel=b'1') + c, 'a... does not', 0, 6),
     'half a sample': (lambda c, o: example(audio=b'123') + c, 'u does not hold whole', 0, 6),
     'half a frame': (lambda c, o: example(mel=b'1234') + c, 'u does not hold whole', 0, 6),
     'NaN in a mel': (lambda c, o: c[:o[4]] + example(mel=NAN) + c[o[4]:], 'not finite', 4, 6),
@@ -95,6 +97,7 @@ def test_damage_is_named_and_the_rest_is_read(content, tmp_path, damage):
     found = list(shards.records(path, HP))
     fault, = [r for r in found if isinstance(r, shards.Fault)]
     assert (fault.path, fault.offset) == (path, offsets[which]) and told in fault.reason
+    assert len(fault.reason) < 300
     assert '\n' not in str(fault) and str(fault).startswith(path + ', record at byte ')
     names = [r.name for r in found if isinstance(r, shards.Record)]
     assert len(names) == left and len(set(names)) == left
