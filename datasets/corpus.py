@@ -175,7 +175,7 @@ def _is_record(record):
             and all(isinstance(note, str) for note in record.get('notes', ())))
 
 
-def write_manifest(data_dir: str, records: Mapping[str, Mapping[str, Any]]) -> None:
+def write_manifest(data_dir: str, records: Mapping[str, Dict[str, Any]]) -> None:
     """Writes {NAME: record} as JSON for `read_manifest`, with one record in memory at a time."""
     with atomic_open(os.path.join(data_dir, MANIFEST)) as f:
         before = '{'

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
-from typing import List, NamedTuple, Optional
+from typing import Any, Dict, Generator, Iterable, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 import threadpoolctl
@@ -24,6 +24,7 @@ from datasets.corpus import size_and_mtime, write_text
 from datasets.mel_definition import MelDefinition
 from errors import UserError, escape_unprintable
 
+Records = Dict[str, Dict[str, Any]]      # {NAME: what `plan` says of it}
 VERSION = 1             # of what `compute` writes; another one redoes everything
 
 
@@ -60,7 +61,7 @@ class Summary(NamedTuple):
     wave_dir: str           # where training finds NAME.wav
 
 
-def compute(job):
+def compute(job: Job) -> Tuple[str, Any]:
     """Writes the mel, and the wav if asked for, of one utterance.
 
     Returns ('done', Done), ('skipped', reason) for audio of no use, or ('failed', reason) if it
@@ -86,7 +87,7 @@ def compute(job):
         wav=size_and_mtime(job.wav) if job.wav else None)
 
 
-def start_worker(parent):
+def start_worker(parent: Optional[int]) -> None:
     """Prepares a worker process: one thread of arithmetic, and no life after that of `parent`.
 
     `parent` is a process id, or None below a fork server, which ends with its own parent.
@@ -104,7 +105,8 @@ def start_worker(parent):
     threading.Thread(target=watch, daemon=True).start()
 
 
-def run_jobs(jobs, num_workers, context=None):
+def run_jobs(jobs: Iterable[Job], num_workers: int, context: Any = None
+             ) -> Generator[Tuple[Job, Tuple[str, Any]], None, None]:
     """Yields (job, what `compute` returned), in the order of completion, from worker processes.
 
     A worker that dies (a decoder that crashes, memory that runs out) takes the pool with it: then
@@ -144,7 +146,8 @@ def run_jobs(jobs, num_workers, context=None):
             yield job, result
 
 
-def plan(sources, old, wave_dir, mel_dir, wavs, hp, min_samples):
+def plan(sources: Dict[str, str], old: Records, wave_dir: str, mel_dir: str, wavs: str,
+         hp: params.HParams, min_samples: int) -> Tuple[Records, Records, List[Job]]:
     """({NAME: record} that still holds, {NAME: record} begun, [Job]) for what there is to do.
 
     A record says of what something was made (the source, its stamp and whether training can read
@@ -170,7 +173,8 @@ def plan(sources, old, wave_dir, mel_dir, wavs, hp, min_samples):
     return kept, begun, jobs
 
 
-def compute_all(jobs, begun, kept, old, data_dir, num_workers):
+def compute_all(jobs: List[Job], begun: Records, kept: Records, old: Records, data_dir: str,
+                num_workers: int) -> Tuple[Records, Dict[str, str]]:
     """Runs the jobs; returns ({NAME: record} of the usable, {NAME: reason} of the others).
 
     Completes the records of `begun`, and takes them from there.
@@ -198,7 +202,7 @@ def compute_all(jobs, begun, kept, old, data_dir, num_workers):
     return records, unusable
 
 
-def gather_wavs(records, wave_dir, wavs):
+def gather_wavs(records: Records, wave_dir: str, wavs: str) -> str:
     """Completes the folder of converted wavs with the files that need no conversion.
 
     Returns the folder in which training finds every NAME.wav: `wave_dir` if nothing is converted.
@@ -215,7 +219,7 @@ def gather_wavs(records, wave_dir, wavs):
     return wavs
 
 
-def prepare_folders(mel_dir, data_dir, wavs, hp):
+def prepare_folders(mel_dir: str, data_dir: str, wavs: str, hp: params.HParams) -> None:
     """Rids the output folders of what a killed run left and of parameters that will not hold."""
     for folder, recurse in ((mel_dir, True), (data_dir, False), (wavs, True)):
         corpus.remove_temporaries(folder, recurse)
@@ -230,8 +234,9 @@ def prepare_folders(mel_dir, data_dir, wavs, hp):
             os.unlink(os.path.join(folder, 'params.json'))
 
 
-def preprocess(wave_dir, mel_dir, data_dir, hp, test_size=None, seed=0, num_workers=1,
-               min_samples=0):
+def preprocess(wave_dir: str, mel_dir: str, data_dir: str, hp: params.HParams,
+               test_size: Optional[int] = None, seed: int = 0, num_workers: int = 1,
+               min_samples: int = 0) -> Summary:
     """Does what preprocess_data.py says, and returns a Summary.
 
     Raises UserError for input of no use, OSError if it cannot write.
