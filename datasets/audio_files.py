@@ -25,6 +25,7 @@ AUDIO_EXTENSIONS = frozenset(
 
 LOUDEST = 16.0          # beyond it (full scale is 1) a float file surely holds integers
 STREAMED = 0x7fff0000   # a RIFF chunk announced as larger was written without knowing its size
+ABSURD = 1 << 30        # so is one announced as larger of which less than a hundredth is there
 MOST_SAMPLES = 1 << 40  # more, and a header does not say how many there are
 MOST_WAV_BYTES = (1 << 32) - 64     # of samples: a WAV counts its bytes in 32 bits
 BLOCK = 1 << 16         # samples read at a time
@@ -143,7 +144,14 @@ def _mended(path):
 
 def _is_streamed(path):
     with open(path, 'rb') as f:
-        return any(name == b'data' and size >= STREAMED for name, _, size in riff_chunks(f))
+        end = os.fstat(f.fileno()).st_size
+        return any(name == b'data' and _is_unknown(size, end - offset)
+                   for name, offset, size in riff_chunks(f))
+
+
+def _is_unknown(announced, there):
+    """Whether the size that a chunk of samples announces is none, beside the bytes there are."""
+    return announced >= STREAMED or announced >= ABSURD and announced > 100 * there
 
 
 def to_pcm16(audio: np.ndarray) -> Tuple[np.ndarray, int]:
@@ -260,4 +268,4 @@ def _missing_bytes(path):
         chunks = riff_chunks(f)
         end = os.fstat(f.fileno()).st_size
     return sum(max(0, offset + size - end) for name, offset, size in chunks
-               if name == b'data' and size < STREAMED)
+               if name == b'data' and not _is_unknown(size, end - offset))

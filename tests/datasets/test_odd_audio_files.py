@@ -53,7 +53,8 @@ def test_a_flac_of_unknown_length(tmp_path, speech):
     assert 'does not say its length' in notes[0]
 
 
-@pytest.mark.parametrize('length', [0, 0x7ffff000, 0x7fffffff, 0x80000000, 0xffffffff])
+@pytest.mark.parametrize('length', [0, 0x40000001, 0x7ffff000, 0x7fffffff, 0x80000000,
+                                    0xffffffff])
 def test_a_header_without_its_length(length, tmp_path, speech):
     path = with_length(write(tmp_path / 'x.wav', speech), length)
     audio, notes = audio_files.read_audio(path, RATE)
