@@ -7,10 +7,12 @@ from speech import definition, speech
 from datasets import mel_transform
 from synthesis.griffin_lim import griffin_lim, with_magnitudes
 
-PROFILES = 'weixsong', 'tacotron2'
+# every kind of padding, power, hop, scale and logarithm
+PROFILES = 'weixsong', 'tacotron2', 'hifigan', 'vocos', 'rayhane', 'nemo', 'whisper'
 
 
-@pytest.mark.parametrize('name, bound', [('tacotron2', 0.23), ('weixsong', 0.019)])
+@pytest.mark.parametrize('name, bound', [
+    ('tacotron2', 0.23), ('weixsong', 0.019), ('hifigan', 0.23)])
 def test_griffin_lim_inverts_the_mel(name, bound):
     profile = definition(name)
     mel = mel_transform.mel_spectrogram(speech(2.5), profile)
@@ -38,7 +40,20 @@ def test_griffin_lim_of_a_frame_or_two(name):
     mel = mel_transform.mel_spectrogram(speech(1), definition(name))
     for n in (1, 2, 7):
         audio = griffin_lim(mel[20:20 + n], definition(name), n_iter=2)
-        assert audio.shape == (n * 256,) and np.isfinite(audio).all()
+        assert audio.shape == (n * definition(name).hop_length,) and np.isfinite(audio).all()
+
+
+@pytest.mark.parametrize('name', PROFILES)
+def test_griffin_lim_keeps_time_and_loudness(name):
+    """A burst comes back where it was, and as loud, whatever the padding and the power."""
+    d = definition(name)
+    audio = np.zeros(16000, np.float32)
+    audio[7000:7400] = 0.3 * np.sin(2 * np.pi * 700 / 16000 * np.arange(400))
+    found = griffin_lim(mel_transform.mel_spectrogram(audio, d), d, n_iter=30)[:16000]
+    energy = np.square(found, dtype=np.float64)
+    middle = np.sum(energy * np.arange(len(found))) / np.sum(energy)
+    assert abs(middle - 7200) < 40
+    assert 0.5 < np.sqrt(energy.sum() / np.sum(np.square(audio, dtype=np.float64))) < 1.5
 
 
 @pytest.mark.parametrize('n_fft', [1024, 2048])
