@@ -4,16 +4,16 @@
 
 Without --restore_from it uses the bundled model, a woman's voice at 16 kHz.
 Inputs are .mel, .npy, .npz and .pt mels, sound files, and folders of either. Of a sound file the
-mel is computed first (copy synthesis). Writes OUT_DIR/NAME.wav. Exit status: 0; 1 if an input was
-skipped; 2 if nothing could be vocoded.
+mel is computed first (copy synthesis). Mels of another definition than the model's are converted:
+name it with --lc_profile. With --vocoder=griffin_lim no model is used. Writes OUT_DIR/NAME.wav.
+Exit status: 0; 1 if an input was skipped; 2 if nothing could be vocoded.
 """
 import argparse
 import collections
-import contextlib
 import os
 import sys
 import time
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 import command_line
 
@@ -23,6 +23,7 @@ if __name__ == '__main__':
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
 
 import numpy as np
+import soxr
 import tqdm
 
 import errors
@@ -30,22 +31,19 @@ import files
 import glow
 import params
 import utils
-from datasets import audio_files, corpus, mel_files, mel_transform
+from datasets import audio_files, mel_files, mel_inputs, mel_statistics, mel_transform
+from datasets.mel_definition import PROFILES, MelDefinition, MelHParams
 from datasets.mel_files import Mel, mel_blocks
+from datasets.mel_inputs import Source
 from errors import UserError
 from metrics import pictures
 from synthesis.denoiser import Denoiser
+from synthesis.griffin_lim import griffin_lim
+from synthesis.mel_correction import MelCorrection
 from vocoder import Vocoder
 
 PLOTTED = 6             # inputs on the picture of --plot
 PLOTTED_SECONDS = 20.0  # of each of them
-
-
-class Source(NamedTuple):
-    """An input: a mel or a sound file."""
-    path: str
-    name: str   # of the output under out_dir, without suffix
-    root: str   # the folder that was given, or the file's own
 
 
 class Summary(NamedTuple):
@@ -59,16 +57,25 @@ class Summary(NamedTuple):
 
 def main():
     args = parse_arguments()
-    sources = find_sources(args.lc)
+    sources = mel_inputs.find_sources(args.lc)
     outputs = [wav_path(args.out_dir, source) for source in sources]
     files.refuse_overwriting([source.path for source in sources],
                              outputs + ([args.plot] if args.plot else []),
                              'give another --out_dir%s' % (' or --plot' if args.plot else ''))
-    vocoder = Vocoder.load(args.restore_from, args.preset, args.hparams, args.precision,
-                           args.chunk_frames)
-    mels = read_sources(sources, vocoder.hp)
-    summary = vocode_all(vocoder, mels, args.out_dir, args.sigma, args.seed, args.batch_size,
-                         args.denoiser_strength, args.mel_correction, args.plot)
+    if args.vocoder == 'griffin_lim':
+        hp = given_definition(args, mel_inputs.definition_beside(sources))
+        processing: Processing = WithoutModel(hp.mel, args.seed, args.mel_correction or 0)
+    else:
+        vocoder = Vocoder.load(args.restore_from, args.preset, args.hparams, args.precision,
+                               args.chunk_frames)
+        hp = given_definition(args, vocoder.hp)
+        report_conversion(vocoder, hp)
+        denoiser = (Denoiser.from_vocoder(vocoder, args.denoiser_strength)
+                    if args.denoiser_strength else None)
+        processing = WithModel(vocoder, args.sigma, args.seed, args.mel_correction, denoiser,
+                               hp.mel)
+    mels = mel_inputs.read_sources(sources, hp, names_definition(args))
+    summary = vocode_all(processing, mels, args.out_dir, args.batch_size, args.plot)
     if not summary.vocoded:
         raise UserError('nothing could be vocoded; take another checkpoint than %s'
                         % args.restore_from)
@@ -89,6 +96,18 @@ def parse_arguments() -> argparse.Namespace:
                         metavar='RUN_OR_CHECKPOINT',
                         help='the model: a run of train.py, its best/, or one of its checkpoints '
                              '(default: the bundled model)')
+    parser.add_argument('--vocoder', choices=('waveglow', 'griffin_lim'), default='waveglow',
+                        help='griffin_lim takes no model: it tells if the mels or the vocoder are '
+                             'at fault (default: %(default)s)')
+    parser.add_argument('--lc_profile', metavar='NAME',
+                        help="mel profile of the inputs, if it is not the model's; they are "
+                             'converted. There are ' + ', '.join(PROFILES))
+    parser.add_argument('--lc_hparams', default='', metavar='NAME=VALUE,...',
+                        help='what is not as in the mel profile of the inputs, such as '
+                             'sample_rate=24000,fmin=0')
+    parser.add_argument('--mel_stats', type=path, metavar='FILE',
+                        help='mean and scale of each band (.npy, .npz, .h5), by which the inputs '
+                             'are standardized')
     parser.add_argument('--out_dir', type=path, default='vocoded',
                         help='folder for the wavs (default: %(default)s)')
     parser.add_argument('--sigma', type=float,
@@ -124,157 +143,130 @@ def parse_arguments() -> argparse.Namespace:
         parser.error('--mel_correction is zero or more, not %d' % args.mel_correction)
     if args.batch_size < 1 or args.chunk_frames is not None and args.chunk_frames < 1:
         parser.error('--batch_size and --chunk_frames are 1 or more')
+    if args.vocoder == 'griffin_lim' and (args.denoiser_strength or args.sigma is not None):
+        parser.error('--denoiser_strength and --sigma are of a model; leave them away with '
+                     '--vocoder=griffin_lim')
     return args
 
 
-def find_sources(paths: List[str]) -> List[Source]:
-    """The inputs that files and folders mean; of a folder its mels, or else its sound files.
+def given_definition(args: argparse.Namespace, otherwise: Optional[MelHParams]) -> MelHParams:
+    """What the inputs are by the flags, or else `otherwise`.
 
-    Raises UserError if a folder holds neither, or two inputs would be written to one wav.
+    Raises UserError if the flags do not fit together, or nothing tells.
     """
-    sources = []
-    for path in paths:
-        if os.path.isdir(path):
-            kept, skipped = corpus.find_files(path, mel_files.MEL_SUFFIXES)
-            kept = kept or corpus.find_files(path, audio_files.AUDIO_EXTENSIONS)[0]
-            for folder, reason in skipped:
-                print('skipped %s: %s' % (os.path.join(path, folder), reason), file=sys.stderr)
-            if not kept:
-                raise UserError('there are no mels (%s) and no sound files in %s'
-                                % (', '.join(mel_files.MEL_SUFFIXES), path))
-            sources += [Source(os.path.join(path, name), output_name(name), path)
-                        for name in sorted(kept, key=os.path.split)]
-        else:
-            sources.append(Source(path, output_name(os.path.basename(path)),
-                                  os.path.dirname(path)))
-    first: Dict[str, Source] = {}
-    for source in sources:
-        other = first.setdefault(source.name, source)
-        if other is not source:
-            raise UserError('%s and %s would both be written to %s.wav; vocode them to different '
-                            '--out_dir' % (other.path, source.path, source.name))
-    return sources
+    if not names_definition(args):
+        if otherwise is None:
+            raise UserError('nothing tells what the mels are; give --lc_profile')
+        return otherwise
+    statistics = mel_statistics.read(args.mel_stats) if args.mel_stats else {}
+    return params.mel_hparams(args.lc_profile, args.lc_hparams, statistics,
+                              otherwise or params.HParams())
 
 
-def output_name(path: str) -> str:
-    """`path` without its suffix; without both of NVIDIA's NAME.wav.pt."""
-    name, suffix = os.path.splitext(path)
-    stem, inner = os.path.splitext(name)
-    return stem if suffix == '.pt' and inner.lower() in audio_files.AUDIO_EXTENSIONS else name
+def names_definition(args: argparse.Namespace) -> bool:
+    """Whether the flags say what the inputs are."""
+    return bool(args.lc_profile or args.lc_hparams or args.mel_stats)
+
+
+def report_conversion(vocoder: Vocoder, hp: MelHParams):
+    """Prints what the mels are converted to, and what that loses."""
+    conversion = vocoder.conversion(hp.mel)
+    if not conversion:
+        return
+
+    def told(hp):
+        return '%s at %d Hz (%d bands, a frame every %.1f ms)' % (
+            hp.mel_name, hp.sample_rate, hp.n_mels, 1000 * hp.mel.hop_length / hp.sample_rate)
+
+    print("mels of %s are converted to the model's: %s" % (told(hp), told(vocoder.hp)))
+    for loss in conversion.losses():
+        print('the conversion loses something: ' + loss, file=sys.stderr)
 
 
 def wav_path(out_dir: str, source: Source) -> str:
     return os.path.join(out_dir, source.name + '.wav')
 
 
-def read_sources(sources: List[Source], hp: params.HParams) -> Dict[Source, Mel]:
-    """The mels [frames, n_mels] of inputs; prints the reason for each that cannot be read.
-
-    Raises UserError if none can.
-    """
-    mels, assumed = {}, 0
-    for source in sources:
-        try:
-            mels[source], said = read_source(source, hp)
-            assumed += not said
-        except UserError as error:
-            print('%s: skipped: %s' % (os.path.basename(sys.argv[0]), error), file=sys.stderr)
-    if not mels:
-        raise UserError('none of the %d inputs can be vocoded' % len(sources))
-    if assumed:
-        print('no params.json tells how %d of the mels were made; they are taken for mel profile '
-              '%s at %d Hz' % (assumed, hp.mel_name, hp.sample_rate))
-    return mels
-
-
-def read_source(source: Source, hp: params.HParams) -> Tuple[Mel, bool]:
-    """The mel [frames, n_mels] of an input, and whether it is said how it was made.
-
-    Cuts the padding of a batch and prints so. Raises UserError if it cannot be a mel of `hp`'s
-    profile.
-    """
-    path = source.path
-    if not path.lower().endswith(mel_files.MEL_SUFFIXES):
-        audio = audio_files.read_wav(path, hp.sample_rate)
-        return mel_transform.mel_spectrogram(audio, hp.mel), True
-    mel = mel_files.open_mel(path, hp.n_mels)
-    made_with = nearest_params(path, source.root)
-    if made_with:
-        params.require_same(hp, made_with, params.DATA_FIELDS, path,
-                            'take a model trained on such mels, or compute the mels anew')
-    mel, padding = mel_files.cut_padding(mel, hp.mel)
-    if not len(mel):
-        raise UserError('%s holds nothing but zeros; compute the mel anew' % path)
-    if padding:
-        print('%s: cut %d frames of zeros at its end, the padding of a batch' % (path, padding))
-    mel_files.check_mel_values(mel, hp.mel, path)
-    return mel, made_with is not None
-
-
-def nearest_params(path: str, root: str) -> Optional[params.HParams]:
-    """The HParams that preprocessing left nearest above `path`, up to folder `root`, or None."""
-    folder, root = os.path.dirname(os.path.abspath(path)), os.path.abspath(root)
-    while True:
-        with contextlib.suppress(UserError):    # another program's params.json
-            found = params.load_if_exists(folder)
-            if found:
-                return found
-        if folder == root:
-            return None
-        folder = os.path.dirname(folder)
-
-
-class Processing(NamedTuple):
-    """How a mel becomes audio: what `Vocoder.stream` takes beside it."""
+class WithModel(NamedTuple):
+    """How mels become audio: what `Vocoder.stream` takes beside them."""
     vocoder: Vocoder
     sigma: Optional[float] = None           # standard deviation of the noise; None: gen_sigma
     seed: int = 0                           # random seed of the noise of each utterance
     mel_correction: Optional[int] = None    # rounds; None: gen_correction_rounds
     denoiser: Optional[Denoiser] = None
+    profile: Optional[MelDefinition] = None     # of the mels; None for the model's
+
+    @property
+    def definition(self) -> MelDefinition:
+        return self.profile or self.vocoder.hp.mel
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz, of the audio."""
+        return self.vocoder.hp.sample_rate
+
+    @property
+    def warm_up_frames(self) -> int:
+        """A first run is slow, for it compiles: on a CPU the flow of a whole chunk, which comes
+        after the first chunk of a longer utterance too."""
+        frames = 2 * self.vocoder.chunk_frames + 1
+        hp, given = self.vocoder.hp, self.definition
+        return frames * hp.hop_length * given.sample_rate // (hp.sample_rate * given.hop_length) + 2
 
     def batch(self, mels: List[Mel]) -> Iterator[Iterator[np.ndarray]]:
         """Yields the audio of each mel: blocks of [samples], computed as they are asked for.
 
         What `vocoder.vocode_batch` takes at once is computed at once.
         """
-        vocoder, sigma, seed, rounds, denoiser = self
-        if len(mels) > 1 and vocoder.fits_batch([len(mel) for mel in mels]):
+        vocoder, sigma, seed, rounds, denoiser, profile = self
+        if len(mels) > 1 and vocoder.fits_batch([len(mel) for mel in mels], profile):
             for audio in vocoder.vocode_batch([mel[:] for mel in mels], sigma, seed, rounds,
-                                              denoiser):
+                                              denoiser, profile):
                 yield iter([audio])
         else:
             for mel in mels:
-                yield vocoder.stream(mel_blocks(mel), sigma, seed, rounds, denoiser)
+                yield vocoder.stream(mel_blocks(mel), sigma, seed, rounds, denoiser, profile)
 
 
-def vocode_all(vocoder: Vocoder, mels: Dict[Source, Mel], out_dir: str,
-               sigma: Optional[float] = None, seed: int = 0, batch_size: int = 1,
-               denoiser_strength: float = 0.0, mel_correction: Optional[int] = None,
+class WithoutModel(NamedTuple):
+    """How mels become audio by Griffin-Lim."""
+    definition: MelDefinition
+    seed: int = 0                           # random seed of the phases
+    mel_correction: int = 0                 # rounds
+    warm_up_frames: int = 1
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz, of the audio."""
+        return self.definition.sample_rate
+
+    def batch(self, mels: List[Mel]) -> Iterator[Iterator[np.ndarray]]:
+        """Yields the audio of each mel, in one block."""
+        correct = MelCorrection(self.definition, self.mel_correction)
+        for mel in mels:
+            audio = griffin_lim(mel[:], self.definition, seed=self.seed)
+            yield iter([correct(audio, mel[:])])
+
+
+Processing = Union[WithModel, WithoutModel]
+
+
+def vocode_all(processing: Processing, mels: Dict[Source, Mel], out_dir: str, batch_size: int = 1,
                plot: Optional[str] = None) -> Summary:
     """Vocodes mels [frames, n_mels] in batches of similar length and writes out_dir/NAME.wav.
 
     Audio is written as it is computed, so that the memory of a few seconds is enough.
 
-    Args:
-      sigma: standard deviation of the noise; None for the model's gen_sigma.
-      seed: random seed of the noise of each utterance.
-      denoiser_strength: of the denoiser; 0 for none.
-      mel_correction: rounds of mel correction; None for the model's gen_correction_rounds.
-      plot: PNG to write, of the mels of the first inputs and of their audio.
+    plot: PNG to write, of the mels of the first inputs and of their audio.
 
     Raises UserError if a file cannot be written.
     """
-    hp = vocoder.hp
+    definition, rate = processing.definition, processing.sample_rate
     order = sorted(mels, key=lambda source: len(mels[source]))
-    processing = Processing(
-        vocoder, sigma, seed, mel_correction,
-        Denoiser.from_vocoder(vocoder, denoiser_strength) if denoiser_strength else None)
     for folder in {os.path.dirname(wav_path(out_dir, source)) for source in order}:
         files.remove_leftovers(folder)
 
-    # A first run is slow, for it compiles: on a CPU the flow of a whole chunk, which comes after
-    # the first chunk of a longer utterance too.
-    warm_up = mels[order[-1]][:2 * vocoder.chunk_frames + 1]
+    warm_up = mels[order[-1]][:processing.warm_up_frames]
     for blocks in processing.batch([warm_up] * min(batch_size, 2)):
         collections.deque(blocks, maxlen=0)
     vocoded = clipped = 0
@@ -285,17 +277,18 @@ def vocode_all(vocoder: Vocoder, mels: Dict[Source, Mel], out_dir: str,
             batch = order[i:i + batch_size]
             computed = clock.timed(processing.batch([mels[source] for source in batch]))
             for source, blocks in zip(batch, computed):
-                audio_seconds += len(mels[source]) * hp.hop_length / hp.sample_rate
-                kept = int(PLOTTED_SECONDS * hp.sample_rate) if source in plotted else 0
+                audio_seconds += len(mels[source]) * definition.hop_length / definition.sample_rate
+                kept = int(PLOTTED_SECONDS * rate) if source in plotted else 0
                 try:
                     beginning, beyond = write_blocks(wav_path(out_dir, source),
-                                                     clock.timed(blocks), hp.sample_rate, kept)
+                                                     clock.timed(blocks), rate, kept)
                 except (BrokenAudio, mel_files.UnreadableMel) as error:
                     tqdm.tqdm.write('skipped: %s' % error, file=sys.stderr)
                     continue
                 vocoded, clipped = vocoded + 1, clipped + beyond
                 if source in plotted:
-                    plotted[source] = plotted_rows(source, mels[source], beginning, hp)
+                    plotted[source] = plotted_rows(source, mels[source], beginning, rate,
+                                                   definition)
             bar.update(len(batch))
     if plot and vocoded:
         with errors.as_user_error('cannot write ' + plot, 'give another --plot',
@@ -345,11 +338,14 @@ class Clock:
             yield item
 
 
-def plotted_rows(source: Source, mel: Mel, audio: np.ndarray, hp: params.HParams
+def plotted_rows(source: Source, mel: Mel, audio: np.ndarray, sample_rate: int,
+                 definition: MelDefinition
                  ) -> Tuple[Tuple[str, np.ndarray], Tuple[str, np.ndarray]]:
     """What the picture shows of an input, (title, mel) twice: given, and of its audio [samples]."""
-    frames = len(audio) // hp.hop_length
-    again = mel_transform.mel_spectrogram(audio, hp.mel)
+    if sample_rate != definition.sample_rate:
+        audio = soxr.resample(audio, sample_rate, definition.sample_rate)
+    frames = len(audio) // definition.hop_length
+    again = mel_transform.mel_spectrogram(audio, definition)
     return (source.name, mel[:frames]), (source.name + ', vocoded', again[:frames])
 
 

@@ -226,6 +226,29 @@ def from_json(text: str, where: str) -> HParams:
         raise UserError('%s: %s' % (where, error)) from error
 
 
+def mel_hparams(profile: Optional[str], text: str, statistics: dict, base: MelHParams
+                ) -> MelHParams:
+    """The definition of a mel profile with the changes that `text` ('fmin=0,n_mels=40') lists.
+
+    Args:
+      profile: a mel profile's name; None to change `base`.
+      statistics: {hyperparameter: value} of them.
+
+    Raises UserError as `parse_overrides` does, for what is not of a mel, and for values that no mel
+    can have.
+    """
+    changes = parse_overrides(text)
+    for name in changes:
+        if name not in DATA_FIELDS:
+            raise UserError('%s is no hyperparameter of mels; %s'
+                            % (name, errors.nearest(name, DATA_FIELDS)))
+    if profile:
+        named = dict(mel_profile=FORMER_NAMES.get(profile, profile))
+        return MelHParams(**{**named, **changes, **statistics})
+    values = {name: getattr(base, name) for name in DATA_FIELDS}
+    return MelHParams(**{**values, **base.with_profile_expanded(changes), **statistics})
+
+
 def save(directory: str, hparams: HParams):
     """Writes `directory`/params.json; OSError if it cannot be written."""
     with files.atomic_open(os.path.join(directory, FILE_NAME)) as f:
@@ -251,7 +274,7 @@ def exists(directory: str) -> bool:
     return os.path.isfile(os.path.join(directory, FILE_NAME))
 
 
-def differences(a: HParams, b: HParams, fields: Iterable[str]) -> str:
+def differences(a: MelHParams, b: MelHParams, fields: Iterable[str]) -> str:
     """'n_flows 12 and 8, ...' for those of `fields` in which a and b differ; '' if none.
 
     The name of a mel profile stands for its values, and two names of the same mels do not differ.
@@ -267,7 +290,7 @@ def differences(a: HParams, b: HParams, fields: Iterable[str]) -> str:
         for value in (getattr(a, name), getattr(b, name)))) for name in unlike)
 
 
-def require_same(hparams: HParams, other: HParams, fields: Iterable[str], where: str,
+def require_same(hparams: MelHParams, other: MelHParams, fields: Iterable[str], where: str,
                  advice: str):
     """Raises UserError, naming `where` the other was found, if the two differ in `fields`."""
     unlike = differences(hparams, other, fields)

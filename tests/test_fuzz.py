@@ -17,7 +17,6 @@ from graphs import TINY
 from speech import WAVS, speech
 
 import glow
-import inference
 import params
 import utils
 import vocoder
@@ -29,6 +28,7 @@ from datasets import (
     features,
     file_lists,
     mel_files,
+    mel_inputs,
     mel_transform,
     preprocessing,
     shards,
@@ -215,7 +215,7 @@ def mel(name, save):
         return path
 
     def read(path):
-        found = inference.read_source(inference.Source(path, 'x', os.path.dirname(path)), HP)[0]
+        found = mel_inputs.read_source(mel_inputs.Source(path, 'x', os.path.dirname(path)), HP)[0]
         assert found[:].shape == found.shape == (len(found), 80) and np.isfinite(found[:]).all()
     return make, read
 

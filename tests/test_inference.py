@@ -130,8 +130,9 @@ def test_a_long_mel_is_vocoded_in_pieces(monkeypatch, trained, vocoder, tmp_path
         return write_blocks(path, measured(), *rest)
 
     monkeypatch.setattr(inference, 'write_blocks', watched)
-    summary = inference.vocode_all(vocoder, {source: Pieces(mel)}, str(tmp_path), seed=1,
-                                   denoiser_strength=0.1)
+    processing = inference.WithModel(vocoder, seed=1,
+                                     denoiser=Denoiser.from_vocoder(vocoder, 0.1))
+    summary = inference.vocode_all(processing, {source: Pieces(mel)}, str(tmp_path))
     assert summary.vocoded == 1 and sum(lengths) == 256 * len(mel)
     assert max(lengths) < 256 * len(mel) / 4
     whole = Denoiser.from_vocoder(vocoder, 0.1)(vocoder.vocode(mel, seed=1))
@@ -143,7 +144,7 @@ def test_what_breaks_in_the_middle_leaves_no_wav(monkeypatch, trained, vocoder, 
     mels = {inference.Source(name, name, ''): np.full([500, 80], value, np.float32)
             for name, value in (('good', -5.0), ('bad', -4.0))}
 
-    def stream(blocks, sigma, seed):
+    def stream(blocks, *rest):
         for block in blocks:
             yield np.zeros(256 * len(block), np.float32)
             if block[0, 0] == -4:
@@ -151,7 +152,7 @@ def test_what_breaks_in_the_middle_leaves_no_wav(monkeypatch, trained, vocoder, 
 
     monkeypatch.setattr(vocoder, 'stream', stream)
     (tmp_path / '.tmp-12345678-bad.wav').write_bytes(b'of a run that was killed')
-    summary = inference.vocode_all(vocoder, mels, str(tmp_path))
+    summary = inference.vocode_all(inference.WithModel(vocoder), mels, str(tmp_path))
     assert (summary.vocoded, summary.skipped) == (1, 1)
     assert os.listdir(str(tmp_path)) == ['good.wav']
     assert 'bad.wav would hold samples that are not finite' in capsys.readouterr().err
