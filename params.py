@@ -11,7 +11,7 @@ from typing import Callable, Iterable, Optional
 
 import errors
 import files
-from datasets import mel_definition
+from datasets import field_values, mel_definition
 from datasets.mel_definition import MelHParams
 from errors import UserError
 
@@ -181,14 +181,7 @@ def parse_overrides(text: str) -> dict:
     Raises UserError, naming the nearest valid choice, for what is not of that form, an unknown
     name or a value of the wrong type.
     """
-    changes = {}
-    for item in filter(None, (part.strip() for part in (text or '').split(','))):
-        name, equals, value = (part.strip() for part in item.partition('='))
-        if not equals:
-            raise UserError('--hparams takes name=value,name=value; %s has no "="'
-                            % errors.shown(item))
-        changes[name] = _parse(name, value)
-    return changes
+    return with_current_names(field_values.parse(HParams, text))
 
 
 def resolve(preset_name: Optional[str], overrides: str = '',
@@ -220,8 +213,7 @@ def from_json(text: str, where: str) -> HParams:
         raise UserError('%s is not an object of hyperparameters; restore it or preprocess again'
                         % where)
     try:
-        return HParams(**with_current_names({name: _checked(name, value)
-                                             for name, value in values.items()}))
+        return HParams(**with_current_names(field_values.check(HParams, values)))
     except UserError as error:
         raise UserError('%s: %s' % (where, error)) from error
 
@@ -298,59 +290,12 @@ def require_same(hparams: MelHParams, other: MelHParams, fields: Iterable[str], 
         raise UserError('this command and %s differ in %s; %s' % (where, unlike, advice))
 
 
-def _field_type(name):
-    types = {f.name: f.type for f in dataclasses.fields(HParams)}
-    if name not in types:
-        raise UserError('there is no hyperparameter %s; %s'
-                        % (errors.shown(name), errors.nearest(name, types)))
-    return types[name]
-
-
-_KINDS = {int: 'a whole number', float: 'a number', bool: 'true or false', str: 'a word',
-          tuple: 'numbers from a file: give it as --mel_stats'}
-
-
 def with_current_names(values: dict) -> dict:
     """Stored {hyperparameter: value} with the mel profile by its name of today."""
     profile = values.get('mel_profile')
     if isinstance(profile, str) and profile in FORMER_NAMES:
         return dict(values, mel_profile=FORMER_NAMES[profile])
     return values
-
-
-def _parse(name, text):
-    """The value of hyperparameter `name` that the command line's `text` stands for."""
-    kind = _field_type(name)
-    if name == 'mel_profile':
-        text = FORMER_NAMES.get(text, text)
-    try:
-        if kind is bool:
-            return {'true': True, '1': True, 'yes': True,
-                    'false': False, '0': False, 'no': False}[text.lower()]
-        if kind is int:
-            value = float(text)
-            if value != int(value):
-                raise ValueError
-            return int(text) if text.lstrip('+-').isdigit() else int(value)
-        if kind is tuple:
-            raise ValueError
-        return kind(text)
-    except (KeyError, ValueError, OverflowError) as error:
-        raise UserError('hyperparameter %s takes %s, not %s'
-                        % (name, _KINDS[kind], errors.shown(text))) from error
-
-
-def _checked(name, value):
-    """`value`, read from JSON, as the type of hyperparameter `name`."""
-    kind = _field_type(name)
-    if kind is float and type(value) is int and abs(value) <= MAX_NUMBER:
-        value = float(value)
-    if kind is tuple and type(value) is list and all(type(x) in (int, float) for x in value):
-        value = tuple(map(float, value))
-    if type(value) is not kind:
-        raise UserError('hyperparameter %s takes %s, not %s'
-                        % (name, _KINDS[kind], errors.shown(value)))
-    return value
 
 
 def _validate(hp):
