@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import select
 import signal
 import sys
 import time
@@ -167,8 +168,9 @@ def _watch_child(child: int, limit: int, handed_on: set, ended: int) -> NoReturn
             _end_with(child, 'it stands still with all of it used', limit)
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        if signal.Signals(number).name in CRASHES:
-            _end_with(None, 'ended by ' + signal.Signals(number).name, limit)
+        name = signal.Signals(number).name
+        if name in CRASHES or name == 'SIGPIPE' and not _is_unread():   # of a pipe to a worker
+            _end_with(None, 'ended by ' + name, limit)
         signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
         os.kill(os.getpid(), number)
@@ -184,6 +186,14 @@ def _end_with(child: Optional[int], what: str, limit: int) -> NoReturn:
     _print_error('out of memory, limited to %d MB: %s; raise the limit (ulimit -v)'
                  % (limit >> 20, what))
     os._exit(2)
+
+
+def _is_unread():
+    """Whether nobody reads any more what this process prints."""
+    outputs = select.poll()
+    for descriptor in (1, 2):
+        outputs.register(descriptor, 0)     # for errors alone
+    return bool(outputs.poll(0))
 
 
 def _read_now(descriptor):

@@ -101,6 +101,8 @@ def test_traceback_on_demand(monkeypatch):
 @pytest.mark.parametrize('work, status, told', [
     ('os.abort()', 2, 'ended by SIGABRT'),
     ('os.kill(os.getpid(), signal.SIGSEGV)', 2, 'ended by SIGSEGV'),
+    ('signal.signal(signal.SIGPIPE, signal.SIG_DFL); os.kill(os.getpid(), signal.SIGPIPE)', 2,
+     'ended by SIGPIPE'),
     ('ctypes.CDLL(None).exit(1)', 2, 'a library ended it'),
     ('raise ImportError("libx.so: failed to map segment from shared object")', 2, 'libx.so'),
     ('sys.exit(1)', 1, None),
@@ -132,6 +134,19 @@ def test_too_little_memory_is_told_in_a_sentence(work, status, told):
         assert done.stderr.startswith('x.py: error: out of memory')
         assert told in done.stderr and 'limited to 1024 MB' in done.stderr
         assert done.stderr.endswith('raise the limit (ulimit -v)\n')
+
+
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='Linux limits address space')
+def test_a_reader_that_leaves_is_no_lack_of_memory():
+    code = ("import resource, command_line\n"
+            "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, resource.RLIM_INFINITY))\n"
+            "command_line.guard_memory()\n"
+            "command_line.run_script(lambda: [print('x' * 99) for _ in range(10 ** 6)])")
+    process = subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    assert process.stdout.read(1) == b'x'
+    process.stdout.close()
+    assert process.stderr.read() == b'' and process.wait(60) == -signal.SIGPIPE
 
 
 def test_memory_that_runs_out_without_a_limit(monkeypatch, capsys):
