@@ -4,6 +4,7 @@ from typing import Any, Dict, Tuple
 
 import numpy as np
 
+import errors
 from errors import UserError
 from interop import numpypickle
 
@@ -31,9 +32,12 @@ def read(path: str) -> Dict[str, Any]:
     try:
         held = {'.npy': _read_npy, '.npz': _read_npz}.get(suffix, _read_h5)(path)
         mean, scale = _mean_and_scale(held)
-    except (OSError, ValueError, TypeError, MemoryError) as error:
+    except UserError:
+        raise
+    except Exception as error:      # of a damaged header or archive anything
         raise UserError('%s cannot be read as statistics (%s); they are %s'
-                        % (path, getattr(error, 'strerror', None) or error, FORMS)) from error
+                        % (path, getattr(error, 'strerror', None) or errors.reason(error)
+                           or type(error).__name__, FORMS)) from error
     changes: Dict[str, Any] = dict(mel_stats_mean=mean, mel_stats_scale=scale)
     if 'mel_mean' in held:
         changes.update(mel_gain=_gain(held.get('audio_config')), mel_offset=0.0, mel_clip_min=0.0,
@@ -48,22 +52,12 @@ def _read_npy(path):
         head = f.read(128)
     if b"'|O'" in head:
         return numpypickle.load(path)
-    return {'': _load(path)}
+    return {'': np.load(path, allow_pickle=False)}
 
 
 def _read_npz(path):
-    held = _load(path)
-    with held:
+    with np.load(path, allow_pickle=False) as held:
         return {name: held[name] for name in held.files}
-
-
-def _load(path):
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError):
-        raise
-    except Exception as error:      # of a damaged header or archive anything
-        raise ValueError(str(error).split('\n')[0]) from error
 
 
 def _read_h5(path):

@@ -29,6 +29,7 @@ from datasets import (
     file_lists,
     mel_files,
     mel_inputs,
+    mel_statistics,
     mel_transform,
     preprocessing,
     shards,
@@ -267,6 +268,48 @@ def nvidia_zip():
 @kind(2)
 def nvidia_legacy():
     return checkpoint_of_nvidia(ptfiles.save_legacy)
+
+
+def statistics(name, save):
+    """A file of statistics of bands."""
+    def make(folder):
+        path = os.path.join(folder, name)
+        save(path, np.linspace(-5, -3, 80), np.linspace(1, 2, 80))
+        return path
+
+    def read(path):
+        HP.replace(**mel_statistics.read(path))
+    return make, read
+
+
+@kind(4)
+def statistics_npy():
+    return statistics('x.npy', lambda path, mean, scale: np.save(path, np.stack([mean, scale])))
+
+
+@kind(4)
+def statistics_npz():
+    return statistics('x.npz', lambda path, mean, scale: np.savez_compressed(
+        path, count=10.0, sum=10 * mean, sum_square=10 * (mean ** 2 + scale ** 2)))
+
+
+@kind(5)
+def statistics_pickled():
+    return statistics('x.npy', lambda path, mean, scale: np.save(
+        path, {'mel_mean': mean, 'mel_std': scale, 'audio_config': {'spec_gain': 20}}))
+
+
+try:
+    import h5py
+except ImportError:
+    pass
+else:
+    @kind(5)
+    def statistics_h5():
+        def save(path, mean, scale):
+            with h5py.File(path, 'w') as f:
+                f['mean'], f['scale'] = mean, scale
+        return statistics('x.h5', save)
 
 
 @kind(8, is_text=True)
