@@ -15,10 +15,11 @@ Both correct the audio towards its mel in as many rounds as the model says (gen_
     mel     [batch, frames, n_mels] float32, of the model's mel profile
     sigma   [batch] float32, or one number for all: standard deviation of the noise (gen_sigma)
     seed    [batch] int64, or one number for all: the noise of an utterance is
-            sigma * tf.random.stateless_normal([frames * hop_length / n_group, n_group], [seed, 0]),
-            not what inference.py draws for the same --seed
-    noise   [batch, frames * hop_length / n_group, n_group] float32 from N(0, sigma^2), such as
-            vocoder.noise(frames, hp, sigma, seed)
+            sigma * tf.random.stateless_normal([groups, n_group], [seed, 0]), not what inference.py
+            draws for the same --seed
+    noise   [batch, groups, n_group] float32 from N(0, sigma^2), such as
+            vocoder.noise(frames, hp, sigma, seed); groups is frames * hop_length / n_group, rounded
+            down
     audio   [batch, frames * hop_length] float32 in -1..1
 
 An ONNX file has only the second, without a name, and params.json as metadata of that name. Both
@@ -85,7 +86,7 @@ def build_vocoding(mel: tf.Tensor, noise: tf.Tensor, flows: List[glow.Flow], hp:
     """Audio [batch, frames * hop_length] of mel [batch, frames, n_mels] and its noise, corrected.
 
     Args:
-      noise: [batch, frames * groups_per_frame, n_group].
+      noise: [batch, groups, n_group].
       flows: `vocoder.freeze`'s, as arrays or tensors.
       weights: those of the condition become constants: they are few.
     """
@@ -94,6 +95,7 @@ def build_vocoding(mel: tf.Tensor, noise: tf.Tensor, flows: List[glow.Flow], hp:
     # the form that every TensorFlow computes on a CPU and on a GPU
     utterances = streaming.WholeUtterances(hp.replace(conv_form='conv2d_nhwc'))
     audio, _ = glow.inverse(noise, cond, flows, hp, utterances)
+    audio = glow.fill_frames(audio, mel, hp)
     audio.set_shape([None, None])
     audio = mel_correction_graph.corrected(audio, mel, hp.mel, hp.gen_correction_rounds)
     return tf.identity(audio, 'audio')
@@ -105,7 +107,7 @@ def draw_noise(sigma: tf.Tensor, seed: tf.Tensor, mel: tf.Tensor, hp: HParams) -
     sigma, seed: [batch], or a scalar for all.
     """
     batch, frames, _ = ops.shape_of(mel)
-    shape = tf.stack([frames * hp.groups_per_frame, hp.n_group])
+    shape = tf.stack([hp.groups(frames), hp.n_group])
 
     def standard_normal(seed):  # tf.random.stateless_normal, with a kernel that 1.15 has too
         return tf.raw_ops.StatelessRandomNormal(shape=shape, seed=tf.stack([seed, 0]))

@@ -43,7 +43,11 @@ class Compute(NamedTuple):
 
 
 def loss(audio: tf.Tensor, mel: tf.Tensor, hp: HParams, compute: Compute = Compute()) -> Loss:
-    """The Loss of audio [batch, frames * hop_length] in -1..1, and mel [batch, frames, n_mels]."""
+    """The Loss of audio [batch, frames * hop_length] in -1..1, and mel [batch, frames, n_mels].
+
+    It is that of `whole_groups` of the audio.
+    """
+    audio = whole_groups(audio, hp)
     activation = ops.trainable_gated_activation(compute.xla == 'gates')
     boundary = streaming.WholeUtterances(hp, activation=activation)
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
@@ -58,7 +62,11 @@ def loss(audio: tf.Tensor, mel: tf.Tensor, hp: HParams, compute: Compute = Compu
 
 
 def encode(audio: tf.Tensor, mel: tf.Tensor, hp: HParams) -> tf.Tensor:
-    """z [batch, groups, n_group] of audio [batch, frames * hop_length] and its mel."""
+    """z [batch, groups, n_group] of audio [batch, frames * hop_length] and its mel.
+
+    It is that of `whole_groups` of the audio.
+    """
+    audio = whole_groups(audio, hp)
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
         return forward(audio, condition(mel, hp), build_flows(hp, audio.dtype), hp)[0]
 
@@ -66,6 +74,8 @@ def encode(audio: tf.Tensor, mel: tf.Tensor, hp: HParams) -> tf.Tensor:
 def infer(z: tf.Tensor, mel: tf.Tensor, hp: HParams, lengths: Optional[tf.Tensor] = None,
           compute: Optional[Compute] = None) -> tf.Tensor:
     """Audio [batch, frames * hop_length] from noise: the inverse of `encode`.
+
+    Where frames * hop_length is no multiple of n_group, it ends with silence: see `fill_frames`.
 
     Args:
       z: [batch, groups, n_group], drawn from N(0, sigma^2) by the caller.
@@ -81,7 +91,8 @@ def infer(z: tf.Tensor, mel: tf.Tensor, hp: HParams, lengths: Optional[tf.Tensor
         cond = condition(mel, hp, lengths)
         boundary = streaming.WholeUtterances(hp, streaming.utterance_mask(lengths, z, hp),
                                              activation)
-        return inverse(z, cond, [invert_1x1(flow) for flow in flows], hp, boundary)[0]
+        audio = inverse(z, cond, [invert_1x1(flow) for flow in flows], hp, boundary)[0]
+        return fill_frames(audio, mel, hp)
 
 
 def _cast_couplings(flows, compute):
@@ -115,11 +126,11 @@ def condition(mel: tf.Tensor, hp: HParams, lengths: Optional[tf.Tensor] = None) 
         return x
     with tf.variable_scope('upsampling'):
         if hp.upsampling == 'transposed':
-            x = ops.transposed_upsampling(x, hp.upsample_width, hp.upsample_stride)
+            x = ops.transposed_upsampling(x, hp.upsample_width, *hp.upsample_strides)
         else:
-            x = ops.two_transposed_upsampling(x, hp.upsample_width, hp.upsample_stride,
+            x = ops.two_transposed_upsampling(x, hp.upsample_width, hp.upsample_strides,
                                               hp.upsample_channels, lengths)
-    return squeeze(x, hp)
+    return squeeze(whole_groups(x, hp), hp)
 
 
 def condition_receptive_field(hp: HParams) -> Optional[List[int]]:
@@ -131,11 +142,13 @@ def condition_receptive_field(hp: HParams) -> Optional[List[int]]:
         behind, ahead = (hp.encoder_layers * n for n in
                          ops.receptive_field(hp.encoder_width, 1, hp.causal))
     if hp.upsampling == 'transposed':
-        behind += (hp.upsample_width - 1) // hp.upsample_stride
+        behind += (hp.upsample_width - 1) // hp.hop_length
     elif hp.upsampling == 'two_transposed':
-        more = ops.transposed_receptive_field(hp.upsample_width, hp.upsample_stride)
-        # the second layer's is in rows of the first's result, stride of which are a frame
-        behind, ahead = (n + m + -(-m // hp.upsample_stride) for n, m in zip((behind, ahead), more))
+        first, second = (ops.transposed_receptive_field(hp.upsample_width, stride)
+                         for stride in hp.upsample_strides)
+        # the second layer's is in rows of the first's result, strides[0] of which are a frame
+        behind, ahead = (n + a + -(-b // hp.upsample_strides[0])
+                         for n, a, b in zip((behind, ahead), first, second))
     return [behind, ahead]
 
 
@@ -143,6 +156,28 @@ def receptive_field(hp: HParams) -> List[int]:
     """[groups behind, groups ahead] of z and condition that a group of audio depends on."""
     layers = [ops.receptive_field(hp.kernel_size, 2 ** i, hp.causal) for i in range(hp.n_layers)]
     return [hp.n_flows * sum(side) for side in zip(*layers)]
+
+
+def whole_groups(x: tf.Tensor, hp: HParams) -> tf.Tensor:
+    """x [batch, samples, ...] of whole frames without the last samples, too few for a group.
+
+    Where n_group divides hop_length there are none, and x is returned as it is.
+    """
+    if hp.cycle_frames == 1:
+        return x
+    return x[:, :ops.shape_of(x)[1] // hp.n_group * hp.n_group]
+
+
+def fill_frames(audio: tf.Tensor, mel: tf.Tensor, hp: HParams) -> tf.Tensor:
+    """Audio [batch, frames * hop_length] of audio [batch, samples] and mel [batch, frames, n_mels].
+
+    Zeros follow, fewer than n_group, in place of what `whole_groups` takes away. Where n_group
+    divides hop_length there are none, and the audio is returned as it is.
+    """
+    if hp.cycle_frames == 1:
+        return audio
+    samples = ops.shape_of(mel)[1] * hp.hop_length
+    return tf.pad(audio, [[0, 0], [0, samples - ops.shape_of(audio)[1]]])
 
 
 def squeeze(x: tf.Tensor, hp: HParams) -> tf.Tensor:

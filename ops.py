@@ -86,9 +86,11 @@ def gated_activation(y: tf.Tensor, cond: tf.Tensor, curves: Optional[tf.Tensor] 
     return tf.cast(tf.tanh(y_tanh) * tf.sigmoid(y_sigmoid), y.dtype)
 
 
-def cosines(length: int, terms: int) -> np.ndarray:
-    """float32 [length, terms]: the first `terms` cosines of a type 2 DCT, the first of them 1."""
-    middles = (np.arange(length) + 0.5) / length
+def cosines(middles: np.ndarray, terms: int) -> np.ndarray:
+    """float32 [n, terms]: the first `terms` cosines of a type 2 DCT, the first of them 1.
+
+    middles: [n], where the n positions are in a period from 0 to 1.
+    """
     return np.cos(np.pi * middles[:, None] * np.arange(terms)).astype(np.float32)
 
 
@@ -372,13 +374,14 @@ def transposed_upsampling(x: tf.Tensor, width: int, stride: int) -> tf.Tensor:
     return y
 
 
-def two_transposed_upsampling(x: tf.Tensor, width: int, stride: int, channels: int,
+def two_transposed_upsampling(x: tf.Tensor, width: int, strides: Sequence[int], channels: int,
                               lengths: Optional[tf.Tensor] = None) -> tf.Tensor:
-    """Two transposed convolutions with ReLU, no bias: [batch, frames * stride^2, channels].
+    """Two transposed convolutions with ReLU, no bias: [batch, frames * s * t, channels].
 
-    weixsong/WaveGlow's form. lengths: [batch] frames of each utterance, where they differ.
+    weixsong/WaveGlow's form; strides are (s, t). lengths: [batch] frames of each utterance, where
+    they differ.
     """
-    for name in ('layer1', 'layer2'):
+    for name, stride in zip(('layer1', 'layer2'), strides):
         batch, length, _ = shape_of(x)
         in_channels = static_channels(x)
         filters = variable(name, [width, channels, in_channels],

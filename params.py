@@ -6,8 +6,9 @@ so that it is said only once.
 """
 import dataclasses
 import json
+import math
 import os
-from typing import Callable, Iterable, Optional
+from typing import Any, Callable, Iterable, Optional, Tuple
 
 import errors
 import files
@@ -38,7 +39,8 @@ class HParams(MelHParams):
 
     # The flow. Glossary: a group is n_group consecutive samples, one column of the flow.
     n_flows: int = 12                # steps of flow
-    n_group: int = 8                 # samples a group; hop_length is a multiple of it
+    n_group: int = 8                 # samples a group, an even number; fastest where it divides
+                                     # hop_length
     n_early_every: int = 4           # flows between two early outputs
     n_early_size: int = 2            # channels that leave in an early output
     sigma: float = 0.707             # standard deviation of the prior in the training loss
@@ -103,8 +105,24 @@ class HParams(MelHParams):
         _validate(self)
 
     @property
-    def groups_per_frame(self) -> int:
-        return self.hop_length // self.n_group
+    def cycle_frames(self) -> int:
+        """Frames after which a frame and a group begin at one sample again.
+
+        1 where n_group divides hop_length.
+        """
+        return self.n_group // math.gcd(self.hop_length, self.n_group)
+
+    def groups(self, frames: Any) -> Any:
+        """Whole groups in `frames` frames: a number, or a tensor of numbers."""
+        if self.cycle_frames == 1:
+            return frames * (self.hop_length // self.n_group)
+        return frames * self.hop_length // self.n_group
+
+    def frame_of_group(self, group: Any) -> Any:
+        """The frame of the first sample of group number `group`; a number, or a tensor of them."""
+        if self.cycle_frames == 1:
+            return group // (self.hop_length // self.n_group)
+        return group * self.n_group // self.hop_length
 
     @property
     def clip_frames(self) -> int:
@@ -112,11 +130,16 @@ class HParams(MelHParams):
         return self.clip_samples // self.hop_length
 
     @property
-    def upsample_stride(self) -> int:
-        """Stride of one transposed convolution: two of them make up a frame, or one alone."""
-        if self.upsampling == 'two_transposed':
-            return int(round(self.hop_length ** 0.5))
-        return self.hop_length
+    def upsample_strides(self) -> Tuple[int, ...]:
+        """Strides of the transposed convolutions, whose product is hop_length.
+
+        Of two they are as near to each other as can be, the smaller one first.
+        """
+        if self.upsampling != 'two_transposed':
+            return self.hop_length,
+        small = max(n for n in range(1, int(self.hop_length ** 0.5) + 1)
+                    if self.hop_length % n == 0)
+        return small, self.hop_length // small
 
     @property
     def condition_channels(self) -> int:
@@ -346,13 +369,9 @@ def _validate_sizes(hp):
 
 
 def _validate_combinations(hp):
-    if hp.hop_length % hp.n_group:
-        divisors = [n for n in range(2, hp.hop_length + 1, 2) if hp.hop_length % n == 0]
-        raise UserError('n_group=%d does not divide the hop_length=%d samples of a frame; %s'
-                        % (hp.n_group, hp.hop_length,
-                           'the nearest that does is %d' % min(
-                               divisors, key=lambda n: abs(n - hp.n_group)) if divisors
-                           else 'no even number does, so take another hop_length'))
+    if hp.n_group > hp.hop_length:
+        raise UserError('n_group=%d is more than the %d samples of a frame; take %d or less'
+                        % (hp.n_group, hp.hop_length, hp.hop_length))
     last = hp.flow_channels(hp.n_flows - 1)
     if last < 2:
         raise UserError('n_group=%d with early outputs of %d every %d flows leaves %d channels to '
@@ -377,20 +396,17 @@ def _validate_combinations(hp):
     if hp.stft_weight and hp.clip_frames * hp.hop_length < longest:
         raise UserError('stft_weight=%g takes clips of %d samples or more, not clip_samples=%d'
                         % (hp.stft_weight, longest, hp.clip_samples))
-    if hp.upsampling == 'two_transposed' and hp.upsample_stride ** 2 != hp.hop_length:
-        raise UserError('upsampling=two_transposed needs a hop that is a square, not %d; take '
-                        'upsampling=transposed' % hp.hop_length)
-    if hp.upsampling != 'repeat' and hp.upsample_width < hp.upsample_stride:
+    if hp.upsampling != 'repeat' and hp.upsample_width < hp.upsample_strides[-1]:
         raise UserError('upsample_width=%d is less than the stride of %d of upsampling=%s, which '
                         'would leave samples without a condition; take a multiple of the stride'
-                        % (hp.upsample_width, hp.upsample_stride, hp.upsampling))
+                        % (hp.upsample_width, hp.upsample_strides[-1], hp.upsampling))
     if hp.cond_terms > 1 and hp.upsampling != 'repeat':
         raise UserError('cond_terms=%d goes with upsampling=repeat: with upsampling=%s each group '
                         'has a condition of its own; take cond_terms=1'
                         % (hp.cond_terms, hp.upsampling))
-    if hp.cond_terms > hp.groups_per_frame:
+    if hp.cond_terms > hp.groups(1):
         raise UserError('cond_terms=%d is more than the %d groups of a frame; take that or less'
-                        % (hp.cond_terms, hp.groups_per_frame))
+                        % (hp.cond_terms, hp.groups(1)))
     if hp.causal and (hp.encoder == 'blstm' or hp.upsampling == 'two_transposed'):
         raise UserError('causal=true goes with encoder=none or conv and upsampling=repeat or '
                         'transposed: encoder=%s with upsampling=%s looks ahead'

@@ -115,6 +115,8 @@ class WholeUtterances(Boundary):
 
     def gate(self, y, cond, filters, bias, delay):
         hp = self._hp
+        if hp.upsampling == 'repeat' and hp.cycle_frames > 1:
+            return self._gate_across_frames(y, cond, filters, bias)
         if hp.cond_terms > 1:
             return self._gate_along_curves(y, cond, filters, bias)
         with ops.computed_after(y):  # else the conditions of all layers are in memory at once
@@ -122,7 +124,8 @@ class WholeUtterances(Boundary):
         if hp.upsampling != 'repeat':
             return self._activation(y, cond)
         batch, groups, channels = ops.shape_of(y)
-        y = tf.reshape(y, [batch, groups // hp.groups_per_frame, hp.groups_per_frame, channels])
+        per_frame = hp.groups(1)
+        y = tf.reshape(y, [batch, groups // per_frame, per_frame, channels])
         y = self._activation(y, tf.expand_dims(cond, 2))
         return tf.reshape(y, [batch, groups, channels // 2])
 
@@ -132,11 +135,22 @@ class WholeUtterances(Boundary):
         bias = tf.concat([bias, tf.zeros([(hp.cond_terms - 1) * channels], bias.dtype)], axis=0)
         with ops.computed_after(y):
             cond = ops.matmul(tf.cast(cond, filters.dtype), filters, bias)
-        frames = groups // hp.groups_per_frame
+        frames = groups // hp.groups(1)
         cond = tf.reshape(cond, [batch, frames, hp.cond_terms, channels])
-        y = tf.reshape(y, [batch, frames, hp.groups_per_frame, channels])
+        y = tf.reshape(y, [batch, frames, hp.groups(1), channels])
         y = self._activation(y, cond, _cond_curves(hp, y.dtype))
         return tf.reshape(y, [batch, groups, channels // 2])
+
+    def _gate_across_frames(self, y, cond, filters, bias):
+        """`gate` where groups may end in another frame than the one that they begin in."""
+        hp, groups = self._hp, tf.range(ops.shape_of(y)[1])
+        with ops.computed_after(y):
+            rows = ops.matmul(tf.cast(cond, filters.dtype), filters)
+            cond = tf.gather(rows, hp.frame_of_group(groups), axis=1)
+            if hp.cond_terms > 1:
+                cond = _combined(cond, _curves_of_groups(hp, groups, cond.dtype))
+            cond += tf.cast(bias, cond.dtype)
+        return self._activation(y, cond)
 
     def res_skip(self, y, h, output, bias):
         return ops.res_skip(y, h, output, bias)
@@ -149,7 +163,7 @@ def utterance_mask(lengths: Optional[tf.Tensor], z: tf.Tensor, hp: HParams) -> O
     """
     if lengths is None:
         return None
-    return ops.sequence_mask(lengths * hp.groups_per_frame, ops.shape_of(z)[1], z.dtype)
+    return ops.sequence_mask(hp.groups(lengths), ops.shape_of(z)[1], z.dtype)
 
 
 class StreamBlock(Boundary):
@@ -160,8 +174,8 @@ class StreamBlock(Boundary):
 
     Args:
       hp: hyperparameters.
-      position: scalar, groups of the utterance before this block.
-      first_frame: scalar, the frame of the condition's first row.
+      position: scalar, groups of the utterance before this block, from the group on that begins
+        with the first row of the condition.
       last: scalar, 1 if the utterance ends with this block, else 0.
       conv_form: a key of ops.CONV_FORMS.
       fused_groups: a number of groups; a layer that has as many computes its element by element
@@ -169,10 +183,10 @@ class StreamBlock(Boundary):
         only, since XLA compiles each length anew.
     """
 
-    def __init__(self, hp: HParams, position: tf.Tensor, first_frame: tf.Tensor, last: tf.Tensor,
-                 conv_form: str, fused_groups: int = 0):
+    def __init__(self, hp: HParams, position: tf.Tensor, last: tf.Tensor, conv_form: str,
+                 fused_groups: int = 0):
         self._hp, self._last, self._conv_form = hp, last, conv_form
-        self._position, self._first_frame = position, first_frame
+        self._position = position
         self._gate = _fused(_gate, fused_groups)
         self._res_skip = _fused(ops.res_skip, fused_groups)
 
@@ -204,17 +218,17 @@ class StreamBlock(Boundary):
 
     def gate(self, y, cond, filters, bias, delay):
         cond = tf.cast(cond, filters.dtype)
-        groups, per_frame = tf.shape(y)[0], self._hp.groups_per_frame
-        start = tf.maximum(self._position - delay, 0) - self._first_frame * per_frame
+        groups, frame_of_group = tf.shape(y)[0], self._hp.frame_of_group
+        start = tf.maximum(self._position - delay, 0)
         if self._hp.upsampling != 'repeat':
             with ops.computed_after(y):
                 return self._gate(y, ops.matmul(cond[start:start + groups], filters), bias)
-        first = start // per_frame
-        rows = ops.matmul(cond[first:(start + groups - 1) // per_frame + 1], filters)
-        frames = (start + tf.range(groups)) // per_frame - first
+        first = frame_of_group(start)
+        rows = ops.matmul(cond[first:frame_of_group(start + groups - 1) + 1], filters)
+        frames = frame_of_group(start + tf.range(groups)) - first
         curves = []
         if self._hp.cond_terms > 1:
-            curves = [tf.gather(_cond_curves(self._hp), (start + tf.range(groups)) % per_frame)]
+            curves = [_curves_of_groups(self._hp, start + tf.range(groups))]
         with ops.computed_after(y):
             return self._gate(y, rows, bias, frames, *curves)
 
@@ -235,9 +249,28 @@ def _copy(x):
 
 
 def _cond_curves(hp, dtype=tf.float32):
-    """[groups_per_frame, cond_terms]: how the terms of a frame's condition make up its groups'."""
+    """[groups, cond_terms]: how the terms of a frame's condition make up its groups'.
+
+    Of the groups of cycle_frames frames, after which all repeats; a group stands where its middle
+    does in the frame that it begins in.
+    """
     dtype = tf.float32 if dtype == tf.bfloat16 else dtype
-    return tf.constant(ops.cosines(hp.groups_per_frame, hp.cond_terms), dtype)
+    group = np.arange(hp.groups(hp.cycle_frames))
+    first = group * hp.n_group - hp.frame_of_group(group) * hp.hop_length   # sample of the frame
+    middles = (first / hp.n_group + 0.5) / (hp.hop_length / hp.n_group)
+    return tf.constant(ops.cosines(middles, hp.cond_terms), dtype)
+
+
+def _curves_of_groups(hp, groups, dtype=tf.float32):
+    """[n, cond_terms]: the rows of `_cond_curves` for groups [n], numbers of an utterance."""
+    return tf.gather(_cond_curves(hp, dtype), groups % hp.groups(hp.cycle_frames))
+
+
+def _combined(rows, curves):
+    """The condition [..., n, c] of its terms, rows [..., n, terms * c], with curves [n, terms]."""
+    terms = tf.split(tf.cast(rows, curves.dtype), curves.shape[1], axis=-1)
+    return tf.add_n([curve * term for curve, term in zip(tf.split(curves, curves.shape[1], 1),
+                                                         terms)])
 
 
 def _gate(y, rows, bias, frames=None, curves=None):
@@ -247,9 +280,7 @@ def _gate(y, rows, bias, frames=None, curves=None):
     curves: [groups, terms], where rows are [frames, terms * 2 c], see `_cond_curves`.
     """
     if curves is not None:
-        terms = tf.split(tf.cast(rows, tf.float32), curves.shape[1], axis=-1)
-        cond = tf.add_n([curve * tf.gather(term, frames)
-                         for curve, term in zip(tf.split(curves, curves.shape[1], 1), terms)])
+        cond = _combined(tf.gather(rows, frames), curves)
         return ops.gated_activation(y, cond + tf.cast(bias, tf.float32))
     cond = tf.cast(rows, tf.float32) + tf.cast(bias, tf.float32)
     return ops.gated_activation(y, cond if frames is None else tf.gather(cond, frames))

@@ -4,6 +4,7 @@ Mels are arrays [frames, n_mels] of the model's mel profile, audio is float32 [s
 its sample rate.
 """
 import itertools
+import math
 import os
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
@@ -33,7 +34,7 @@ BATCH_GROUPS = 65536  # of a batch, padding included; utterances of a larger one
 # --- What goes in: noise and mels -----------------------------------------------------------------
 
 def noise(frames: int, hp: HParams, sigma: Optional[float], seed: int) -> np.ndarray:
-    """z [frames * groups_per_frame, n_group] from N(0, sigma^2), float32.
+    """z [groups, n_group] of so many frames from N(0, sigma^2), float32.
 
     Group t of a seed is the same, whatever the number of frames. sigma None is hp.gen_sigma.
     """
@@ -46,10 +47,12 @@ class NoiseGenerator:
     def __init__(self, hp: HParams, sigma: Optional[float], seed: int):
         self._hp, self._random = hp, np.random.RandomState(seed)
         self._sigma = hp.gen_sigma if sigma is None else sigma
+        self._frames = 0                         # so far
 
     def draw(self, frames: int) -> np.ndarray:
-        """The next z [frames * groups_per_frame, n_group]."""
-        shape = [frames * self._hp.groups_per_frame, self._hp.n_group]
+        """The z [groups, n_group] that the next `frames` frames complete."""
+        before, self._frames = self._hp.groups(self._frames), self._frames + frames
+        shape = [self._hp.groups(self._frames) - before, self._hp.n_group]
         return (self._sigma * self._random.standard_normal(shape)).astype(np.float32)
 
 
@@ -76,7 +79,7 @@ def load_model(path: str) -> Tuple[HParams, Weights]:
 def require_shapes(hp: HParams, weights: Weights, where: str) -> None:
     """Raises UserError, which names `where` they are from, if weights are not those of hp."""
     with tf.Graph().as_default():
-        glow.infer(tf.zeros([1, hp.groups_per_frame, hp.n_group]), tf.zeros([1, 1, hp.n_mels]), hp)
+        glow.infer(tf.zeros([1, hp.groups(1), hp.n_group]), tf.zeros([1, 1, hp.n_mels]), hp)
         for v in tf.trainable_variables():
             shape = v.shape.as_list()
             if v.op.name not in weights or list(weights[v.op.name].shape) != shape:
@@ -132,7 +135,7 @@ class Vocoder:
                             % (precision, tf.__version__))
         self.hp = hp
         device = 'GPU' if devices.has_gpu() else 'CPU'
-        self.chunk_frames = chunk_frames or max(1, CHUNK_GROUPS[device] // hp.groups_per_frame)
+        self.chunk_frames = chunk_frames or default_chunk_frames(hp, CHUNK_GROUPS[device])
         self._weights = {name: value for name, value in weights.items() if '/flow_' not in name}
         self._flows = freeze(hp, weights, precision)
         self._compiles = device == 'CPU' and not devices.is_tensorflow_1()
@@ -155,11 +158,11 @@ class Vocoder:
         hp = self.hp
         self._z = tf.placeholder(tf.float32, [None, hp.n_group], 'z')
         self._cond = tf.placeholder(tf.float32, [None, hp.condition_channels], 'condition')
-        self._position, self._first_frame, self._last = (
-            tf.placeholder(tf.int32, [], name) for name in ('position', 'first_frame', 'last'))
-        fused_groups = self.chunk_frames * hp.groups_per_frame if self._compiles else 0
-        block = streaming.StreamBlock(hp, self._position, self._first_frame, self._last,
-                                      self._conv_form, fused_groups)
+        self._position, self._last = (
+            tf.placeholder(tf.int32, [], name) for name in ('position', 'last'))
+        fused_groups = hp.groups(self.chunk_frames) if self._compiles else 0
+        block = streaming.StreamBlock(hp, self._position, self._last, self._conv_form,
+                                      fused_groups)
         self._audio, (self._delay, self._states) = glow.inverse(self._z, self._cond, self._flows,
                                                                 hp, block)
 
@@ -212,9 +215,12 @@ class Vocoder:
         frames = glow.condition_receptive_field(self.hp)
         if frames is None:
             return None
-        ahead = (self._delay * self.hp.n_group + frames[1] * self.hp.hop_length
+        hp = self.hp
+        # where a group ends in another frame, its first samples wait for that frame
+        unaligned = hp.n_group - math.gcd(hp.hop_length, hp.n_group)
+        ahead = (self._delay * hp.n_group + unaligned + frames[1] * hp.hop_length
                  + self._correction(None).latency)
-        return ahead / self.hp.sample_rate
+        return ahead / hp.sample_rate
 
     def vocode(self, mel: np.ndarray, sigma: Optional[float] = None, seed: int = 0,
                mel_correction: Optional[int] = None, denoiser: Optional[Denoiser] = None,
@@ -299,12 +305,19 @@ class Vocoder:
         z = NoiseGenerator(self.hp, sigma, seed).draw(max(lengths))
         audio = self._session.run(audio, {
             z_in: np.stack([z] * len(mels)), self._mel: pad_mels(mels), lengths_in: lengths})
-        audio = [row[:n * self.hp.hop_length] for row, n in zip(audio, lengths)]
+        audio = [self._whole_frames(row, n) for row, n in zip(audio, lengths)]
         correct = self._correction(mel_correction, conversion)
         audio = [denoiser(row) if denoiser else row for row in audio]
         if conversion:
             audio = [conversion.place(row, len(mel)) for row, mel in zip(audio, given)]
         return [correct(row, mel) for row, mel in zip(audio, given)]
+
+    def _whole_frames(self, audio, frames):
+        """Audio [frames * hop_length] of [samples]: zeros are where no group is whole."""
+        samples = frames * self.hp.hop_length
+        audio = audio[:self.hp.groups(frames) * self.hp.n_group]
+        return audio if len(audio) == samples else np.pad(audio, (0, samples - len(audio)),
+                                                          'constant')
 
     def fits_batch(self, lengths: Sequence[int],
                    profile: Union[str, MelDefinition, None] = None) -> bool:
@@ -312,8 +325,7 @@ class Vocoder:
         conversion = self.conversion(profile)
         if conversion:
             lengths = [conversion.n_frames(frames) for frames in lengths]
-        groups = len(lengths) * max(lengths, default=0) * self.hp.groups_per_frame
-        return groups <= BATCH_GROUPS
+        return len(lengths) * self.hp.groups(max(lengths, default=0)) <= BATCH_GROUPS
 
     def conversion(self, profile: Union[str, MelDefinition, None]) -> Optional[Conversion]:
         """What makes mels of a profile the model's; None where they are that already.
@@ -352,10 +364,9 @@ class Vocoder:
         """The condition [rows, c] of mel [frames, n_mels]."""
         return self._session.run(self._condition, {self._mel: mel[None]})[0]
 
-    def _run_block(self, z, cond, first_frame, position, last, states):
+    def _run_block(self, z, cond, position, last, states):
         """(audio, states for the next block) of a block; None for its states: the first one."""
-        feeds = {self._z: z, self._cond: cond, self._first_frame: first_frame,
-                 self._position: position, self._last: int(last)}
+        feeds = {self._z: z, self._cond: cond, self._position: position, self._last: int(last)}
         for i, state in enumerate(self._states):
             feeds[state.fed] = state.first if states is None else states[i]
         results = [] if last else [state.kept for state in self._states]
@@ -363,12 +374,24 @@ class Vocoder:
         return audio, states
 
 
+def default_chunk_frames(hp: HParams, groups: int) -> int:
+    """Frames of a block of about so many groups: of as many in every block, and one frame at least.
+
+    That is so for a multiple of hp.cycle_frames.
+    """
+    return max(1, groups * hp.n_group // hp.hop_length // hp.cycle_frames) * hp.cycle_frames
+
+
 class _Stream:
-    """One utterance on its way through a Vocoder: what is kept between its blocks."""
+    """One utterance on its way through a Vocoder: what is kept between its blocks.
+
+    What is kept of the mel and of the condition begins with a frame that begins with a group, at a
+    multiple of hp.cycle_frames.
+    """
 
     def __init__(self, vocoder, noise):
         self._vocoder, self._noise, self._hp = vocoder, noise, vocoder.hp
-        self._per_row = vocoder.hp.groups_per_frame if vocoder.hp.upsampling != 'repeat' else 1
+        self._rows = vocoder.hp.groups if vocoder.hp.upsampling != 'repeat' else lambda n: n
         self._delay = vocoder._delay
         self._mel, self._mel_first = np.zeros([0, vocoder.hp.n_mels], np.float32), 0
         self._cond = np.zeros([0, vocoder.hp.condition_channels], np.float32)
@@ -386,7 +409,9 @@ class _Stream:
             ready = self._frames - self._done
             last = ended and self._frames == self._mel_first + len(self._mel) and ready <= size
             if last and (ready or self._done and self._delay):
-                yield self._block(ready, last)
+                yield np.concatenate([self._block(ready, last), self._silence()])
+            elif last and len(self._silence()):
+                yield self._silence()
             if last or ready < size:
                 return
             audio = self._block(size, last)
@@ -403,24 +428,35 @@ class _Stream:
             stop = min(frames, there if ended else there - ahead)
         if stop <= self._frames:
             return
-        start = max(self._frames - behind, self._mel_first)
+        start = max(self._group_start(self._frames - behind), self._mel_first)
         end = min(stop + ahead, there)
         rows = self._vocoder._run_condition(
             self._mel[start - self._mel_first:end - self._mel_first])
-        rows = rows[(self._frames - start) * self._per_row:(stop - start) * self._per_row]
+        first = self._rows(start)
+        rows = rows[self._rows(self._frames) - first:self._rows(stop) - first]
         self._cond = np.concatenate([self._cond, rows])
         self._frames = stop
-        drop = max(0, stop - behind) - self._mel_first
+        drop = self._group_start(stop - behind) - self._mel_first
         self._mel, self._mel_first = self._mel[drop:], self._mel_first + drop
 
+    def _group_start(self, frame):
+        """The last frame that begins with a group, at or before the groups of `frame` do."""
+        cycle = self._hp.cycle_frames
+        return max(0, frame - (cycle > 1)) // cycle * cycle
+
     def _block(self, frames, last):
-        position = self._done * self._hp.groups_per_frame
-        first = max(0, position - self._delay) // self._hp.groups_per_frame
-        self._cond = self._cond[(first - self._cond_first) * self._per_row:]
+        hp, end = self._hp, self._done + frames
+        position = hp.groups(self._done)
+        first = self._group_start(hp.frame_of_group(max(0, position - self._delay)))
+        self._cond = self._cond[self._rows(first) - self._rows(self._cond_first):]
         self._cond_first = first
-        end = self._done + frames
         audio, self._states = self._vocoder._run_block(
-            self._noise.draw(frames), self._cond[:(end - first) * self._per_row], first, position,
-            last, self._states)
+            self._noise.draw(frames), self._cond[:self._rows(end) - self._rows(first)],
+            position - hp.groups(first), last, self._states)
         self._done = end
         return audio
+
+    def _silence(self):
+        """float32 zeros after the last whole group, which complete the last frame."""
+        hp, frames = self._hp, self._done
+        return np.zeros(frames * hp.hop_length - hp.groups(frames) * hp.n_group, np.float32)

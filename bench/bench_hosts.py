@@ -103,7 +103,7 @@ def rows(preset: str, hp: HParams,
 def gradient_bytes(hp: HParams) -> int:
     """Bytes of the gradients of all weights, in float32."""
     with tf.Graph().as_default():
-        glow.infer(tf.zeros([1, hp.groups_per_frame, hp.n_group]), tf.zeros([1, 1, hp.n_mels]), hp)
+        glow.infer(tf.zeros([1, hp.groups(1), hp.n_group]), tf.zeros([1, 1, hp.n_mels]), hp)
         return 4 * sum(v.shape.num_elements() for v in tf.trainable_variables())
 
 

@@ -103,7 +103,7 @@ def measure(preset: str, precision: str, chunk_frames: int, seconds: float,
         limit_seconds.append(product.seconds_per_flop(model_seconds[-1]))
     median_seconds = float(np.median(model_seconds))
     samples = len(mel) * hp.hop_length
-    work = flops(hp) * len(mel) * hp.groups_per_frame
+    work = flops(hp) * hp.groups(len(mel))
     ratios = np.divide(model_seconds, np.multiply(work, limit_seconds))
     return dict(
         preset=preset, precision=precision, chunk_frames=vocoder.chunk_frames, seconds=seconds,
@@ -117,7 +117,7 @@ def random_weights(hp: HParams) -> Dict[str, np.ndarray]:
     """{variable: array} of an untrained model whose couplings do something."""
     rng = np.random.RandomState(0)
     with tf.Graph().as_default(), tf.Session(config=devices.session_config()) as session:
-        glow.infer(tf.zeros([1, hp.groups_per_frame, hp.n_group]), tf.zeros([1, 1, hp.n_mels]), hp)
+        glow.infer(tf.zeros([1, hp.groups(1), hp.n_group]), tf.zeros([1, 1, hp.n_mels]), hp)
         session.run(tf.global_variables_initializer())
         variables = tf.trainable_variables()
         weights = {v.op.name: value for v, value in zip(variables, session.run(variables))}

@@ -15,7 +15,8 @@ def flops(hp: HParams) -> float:
     They are those of the convolutions in the published definition. The conditioning's count once a
     frame where the mel is upsampled by repetition.
     """
-    condition_share = hp.cond_terms / hp.groups_per_frame if hp.upsampling == 'repeat' else 1.0
+    condition_share = (hp.cond_terms * hp.n_group / hp.hop_length
+                       if hp.upsampling == 'repeat' else 1.0)
     units, skips = hp.residual_channels, hp.skip_channels
     products = 0.0
     for k in range(hp.n_flows):

@@ -34,8 +34,8 @@ def cut_clip(pcm: Callable[[int, int], np.ndarray], mel: Callable[[int, int], np
 
 
 def draw_noise(serial, seed: int, hp: HParams):
-    """N(0, 1) for clip number `serial` (int64): [clip_frames * groups_per_frame, n_group]."""
-    return tf.random.stateless_normal([hp.clip_frames * hp.groups_per_frame, hp.n_group],
+    """N(0, 1) for clip number `serial` (int64): [groups of a clip, n_group]."""
+    return tf.random.stateless_normal([hp.groups(hp.clip_frames), hp.n_group],
                                       seed=tf.stack([tf.constant(seed, tf.int64), -1 - serial]))
 
 

@@ -29,6 +29,16 @@ CONDITIONS = {
 }
 # And what comes after the flow.
 VOCODING = dict(CONDITIONS, corrected=dict(gen_correction_rounds=2))
+# Hops, most of which n_group does not divide, with other numbers of bands: {hop: changes}.
+HOPS = {
+    160: dict(mel_profile='whisper', n_mels=160, n_group=12),
+    256: dict(),
+    275: dict(mel_profile='rayhane', n_mels=40),
+    300: dict(mel_profile='espnet_24k', n_mels=100, encoder='conv', encoder_layers=1,
+              encoder_channels=7, upsampling='transposed', upsample_width=700),
+    441: dict(sample_rate=44100, n_fft=2048, win_length=1764, hop_length=441, n_mels=128, n_group=6,
+              upsampling='two_transposed', upsample_channels=5),
+}
 
 
 @contextlib.contextmanager
@@ -78,7 +88,7 @@ def assigned(sess, weights):
 def random_weights(hp, seed=0):
     """{variable: array} of a model in which every part has an effect."""
     with session() as sess:
-        glow.infer(tf.zeros([1, hp.groups_per_frame, hp.n_group]), tf.zeros([1, 1, hp.n_mels]), hp)
+        glow.infer(tf.zeros([1, hp.groups(1), hp.n_group]), tf.zeros([1, 1, hp.n_mels]), hp)
         randomize(sess, np.random.RandomState(seed))
         variables = tf.trainable_variables()
         return {v.op.name: value for v, value in zip(variables, sess.run(variables))}

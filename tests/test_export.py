@@ -125,7 +125,7 @@ def test_the_noise_is_normal():
         z = session.run(export.draw_noise(tf.constant([0.5, 2.0]), tf.constant(7, tf.int64),
                                     tf.zeros([2, 500, TINY.n_mels]), TINY))
     np.testing.assert_allclose(4 * z[0], z[1], rtol=1e-6)
-    assert z.shape == (2, 500 * TINY.groups_per_frame, TINY.n_group)
+    assert z.shape == (2, TINY.groups(500), TINY.n_group)
     assert abs(z[0].std() - 0.5) < 0.01 and abs(z[0].mean()) < 0.01
     assert abs((z[0] ** 4).mean() / 0.5 ** 4 - 3) < 0.1
 
@@ -135,7 +135,7 @@ def test_the_noise_is_the_documented_one():
         seeds = [7, -1, 2 ** 40]
         drawn = export.draw_noise(tf.constant(0.5), tf.constant(seeds, tf.int64),
                             tf.zeros([3, 2, TINY.n_mels]), TINY)
-        told = [0.5 * tf.random.stateless_normal([2 * TINY.groups_per_frame, TINY.n_group],
+        told = [0.5 * tf.random.stateless_normal([TINY.groups(2), TINY.n_group],
                                                  tf.constant([seed, 0], tf.int64))
                 for seed in seeds]
         found, expected = session.run([drawn, told])

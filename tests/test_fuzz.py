@@ -367,7 +367,7 @@ def checkpoint(name):
     """A checkpoint of a training, of whose files the one of `name` is damaged."""
     def make(folder):
         with tf.Graph().as_default():
-            glow.infer(tf.zeros([1, TINY.groups_per_frame, TINY.n_group]),
+            glow.infer(tf.zeros([1, TINY.groups(1), TINY.n_group]),
                                tf.zeros([1, 1, TINY.n_mels]), TINY)
             rng = np.random.RandomState(0)
             weights = {v.op.name: np.eye(*v.shape.as_list(), dtype='f4')

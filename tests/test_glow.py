@@ -27,7 +27,7 @@ def test_infer_undoes_encode_for_every_preset(name, dtype, bound):
         back = glow.infer(z, tf.constant(mel), hp)
         randomize(sess, rng)
         z, back = sess.run([z, back])
-    assert z.shape == (2, 3 * hp.groups_per_frame, hp.n_group)
+    assert z.shape == (2, hp.groups(3), hp.n_group)
     assert np.abs(z.reshape(2, -1) - audio * hp.audio_scale).max() > 0.1
     assert np.abs(back - audio).max() < bound
 
@@ -58,7 +58,7 @@ def test_batch_of_several_lengths_is_each_alone(name):
     rng = np.random.RandomState(0)
     lengths, frames = [5, 2, 4], 5
     mel = inputs(hp, rng, batch=3, frames=frames)[1]
-    z = rng.randn(3, frames * hp.groups_per_frame, hp.n_group).astype(np.float32)
+    z = rng.randn(3, hp.groups(frames), hp.n_group).astype(np.float32)
     with session() as sess:
         z_in, mel_in = tf.placeholder(tf.float32), tf.placeholder(tf.float32)
         z_in.set_shape([None, None, hp.n_group])
@@ -68,7 +68,7 @@ def test_batch_of_several_lengths_is_each_alone(name):
         randomize(sess, rng)
         found = sess.run(together, {z_in: z, mel_in: mel})
         for row, n in enumerate(lengths):
-            expected = sess.run(alone, {z_in: z[row:row + 1, :n * hp.groups_per_frame],
+            expected = sess.run(alone, {z_in: z[row:row + 1, :hp.groups(n)],
                                         mel_in: mel[row:row + 1, :n]})[0]
             np.testing.assert_allclose(found[row, :n * hp.hop_length], expected,
                                        atol=2e-5 * np.abs(expected).max())
@@ -120,7 +120,7 @@ def test_frame_rate_conditioning_equals_the_full_convolution():
     rng = np.random.RandomState(0)
     frames, units = 4, 2 * hp.residual_channels
     cond = rng.randn(2, frames, 5).astype(np.float32)
-    y = rng.randn(2, frames * hp.groups_per_frame, units).astype(np.float32)
+    y = rng.randn(2, hp.groups(frames), units).astype(np.float32)
     full = rng.randn(hp.n_group * 5, units).astype(np.float32)  # channel = sample * C + c
     folded = full.reshape(hp.n_group, 5, units).sum(axis=0)
     repeated = np.repeat(cond, hp.hop_length, axis=1).reshape(2, -1, hp.n_group * 5)
@@ -135,7 +135,7 @@ def test_condition_follows_a_series_of_cosines_within_a_frame():
     """Group p of P: the constant term, and the k-th times cos(pi k (p + 1/2) / P)."""
     hp = TINY.replace(cond_terms=3)
     rng = np.random.RandomState(0)
-    frames, per_frame, units = 4, hp.groups_per_frame, 2 * hp.residual_channels
+    frames, per_frame, units = 4, hp.groups(1), 2 * hp.residual_channels
     cond = rng.randn(2, frames, 5).astype(np.float32)
     y = rng.randn(2, frames * per_frame, units).astype(np.float32)
     filters, bias = rng.randn(5, 3 * units).astype(np.float32), rng.randn(units).astype(np.float32)

@@ -91,13 +91,13 @@ def test_flow_has_the_stated_receptive_field(monkeypatch, changes):
     """NaN in one group of noise reaches all groups that depend on it, and no others."""
     hp = TINY.replace(**changes)
     vocoder = Vocoder(hp, random_weights(hp))
-    mel, group = mel_of(hp, 20), 10 * hp.groups_per_frame + 3
-    z = np.random.RandomState(0).randn(20 * hp.groups_per_frame, hp.n_group)
+    mel, group = mel_of(hp, 20), hp.groups(10) + 3
+    z = np.random.RandomState(0).randn(hp.groups(20), hp.n_group)
     z[group] = np.nan
     position = [0]
 
     def draw(self, frames):
-        start, position[0] = position[0], position[0] + frames * hp.groups_per_frame
+        start, position[0] = position[0], position[0] + hp.groups(frames)
         return z[start:position[0]].astype(np.float32)
 
     monkeypatch.setattr(vocoder_module.NoiseGenerator, 'draw', draw)

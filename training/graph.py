@@ -40,7 +40,7 @@ class HeldoutGraph(NamedTuple):
     iterator: tf.data.Iterator      # initialized for every pass over the utterances
     clip: Clips                     # the next utterance
     loss: glow.Loss                 # of that utterance, in float32
-    samples: tf.Tensor              # its length
+    samples: tf.Tensor              # of it that the loss is a mean over
 
 
 class VocodingGraph(NamedTuple):
@@ -171,7 +171,8 @@ def _build_best_loss():
 def _build_heldout(hp, heldout_clips):
     iterator, clip = iterate(heldout_clips)
     loss = glow.loss(clip.audio, clip.mel, hp)
-    return HeldoutGraph(iterator=iterator, clip=clip, loss=loss, samples=tf.size(clip.audio))
+    return HeldoutGraph(iterator=iterator, clip=clip, loss=loss,
+                        samples=tf.size(glow.whole_groups(clip.audio, hp)))
 
 
 def build_vocoding(hp: HParams) -> VocodingGraph:

@@ -33,7 +33,8 @@ def objective(clips: Clips, hp: HParams, compute: glow.Compute = glow.Compute())
     total, stft = hp.nll_weight * loss.total, tf.zeros([], clips.audio.dtype)
     if hp.stft_weight:
         drawn = glow.infer(hp.stft_sigma * clips.noise, clips.mel, hp, compute=compute)
-        stft = spectral_loss.distance(drawn, clips.audio, hp)
+        stft = spectral_loss.distance(glow.whole_groups(drawn, hp),
+                                      glow.whole_groups(clips.audio, hp), hp)
         total += hp.stft_weight * stft
     return Objective(total=total, nll=loss.total, z=loss.z, log_s=loss.log_s,
                      log_det=loss.log_det, stft=stft)

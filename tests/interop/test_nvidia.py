@@ -354,7 +354,7 @@ def test_what_nvidias_architecture_can_express_of_ours(changes):
     hp = TINY.replace(**changes)
     rng = np.random.RandomState(3)
     with session() as sess:
-        glow.infer(tf.zeros([1, hp.groups_per_frame, hp.n_group]), tf.zeros([1, 1, 80]), hp)
+        glow.infer(tf.zeros([1, hp.groups(1), hp.n_group]), tf.zeros([1, 1, 80]), hp)
         randomize(sess, rng)
         variables = tf.trainable_variables()
         weights = {v.op.name: value for v, value in zip(variables, sess.run(variables))}

@@ -86,7 +86,7 @@ def clips_of(hp):
     return Clips(
         tf.constant(speechlike(rng, hp.batch_size, hp.clip_frames * hp.hop_length)),
         tf.constant(hp.mel_mean + hp.mel_std * rng.randn(*shape, hp.n_mels)), None, None,
-        tf.constant(rng.randn(shape[0], shape[1] * hp.groups_per_frame, hp.n_group)))
+        tf.constant(rng.randn(shape[0], hp.groups(shape[1]), hp.n_group)))
 
 
 @pytest.mark.parametrize('compute', [glow.Compute(), glow.Compute(reversible=True)])
