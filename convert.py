@@ -5,13 +5,16 @@
     python convert.py export_nvidia logdir/waveglow waveglow.pt
 
 The first two write a checkpoint and its params.json to a new folder, for inference.py and for
-train.py --restore_from. A .pt file can hold a program; nothing in it is executed.
+train.py --restore_from. What a checkpoint does not tell of hop and mels comes from NVIDIA's
+config.json (--config), or from --hparams. A .pt file can hold a program; nothing in it is executed.
 Exit status: 0; 2 with one sentence if the model cannot be converted: then nothing is written.
 """
 import argparse
+import functools
+import json
 import os
 import shlex
-from typing import Callable
+from typing import Callable, Optional
 
 import command_line
 
@@ -26,16 +29,18 @@ import params
 import utils
 import vocoder
 from errors import UserError
-from interop import nvidia, weixsong
+from interop import nvidia, nvidia_mel, weixsong
 
 
 def main():
     args = parse_arguments()
     if args.direction == 'export_nvidia':
-        export_nvidia(args.run, args.file)
+        export_nvidia(args.run, args.file, args.config)
+    elif args.direction == 'nvidia':
+        convert_checkpoint(functools.partial(nvidia.read, config=args.config), args.checkpoint,
+                           args.out_dir, args.hparams)
     else:
-        reader = nvidia.read if args.direction == 'nvidia' else weixsong.read
-        convert_checkpoint(reader, args.checkpoint, args.out_dir, args.hparams)
+        convert_checkpoint(weixsong.read, args.checkpoint, args.out_dir, args.hparams)
     return 0
 
 
@@ -53,13 +58,19 @@ def parse_arguments() -> argparse.Namespace:
         direction.add_argument('--out_dir', type=path, required=True,
                                help='a new folder for the checkpoint and its params.json')
         direction.add_argument('--hparams', metavar='NAME=VALUE,...', default='',
-                               help='hyperparameters that the weights do not tell, for example '
-                                    'sample_rate=16000')
+                               help='hyperparameters that the checkpoint does not tell, for '
+                                    'example sample_rate=24000,hop_length=300')
+        if name == 'nvidia':
+            direction.add_argument('--config', type=path, metavar='FILE.json',
+                                   help="NVIDIA's config.json of the model, which tells its rate, "
+                                        'hop and mels')
     text = "write a model of this program in NVIDIA's format: state dict and configuration"
     direction = directions.add_parser('export_nvidia', help=text, description=text)
     direction.add_argument('run', type=path, metavar='RUN_OR_CHECKPOINT',
                            help='a run of train.py, its best/, or one of its checkpoints')
     direction.add_argument('file', type=path, metavar='FILE.pt', help='a new file to write')
+    direction.add_argument('--config', type=path, metavar='FILE.json',
+                           help="a new config.json to write, for NVIDIA's commands")
     args = parser.parse_args()
     if not args.direction:
         parser.error('say what to convert: nvidia, weixsong or export_nvidia')
@@ -70,16 +81,20 @@ def convert_checkpoint(reader: Callable, checkpoint: str, out_dir: str, override
     """Writes the model in another project's checkpoint to the new folder `out_dir`.
 
     Args:
-      reader: `nvidia.read` or `weixsong.read`: gives (HParams, {variable: array}) of a path.
-      overrides: of hyperparameters that the weights do not tell, as on the command line.
+      reader: `nvidia.read` or `weixsong.read`: gives (HParams, {variable: array}) of a path and
+        overrides.
+      overrides: of hyperparameters that the checkpoint does not tell, as on the command line.
 
     Raises UserError if it cannot be read, is broken or contradicts `overrides`.
     """
     files.require_new_directory(out_dir, 'give a new folder as --out_dir')
-    stored, weights = reader(checkpoint)
-    hp = params.override(stored, overrides)
-    params.require_same(hp, stored, set(params.MODEL_FIELDS) - set(params.DATA_FIELDS), checkpoint,
-                        'leave out of --hparams what its weights tell')
+    hp, weights = reader(checkpoint, overrides)
+    wanted = params.parse_overrides(overrides)
+    unlike = ['%s %s and %s' % (name, errors.shown(value), getattr(hp, name))
+              for name, value in wanted.items() if value != getattr(hp, name)]
+    if unlike:
+        raise UserError('this command and %s differ in %s; leave out of --hparams what its weights '
+                        'tell' % (checkpoint, ', '.join(unlike)))
     vocoder.require_finite_and_invertible(weights, checkpoint)
     with errors.as_user_error('cannot write ' + out_dir, 'make room, or give another --out_dir',
                               OSError), files.atomic_directory(out_dir) as folder:
@@ -93,12 +108,16 @@ def convert_checkpoint(reader: Callable, checkpoint: str, out_dir: str, override
           % (hp.mel_name, hp.sample_rate, shlex.quote(out_dir)))
 
 
-def export_nvidia(run: str, path: str):
+def export_nvidia(run: str, path: str, config_path: Optional[str] = None):
     """Writes the model in `run`, with its averaged weights, to the new file `path`.
 
     It is a PyTorch state dict in NVIDIA's format. Raises UserError if that cannot hold the model.
+
+    config_path: a new config.json to write.
     """
     files.require_new_file(path)
+    if config_path is not None:
+        files.require_new_file(config_path)
     nvidia.require_expressible(
         params.load(os.path.dirname(utils.find_checkpoint(run))))
     try:
@@ -109,14 +128,26 @@ def export_nvidia(run: str, path: str):
     hp, weights = vocoder.load_model(run)
     vocoder.require_shapes(hp, weights, run)
     state, config = nvidia.to_state_dict(hp, weights)
+    data_config = nvidia_mel.data_config(hp)
     tensors = {key: torch.from_numpy(value) for key, value in state.items()}
     with errors.as_user_error(
             'cannot write ' + path, 'make room, or give another file',
             OSError, RuntimeError), files.atomic_open(path, 'wb') as f:
         # PyTorch raises RuntimeError when the disk is full
-        torch.save({'state_dict': tensors, 'config': config}, f)
+        torch.save({'state_dict': tensors, 'config': config, 'data_config': data_config}, f)
+    if config_path is not None:
+        with errors.as_user_error('cannot write ' + config_path, 'give another --config',
+                                  OSError), files.atomic_open(config_path) as f:
+            json.dump({'data_config': data_config, 'waveglow_config': config}, f, indent=4)
     print('%s: a state dict and its config; mels of profile %s at %d Hz'
           % (path, hp.mel_name, hp.sample_rate))
+    if hp.hop_length != nvidia_mel.UPSAMPLE_STRIDE:
+        print("NVIDIA's glow.py upsamples by %d; this model takes ConvTranspose1d(n_mel_channels, "
+              'n_mel_channels, %d, stride=%d) there'
+              % (nvidia_mel.UPSAMPLE_STRIDE, nvidia.upsample_width(hp), hp.hop_length))
+    unstated = nvidia_mel.unstated(hp)
+    if unstated:
+        print("NVIDIA's code computes other mels: these have %s" % unstated)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,6 @@
 """What the shapes of another project's weights say about the hyperparameters of a model here."""
 from typing import Sequence, Tuple
 
-import params
 from errors import UserError
 
 
@@ -19,10 +18,3 @@ def early_outputs(channels: Sequence[int]) -> Tuple[int, int]:
                             'of several sizes or at several intervals; take another checkpoint'
                             % ', '.join(map(str, channels[:20])))
     return every, size
-
-
-def require_mel_bands(bands: int, hp: params.HParams):
-    """Raises UserError if the mels of a model, of so many bands, are not those of `hp`."""
-    if bands != hp.n_mels:
-        raise UserError('takes mels of %d bands, and mel profile %s has %d; no model here fits it'
-                        % (bands, hp.mel_name, hp.n_mels))

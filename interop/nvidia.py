@@ -6,14 +6,15 @@ back to the bit, and its weight norm stays (g, v) for further training.
 """
 import collections
 import os
-from typing import Callable, Dict, List, NamedTuple, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
 import params
 from errors import UserError
 from interop import architecture, nvidia_mel, nvidia_state, torchfile
-from interop.nvidia_mel import UPSAMPLE_STRIDE, UPSAMPLE_WIDTH
+
+UPSAMPLE_WIDTH = nvidia_mel.WIDTH_IN_HOPS * nvidia_mel.UPSAMPLE_STRIDE  # in NVIDIA's own code
 
 # --- Which variable is which tensor ---------------------------------------------------------------
 
@@ -92,18 +93,27 @@ def _to_column(g):
 
 # --- From NVIDIA's format -------------------------------------------------------------------------
 
-def read(path: str) -> Tuple[params.HParams, Dict[str, np.ndarray]]:
+def read(path: str, overrides: str = '', config: Optional[str] = None
+         ) -> Tuple[params.HParams, Dict[str, np.ndarray]]:
     """The model in NVIDIA's checkpoint `path`: (HParams, {variable of glow.py: float32 array}).
 
     Either container, a pickled module or a state dict; weight norm as weight_g and weight_v, as
     parametrizations, or removed; condition and res-skip layers fused or, in older files, not.
-    The sample rate is the one that the file states, or 22050 Hz.
+
+    Args:
+      overrides: of hyperparameters that the weights do not tell, as on the command line. They win
+        over what is stated, and that over the mels of NVIDIA's own model.
+      config: NVIDIA's config.json, which wins over what the checkpoint states.
+
     Raises UserError for a file that is not one, or holds a model that is none of ours.
     """
+    changes = params.parse_overrides(overrides)
+    about = {} if config is None else nvidia_mel.read_config(config)
     stored = torchfile.load(path)
     try:
         state = nvidia_state.find_state_dict(stored, os.path.getsize(path))
-        hp = _hyperparameters(state)
+        state.about.update(about)
+        hp = _hyperparameters(state, changes)
         weights = {match.variable: np.ascontiguousarray(match.to_variable(state.get(match)))
                    for match in matches(hp)}
         unused = state.unused_keys()
@@ -116,8 +126,8 @@ def read(path: str) -> Tuple[params.HParams, Dict[str, np.ndarray]]:
         raise UserError('%s: %s' % (path, str(error).replace(path + ': ', '', 1))) from error
 
 
-def _hyperparameters(state):
-    """The HParams of a model, from its shapes and what is stated beside it."""
+def _hyperparameters(state, changes):
+    """The HParams of a model: what shapes tell, then `changes`, then what is stated beside it."""
     def count(key):
         n = 0
         while key % n in state:
@@ -130,16 +140,21 @@ def _hyperparameters(state):
     every, size = architecture.early_outputs(channels)
     if size == 0 and type(state.about.get('n_early_every')) is int:  # too few flows to tell
         every = max(n_flows, state.about['n_early_every'])
-    hp = params.preset('nvidia')
-    nvidia_mel.require_hop(state)
-    hp = nvidia_mel.with_stated_rate(hp, state.about)
-    architecture.require_mel_bands(mels, hp)
     units = state.shape('WN.0.start.bias', axes=1)[0]
-    return hp.replace(
-        n_flows=n_flows, n_group=channels[0], n_early_every=every, n_early_size=size,
-        n_layers=max(1, count('WN.0.in_layers.%d.bias')), residual_channels=units,
-        skip_channels=units, kernel_size=state.filter_width('WN.0.in_layers.0'),
+    stated = nvidia_mel.stated_hyperparameters(state.about)
+    if stated.get('n_mels', mels) != mels:
+        raise UserError('states n_mel_channels of %d, and its weights take mels of %d bands; give '
+                        'the config.json of this model' % (stated['n_mels'], mels))
+    hop = nvidia_mel.hop_of(state, changes.get('hop_length'))
+    told = dict(
+        n_mels=mels, hop_length=hop, n_flows=n_flows, n_group=channels[0], n_early_every=every,
+        n_early_size=size, n_layers=max(1, count('WN.0.in_layers.%d.bias')),
+        residual_channels=units, skip_channels=units,
+        kernel_size=state.filter_width('WN.0.in_layers.0'),
         upsample_width=width)
+    values = dict(dict(stated, **changes), **told)
+    nvidia_mel.require_range(values)
+    return params.preset('nvidia').replace(**values)
 
 
 # --- To NVIDIA's format ---------------------------------------------------------------------------
@@ -180,14 +195,18 @@ def require_expressible(hp: params.HParams):
         _refuse('cond_terms=%d: its condition has no curve within a frame' % hp.cond_terms)
     if hp.upsampling == 'two_transposed':
         _refuse('upsampling=two_transposed: it has one transposed convolution, without ReLU')
-    if hp.upsampling == 'transposed' and hp.upsample_width > UPSAMPLE_WIDTH:
+    if hp.hop_length == nvidia_mel.UPSAMPLE_STRIDE and upsample_width(hp) > UPSAMPLE_WIDTH:
         _refuse('upsample_width=%d: its transposed convolution has %d taps'
                 % (hp.upsample_width, UPSAMPLE_WIDTH))
     if hp.upsampling == 'transposed' and hp.mel_mean:
         _refuse('mel_mean=%g with upsampling=transposed: its edges would sound otherwise'
                 % hp.mel_mean)
-    if hp.hop_length != UPSAMPLE_STRIDE:
-        _refuse('a hop of %d samples: its own is %d' % (hp.hop_length, UPSAMPLE_STRIDE))
+
+
+def upsample_width(hp: params.HParams) -> int:
+    """Taps of the transposed convolution in NVIDIA's format: four hops, or as many as it has."""
+    own = hp.upsample_width if hp.upsampling == 'transposed' else 0
+    return max(nvidia_mel.WIDTH_IN_HOPS * hp.hop_length, own)
 
 
 def _refuse(what):
@@ -246,25 +265,29 @@ def _pad_axis(x, axis, size, filler):
 
 
 def _with_transposed_upsampling(hp, weights):
-    """The same function with a transposed convolution of UPSAMPLE_WIDTH taps on the plain mel.
+    """The same function with a transposed convolution of `upsample_width` taps on the plain mel.
 
     Repetition is one whose first `hop_length` taps pass a channel through. It also scales the mel.
     """
+    width = upsample_width(hp)
     if hp.upsampling == 'repeat':
-        taps = np.zeros([UPSAMPLE_WIDTH, hp.n_mels, hp.n_mels], np.float32)
+        taps = np.zeros([width, hp.n_mels, hp.n_mels], np.float32)
         taps[:hp.hop_length] = np.eye(hp.n_mels)
         bias = np.full([hp.n_mels], -hp.mel_mean / hp.mel_std, np.float32)
         for k in range(hp.n_flows):
             cond = 'waveglow/flow_%d/cond/' % k
+            if hp.cycle_frames > 1:     # some groups begin in one frame and end in the next
+                weights[cond + 'v'] = _pad_axis(weights[cond + 'v'], 1, hp.n_group * hp.n_mels, 0)
+                continue
             # every sample of a group gets the same frame, and an equal share of the filter
             weights[cond + 'v'] = np.tile(weights[cond + 'v'], [1, hp.n_group, 1])
             weights[cond + 'g'] = weights[cond + 'g'] / np.float32(hp.n_group ** 0.5)
     else:
-        taps = _pad_axis(weights['waveglow/upsampling/filter'], 0, UPSAMPLE_WIDTH, 0)
+        taps = _pad_axis(weights['waveglow/upsampling/filter'], 0, width, 0)
         bias = weights['waveglow/upsampling/bias']
     weights['waveglow/upsampling/filter'] = taps / np.float32(hp.mel_std)
     weights['waveglow/upsampling/bias'] = bias
-    return hp.replace(upsampling='transposed', upsample_width=UPSAMPLE_WIDTH, mel_mean=0.0,
+    return hp.replace(upsampling='transposed', upsample_width=width, mel_mean=0.0,
                       mel_std=1.0), weights
 
 

@@ -91,7 +91,7 @@ def _nested_dicts(stored):
                 module = _unwrap(thing)
                 yield torchfile.state_dict(module), dict(about, **_known(module.attributes)), module
             elif isinstance(thing, dict):
-                about = dict(about, **_stated(thing))
+                about = dict(about, **stated(thing))
                 yield thing, about, None
                 below += [(value, about) for value in thing.values()]
         level = below
@@ -101,8 +101,8 @@ def _known(entries):
     return {name: entries[name] for name in STATED if name in entries}
 
 
-def _stated(thing, depth=1):
-    """{name: value} of all dictionaries of CONFIGS in a dictionary."""
+def stated(thing: dict, depth: int = 1) -> Dict[str, Any]:
+    """{name of STATED: value} of all dictionaries of CONFIGS in a dictionary."""
     found: Dict[str, Any] = {}
     for name in CONFIGS:
         config = thing.get(name)
@@ -110,7 +110,7 @@ def _stated(thing, depth=1):
             config = config.attributes
         if isinstance(config, dict):
             found.update(_known(config))
-            found.update(_stated(config, depth + 1) if depth < MAX_DEPTH else {})
+            found.update(stated(config, depth + 1) if depth < MAX_DEPTH else {})
     return found
 
 

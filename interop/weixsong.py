@@ -3,8 +3,9 @@
 Its model differs from glow.py, besides the names of variables, in these points:
 - A filter is g v / ||v||, where no ||v|| counts as less than 1e-6: filters of zeros are allowed.
   w_res has the norm of the whole tensor in place of an output channel's.
-- With upsampling by repetition it convolves the n_group equal rows of a frame, channel =
-  sample * c + channel: the sum of the n_group blocks of filters does the same.
+- With upsampling by repetition it convolves n_group rows, channel = sample * c + channel. Where
+  n_group divides the hop they are equal, and the sum of the n_group blocks of filters does the
+  same. Elsewhere a transposed convolution repeats the frames here.
 - The gate has one bias, that of the condition. Its own, b_g_f, was added until commit 6936512 of
   15 March 2019, which left the variable in place. The last layer's residual leads nowhere.
 """
@@ -26,14 +27,16 @@ LEAST_NORM = 1e-6  # the root of the epsilon of tf.nn.l2_normalize
 ADVICE = "take a checkpoint that weixsong/WaveGlow's master branch saved after 15 March 2019"
 
 
-def read(path: str) -> Tuple[params.HParams, Dict[str, np.ndarray]]:
+def read(path: str, overrides: str = '') -> Tuple[params.HParams, Dict[str, np.ndarray]]:
     """The model in a checkpoint of weixsong/WaveGlow, ready for glow.py to vocode and to train.
 
     Args:
       path: a checkpoint's path, or a folder, of which the newest is taken.
+      overrides: of hyperparameters that the checkpoint does not tell, as on the command line: the
+        sample rate, the hop, the mels.
 
     Returns:
-      hp: the preset `weixsong`, changed to what the shapes tell.
+      hp: the preset `weixsong`, changed to `overrides` and to what the shapes tell.
       weights: {name: float32 array} of the trainable variables of glow.py for `hp`.
 
     Prints a line if there is a b_g_f other than zero. Raises UserError if the checkpoint cannot be
@@ -44,9 +47,10 @@ def read(path: str) -> Tuple[params.HParams, Dict[str, np.ndarray]]:
     except UserError as error:
         raise UserError('there is no checkpoint at %s; give a run of weixsong/WaveGlow, or one of '
                         'its model.ckpt-STEP' % path) from error
+    changes = params.parse_overrides(overrides)
     try:
         stored = _Checkpoint(path)
-        hp = _hyperparameters(stored)
+        hp = _hyperparameters(stored, changes)
         weights, channels = _condition(stored, hp)
         for k in range(hp.n_flows):
             weights.update(_flow(stored, hp, k, channels))
@@ -118,33 +122,35 @@ class _Checkpoint:
                                 % (SCOPE, name, ADVICE))
 
 
-def _hyperparameters(stored):
-    """The HParams that the shapes tell."""
+def _hyperparameters(stored, changes):
+    """The HParams that the shapes tell, and `changes`."""
     hp = params.preset('weixsong')
     layer = 'glow_0/wavenet/dilation_1/'
     channels = [stored.shape('glow_%d/inv1x1conv/W' % k, 2)[0]
                 for k in range(max(1, stored.count(r'glow_\d+/')))]
     every, size = architecture.early_outputs(channels)
     kernel_size, units, _ = stored.shape(layer + 'w_g_f', 3)
-    hp = hp.replace(n_flows=len(channels), n_group=channels[0], n_early_every=every,
-                    n_early_size=size or hp.n_early_size, kernel_size=kernel_size,
-                    n_layers=stored.count(r'glow_0/wavenet/dilation_\d+/'),
-                    residual_channels=units, encoder='none',
-                    skip_channels=stored.shape(layer + 'w_skip', 3)[2])
-    mels = stored.shape(layer + 'w_lc', 3)[1] // hp.n_group  # unless something lies between
+    told = dict(n_flows=len(channels), n_group=channels[0], n_early_every=every,
+                n_early_size=size or hp.n_early_size, kernel_size=kernel_size,
+                n_layers=stored.count(r'glow_0/wavenet/dilation_\d+/'), residual_channels=units,
+                encoder='none', upsampling='repeat',
+                skip_channels=stored.shape(layer + 'w_skip', 3)[2])
+    mels = stored.shape(layer + 'w_lc', 3)[1] // channels[0]  # unless something lies between
     if stored.count(UPSAMPLING):
         width, units, mels = stored.shape(UPSAMPLING + 'layer1', 3)
-        hp = hp.replace(upsampling='two_transposed', upsample_width=width, upsample_channels=units)
+        told.update(upsampling='two_transposed', upsample_width=width, upsample_channels=units)
     if stored.count('lc_conv1d/'):
         width, mels, units = stored.shape('lc_conv1d/layer_0/filter', 3)
-        hp = hp.replace(encoder='conv', encoder_layers=stored.count(r'lc_conv1d/layer_\d+/'),
-                        encoder_width=width, encoder_channels=units)
+        told.update(encoder='conv', encoder_layers=stored.count(r'lc_conv1d/layer_\d+/'),
+                    encoder_width=width, encoder_channels=units)
     elif stored.count('lc_blstm_embedding/'):
         rows, gates = stored.shape(LSTM % (0, 'fw') + 'kernel', 2)
         mels = rows - gates // 4
-        hp = hp.replace(encoder='blstm', encoder_channels=gates // 4,
-                        encoder_layers=stored.count(r'lc_blstm_embedding/layer_\d+/'))
-    architecture.require_mel_bands(mels, hp)
+        told.update(encoder='blstm', encoder_channels=gates // 4,
+                    encoder_layers=stored.count(r'lc_blstm_embedding/layer_\d+/'))
+    hp = hp.replace(**dict(changes, n_mels=mels, **told))
+    if hp.upsampling == 'repeat' and hp.cycle_frames > 1:
+        hp = hp.replace(upsampling='transposed', upsample_width=hp.hop_length)
     return hp
 
 
@@ -166,6 +172,10 @@ def _condition(stored, hp):
         weights['upsampling/' + name] = stored.read(UPSAMPLING + name, hp.upsample_width,
                                                   hp.upsample_channels, channels)
         channels = hp.upsample_channels
+    if hp.upsampling == 'transposed':       # each of its taps passes a channel through
+        weights['upsampling/filter'] = np.tile(np.eye(channels, dtype=np.float32),
+                                               [hp.upsample_width, 1, 1])
+        weights['upsampling/bias'] = np.zeros([channels], np.float32)
     return weights, channels
 
 

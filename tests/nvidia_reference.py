@@ -1,21 +1,23 @@
 """NVIDIA's WaveGlow in NumPy, float64, one utterance: what convert_nvidia.py is tested against.
 
 Written from the published definition. Channels first, as there: audio [samples], mel
-[80, frames], groups [channels, steps]. A state dict holds arrays by NVIDIA's latest keys.
+[bands, frames], groups [channels, steps]. A state dict holds arrays by NVIDIA's latest keys. The
+last samples of an utterance, too few for a group, are left out, as there.
 """
 import collections
 
 import numpy as np
 import ptfiles
 
-HOP, WIDTH, MELS = 256, 1024, 80
+HOP = 256
 
 
 def channels_of(n_flows, n_group, every, size):
     return [n_group - size * (k // every) for k in range(n_flows)]
 
 
-def state(rng, n_flows=12, n_group=8, every=4, size=2, units=256, layers=8, kernel=3):
+def state(rng, n_flows=12, n_group=8, every=4, size=2, units=256, layers=8, kernel=3, bands=80,
+          width=1024):
     """A random state dict, float32, of an invertible flow whose every part affects the audio."""
     def normal(*shape, **scale):
         x = rng.standard_normal(shape).astype(np.float32)
@@ -27,14 +29,14 @@ def state(rng, n_flows=12, n_group=8, every=4, size=2, units=256, layers=8, kern
         result[name + '.weight_g'] = 1 + normal(out, 1, 1, scale=0.2)
         result[name + '.bias'] = normal(out, scale=0.1)
 
-    result = {'upsample.weight': normal(MELS, MELS, WIDTH, scale=MELS ** -0.5 / 2),
-              'upsample.bias': normal(MELS, scale=0.1)}
+    result = {'upsample.weight': normal(bands, bands, width, scale=bands ** -0.5 / 2),
+              'upsample.bias': normal(bands, scale=0.1)}
     for k, c in enumerate(channels_of(n_flows, n_group, every, size)):
         rotation = np.linalg.qr(rng.standard_normal([c, c]))[0] + 0.05 * normal(c, c)
         result['convinv.%d.conv.weight' % k] = rotation[:, :, None].astype(np.float32)
         flow = 'WN.%d.' % k
         convolution(flow + 'start', units, c // 2, 1)
-        convolution(flow + 'cond_layer', 2 * units * layers, MELS * n_group, 1)
+        convolution(flow + 'cond_layer', 2 * units * layers, bands * n_group, 1)
         for i in range(layers):
             convolution(flow + 'in_layers.%d' % i, 2 * units, units, kernel)
             convolution(flow + 'res_skip_layers.%d' % i,
@@ -44,9 +46,9 @@ def state(rng, n_flows=12, n_group=8, every=4, size=2, units=256, layers=8, kern
     return result
 
 
-def forward(state, audio, mel, every=4, size=2, sigma=1.0):
+def forward(state, audio, mel, every=4, size=2, sigma=1.0, hop=HOP):
     """(z [n_group, steps], loss): early outputs first, then what remains."""
-    x, cond = _groups(audio, state), _condition(mel, state)
+    x, cond = _groups(audio, state), _condition(mel, state, hop)
     early, log_s_sum, log_det = [], 0.0, 0.0
     for k in range(_count(state, 'convinv.%d.conv.weight')):
         if k > 0 and k % every == 0:
@@ -63,9 +65,9 @@ def forward(state, audio, mel, every=4, size=2, sigma=1.0):
     return z, ((z ** 2).sum() / (2 * sigma ** 2) - log_s_sum - log_det) / z.size
 
 
-def infer(state, z, mel, every=4, size=2):
+def infer(state, z, mel, every=4, size=2, hop=HOP):
     """Audio [samples] from z [n_group, steps] in `forward`'s order."""
-    cond, n_flows = _condition(mel, state), _count(state, 'convinv.%d.conv.weight')
+    cond, n_flows = _condition(mel, state, hop), _count(state, 'convinv.%d.conv.weight')
     n_early = size * ((n_flows - 1) // every)
     early, x = z[:n_early], z[n_early:].astype(np.float64)
     for k in reversed(range(n_flows)):
@@ -79,18 +81,20 @@ def infer(state, z, mel, every=4, size=2):
 
 
 def _groups(audio, state):
-    return audio.reshape([-1, len(state['convinv.0.conv.weight'])]).T.astype(np.float64)
+    n_group = len(state['convinv.0.conv.weight'])
+    whole = len(audio) // n_group * n_group
+    return audio[:whole].reshape([-1, n_group]).T.astype(np.float64)
 
 
-def _condition(mel, state):
-    """[80 * n_group, steps] of mel [80, frames]: channel = band * n_group + sample."""
-    frames, n_group = mel.shape[1], len(state['convinv.0.conv.weight'])
+def _condition(mel, state, hop):
+    """[bands * n_group, steps] of mel [bands, frames]: channel = band * n_group + sample."""
+    (bands, frames), n_group = mel.shape, len(state['convinv.0.conv.weight'])
     weight = state['upsample.weight'].astype(np.float64)
-    up = np.zeros([MELS, (frames - 1) * HOP + weight.shape[2]])
+    up = np.zeros([bands, (frames - 1) * hop + weight.shape[2]])
     for f in range(frames):
-        up[:, f * HOP:f * HOP + weight.shape[2]] += np.tensordot(mel[:, f], weight, [0, 0])
-    up = up[:, :frames * HOP] + state['upsample.bias'][:, None]
-    return up.reshape([MELS, -1, n_group]).transpose(0, 2, 1).reshape([MELS * n_group, -1])
+        up[:, f * hop:f * hop + weight.shape[2]] += np.tensordot(mel[:, f], weight, [0, 0])
+    up = up[:, :frames * hop // n_group * n_group] + state['upsample.bias'][:, None]
+    return up.reshape([bands, -1, n_group]).transpose(0, 2, 1).reshape([bands * n_group, -1])
 
 
 def _coupling(a, cond, state, k):

@@ -5,7 +5,7 @@ with them. All sizes are read off the shapes.
 """
 import numpy as np
 
-HOP_LENGTH = 256  # samples a frame
+HOP_LENGTH = 256  # samples a frame, unless another hop is given
 N_MELS = 80
 LSTM = 'lc_blstm_embedding/layer_%d/bidirectional_rnn/%s/lstm_cell/'
 
@@ -74,16 +74,17 @@ def weights(rng, encoder='none', transposed=False, n_flows=4, n_group=8, n_early
 
 # --- The model ------------------------------------------------------------------------------------
 
-def forward(weights, audio, mel, sigma=0.707):
-    """(z [batch, steps, n_group], loss) of audio [batch, samples] and mel [batch, frames, 80].
+def forward(weights, audio, mel, sigma=0.707, hop=HOP_LENGTH):
+    """(z [batch, steps, n_group], loss) of audio [batch, samples] and mel [batch, frames, bands].
 
     The loss is the negative log-likelihood in nats a sample, its constant left out.
     """
     w = _Scope(weights)
     matrices = _matrices(w)
+    audio = audio[:, :audio.shape[1] // len(matrices[0]) * len(matrices[0])]    # whole groups
     x = audio.astype(np.float64).reshape(len(audio), -1, len(matrices[0]))
     steps = x.shape[0] * x.shape[1]
-    cond = _condition(w, mel, len(matrices[0]))
+    cond = _condition(w, mel, len(matrices[0]), hop)
     out, log_det = [], 0.0
     for k, matrix in enumerate(matrices):
         leaving = x.shape[2] - len(matrix)
@@ -97,12 +98,12 @@ def forward(weights, audio, mel, sigma=0.707):
     return z, (np.sum(z ** 2) / (2 * sigma ** 2) - log_det) / audio.size
 
 
-def infer(weights, z, mel):
+def infer(weights, z, mel, hop=HOP_LENGTH):
     """Audio [batch, samples] of z [batch, steps, n_group]: what `forward` made z of."""
     w = _Scope(weights)
     matrices = _matrices(w)
     z = z.astype(np.float64)
-    cond = _condition(w, mel, z.shape[2])
+    cond = _condition(w, mel, z.shape[2], hop)
     waiting, x = np.split(z, [z.shape[2] - len(matrices[-1])], axis=-1)
     for k in reversed(range(len(matrices))):
         half = len(matrices[k]) // 2
@@ -139,7 +140,7 @@ def _matrices(w):
     return matrices
 
 
-def _condition(w, mel, n_group):
+def _condition(w, mel, n_group, hop):
     """[batch, steps, n_group * channels], channel = sample * channels + channel."""
     x, i = mel.astype(np.float64), 0
     while 'lc_conv1d/layer_%d/filter' % i in w:
@@ -152,10 +153,12 @@ def _condition(w, mel, n_group):
                             _lstm(x[:, ::-1], back['kernel'], back['bias'])[:, ::-1]], axis=-1)
         i += 1
     if 'transpoed_conv/layer1' in w:
+        stride = round(hop ** 0.5)
         for name in ('layer1', 'layer2'):
-            x = np.maximum(0, convolve_transposed(x, w['transpoed_conv/' + name], 16))
+            x = np.maximum(0, convolve_transposed(x, w['transpoed_conv/' + name], stride))
     else:
-        x = np.repeat(x, HOP_LENGTH, axis=1)
+        x = np.repeat(x, hop, axis=1)
+    x = x[:, :x.shape[1] // n_group * n_group]
     return x.reshape(len(x), -1, n_group * x.shape[2])
 
 

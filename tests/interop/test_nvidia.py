@@ -23,10 +23,10 @@ SIZES = {
 SMALL = dict(units=4, layers=2, n_flows=3, n_group=4, every=2)
 
 
-def converted(tmp_path, stored, save=ptfiles.save_zip):
+def converted(tmp_path, stored, save=ptfiles.save_zip, **options):
     path = str(tmp_path / 'waveglow.pt')
     save(path, stored)
-    return nvidia.read(path)
+    return nvidia.read(path, **options)
 
 
 def ours(hp, weights, audio, mel, z):
@@ -43,16 +43,19 @@ def ours(hp, weights, audio, mel, z):
 def assert_same_function(hp, weights, state, every=4, size=2, frames=5, reversed_z=False):
     """reversed_z: whether the last channel of z has the other sign in `state`."""
     rng = np.random.RandomState(5)
-    mel = (rng.randn(80, frames) - 5).astype(np.float32)
-    audio = speechlike(rng, 1, 256 * frames)[0].astype(np.float32)
-    z = 0.6 * rng.randn(hp.n_group, 256 * frames // hp.n_group).astype(np.float32)
+    mel = (rng.randn(hp.n_mels, frames) - 5).astype(np.float32)
+    hop, whole = hp.hop_length, hp.groups(frames) * hp.n_group
+    audio = speechlike(rng, 1, hop * frames)[0].astype(np.float32)
+    z = 0.6 * rng.randn(hp.n_group, hp.groups(frames)).astype(np.float32)
     found = ours(hp, weights, audio, mel, z)
+    assert len(found[0]) == hop * frames and not found[0][whole:].any()
     signs = np.ones([hp.n_group, 1], np.float32)
     signs[-1] = -1 if reversed_z else 1
-    expected_z, expected_loss = reference.forward(state, audio, mel, every, size, hp.sigma)
+    expected_z, expected_loss = reference.forward(state, audio, mel, every, size, hp.sigma,
+                                                  hop)
     expected_z = expected_z * signs
-    expected = reference.infer(state, z * signs, mel, every, size)
-    assert np.abs(found[0] - expected).max() < 1e-4 * np.abs(expected).max()
+    expected = reference.infer(state, z * signs, mel, every, size, hop)
+    assert np.abs(found[0][:whole] - expected).max() < 1e-4 * np.abs(expected).max()
     assert np.abs(found[1] - expected_z).max() < 1e-4 * np.abs(expected_z).max()
     assert abs(found[2] - expected_loss) < 1e-4 * abs(expected_loss)
 
@@ -181,37 +184,66 @@ STATED = {  # what waveglow-cli, and people who keep NVIDIA's config.json, have 
 def test_rate_and_mels_that_a_file_states(tmp_path, where):
     state, stated = reference.state(np.random.RandomState(1), **SMALL), STATED[where]
     hp, _ = converted(tmp_path, dict(stated(sampling_rate=16000), state_dict=state))
-    assert hp.sample_rate == 16000
+    assert hp == converted(tmp_path, state)[0].replace(sample_rate=16000)
     hp, _ = converted(tmp_path, dict(stated(sampling_rate=16000, mel_fmax=None, win_length='x'),
                                      model={'state_dict': state}))
-    assert hp.sample_rate == 16000
-    for values, words in (
-            (dict(filter_length=2048, mel_fmin=55), r'mels of filter_length 2048 \(here 1024\), '
-                                                    r'mel_fmin 55 \(here 0\);'),
-            (dict(win_length=1100), r'win_length 1100 \(here 1024\)'),
-            (dict(n_mel_channels=100), r'n_mel_channels 100 \(here 80\)'),
-            (dict(mel_fmax=7600), r'mel_fmax 7600 \(here 8000\)'),
-            (dict(mel_fmax=None, sampling_rate=22050), r'mel_fmax 11025 \(here 8000\)'),
-            (dict(hop_length=200), r'a hop of 200 samples; models here have a hop of 256')):
-        with pytest.raises(UserError, match='waveglow.pt: .*' + words):
-            converted(tmp_path, dict(stated(**values), state_dict=state))
+    assert (hp.sample_rate, hp.fmax, hp.win_length) == (16000, 0.0, 1024)
+    hp, _ = converted(tmp_path, dict(stated(
+        sampling_rate=24000, filter_length=2048, hop_length=300, win_length=1200, mel_fmin=55,
+        mel_fmax=7600), state_dict=state))
+    assert hp.mel == params.preset('nvidia').mel.replace(
+        sample_rate=24000, n_fft=2048, hop_length=300, win_length=1200, fmin=55.0, fmax=7600.0)
+
+
+def test_what_is_given_wins_over_what_is_stated(tmp_path):
+    state = reference.state(np.random.RandomState(1), **SMALL)
+    stored = dict(STATED['hparams'](hop_length=200, mel_fmin=20.0), state_dict=state)
+    config = tmp_path / 'config.json'
+    config.write_text('{"data_config": {"hop_length": 250, "sampling_rate": 24000}, "x": 1}')
+    given = converted(tmp_path, stored, config=str(config))[0]
+    assert (given.hop_length, given.sample_rate, given.fmin) == (250, 24000, 20.0)
+    given = converted(tmp_path, stored, config=str(config),
+                      overrides='hop_length=300,sample_rate=8000,fmax=3800')[0]
+    assert (given.hop_length, given.sample_rate, given.fmax) == (300, 8000, 3800.0)
+    for text, words in (('{"hop": 250}', 'config.json states nothing of a model'),
+                        ('[1]', 'config.json states nothing'),
+                        ('{', 'cannot read .*config.json as JSON'),
+                        ('[' * 100000, 'config.json as JSON')):
+        config.write_text(text)
+        with pytest.raises(UserError, match=words):
+            converted(tmp_path, stored, config=str(config))
 
 
 def test_the_hop_is_that_of_the_upsampling(tmp_path):
     state = reference.state(np.random.RandomState(1), **SMALL)
     module = reference.pickled_module(narrowed(state, 800), stride=200)
     wrapped = ptfiles.module('torch.nn.parallel.DataParallel', modules={'module': module})
-    for stored, words in (
-            ({'model': module}, 'has a hop of 200 samples; models here have a hop of 256'),
-            ({'model': wrapped}, 'has a hop of 200 samples'),
-            (reference.pickled_module(state, stride=2 ** 2000), 'has a hop of 11481.*[.]{3} sam'),
-            (narrowed(state, 800), 'has 800 taps, which looks like a hop of 200 .*--hparams'),
-            ({'state_dict': narrowed(state, 600), 'config': {'hop_length': 'x'}}, 'a hop of 150 ')):
-        with pytest.raises(UserError, match=words):
-            converted(tmp_path, stored)
+    for stored, options in (
+            ({'model': module}, {}), ({'model': wrapped}, {}),
+            (narrowed(state, 800), dict(overrides='hop_length=200')),
+            ({'state_dict': narrowed(state, 800), 'config': {'hop_length': 200}}, {})):
+        hp, _ = converted(tmp_path, stored, **options)
+        assert (hp.hop_length, hp.upsample_width) == (200, 800)
     for stored in (reference.pickled_module(narrowed(state, 800)),
                    {'state_dict': narrowed(state, 800), 'hparams': {'hop_length': 256}}):
-        assert converted(tmp_path, stored)[0].upsample_width == 800
+        hp, _ = converted(tmp_path, stored)
+        assert (hp.hop_length, hp.upsample_width) == (256, 800)
+
+
+@pytest.mark.parametrize('hop,bands', [(200, 40), (275, 100), (300, 160), (512, 80)])
+def test_other_hops_and_bands_there_and_back(tmp_path, hop, bands):
+    """The same function, and the same numbers after it, at hops that n_group divides and not."""
+    rate = 24000 if hop < 512 else 48000
+    state = positive(reference.state(np.random.RandomState(1), units=6, layers=2, n_flows=3,
+                                     n_group=8, every=2, bands=bands, width=4 * hop))
+    hp, weights = converted(tmp_path, {'model': reference.pickled_module(state, stride=hop)},
+                            overrides='sample_rate=%d' % rate)
+    assert (hp.hop_length, hp.n_mels, hp.sample_rate) == (hop, bands, rate)
+    assert_same_function(hp, weights, state, every=2)
+    back, config = nvidia.to_state_dict(hp, weights)
+    assert config['n_mel_channels'] == bands and set(back) == set(state)
+    for key, value in state.items():
+        np.testing.assert_array_equal(back[key], value, key)
 
 
 def changed(**entries):
@@ -278,8 +310,24 @@ REFUSALS = {
                        'upsample.bias holds values that are NaN or infinite'),
     'quantized': (changed(WN__2__end__weight=lambda w: w.astype(np.int8)), 'int8'),
     'a filter of length zero': (changed(WN__0__start__weight_v=np.zeros_like), 'length zero'),
-    'other mels': (changed(upsample__weight=np.ones([40, 40, 1024], np.float32),
-                           upsample__bias=np.ones(40, np.float32)), 'mels of 40 bands'),
+    'other mels than its weights': (lambda state: {
+        'state_dict': state, 'hparams': {'n_mel_channels': 40}},
+        'states n_mel_channels of 40, and its weights take mels of 80 bands'),
+    'another hop than its upsampling': (lambda state: {
+        'model': reference.pickled_module(state, stride=200), 'hparams': {'hop_length': 300}},
+        'states a hop_length of 300, and its upsampling has a stride of 200'),
+    'a hop beyond measure': (lambda state: reference.pickled_module(state, stride=2 ** 2000),
+                             'has a hop of 11481.*[.]{3} sam'),
+    'a hop that nobody tells': (lambda state: narrowed(state, 800),
+                                'has 800 taps, in all .*: give .*--hparams=hop_length=200$'),
+    'nor this': (lambda state: {'state_dict': narrowed(state, 600), 'config': {'hop_length': 'x'}},
+                 'hop_length=150'),
+    'a range that nobody tells': (lambda state: {
+        'state_dict': state, 'hparams': {'sampling_rate': 8000}},
+        'is of 8000 Hz and .*mel_fmax; .*fmax=4000'),
+    'a range beyond the rate': (lambda state: {
+        'state_dict': state, 'hparams': {'sampling_rate': 8000, 'mel_fmax': 8000.0}},
+        'reaches 8000 Hz, over half the sample rate of 8000'),
     'irregular early outputs': (changed(
         convinv__1__conv__weight=np.eye(2, dtype=np.float32)[:, :, None]), 'work on 4, 2, 2'),
     'an even kernel': (lambda state: {key: w[:, :, :2] if 'in_layers' in key and w.ndim == 3
@@ -349,6 +397,8 @@ def test_there_and_back_to_the_bit(tmp_path, name):
     dict(causal=True, kernel_size=3, n_group=4),
     dict(upsampling='transposed', upsample_width=700, mel_mean=0.0, mel_std=2.0),
     dict(upsampling='transposed', upsample_width=256, mel_mean=0.0, audio_scale=1.0),
+    dict(hop_length=275),                               # n_group does not divide it
+    dict(hop_length=300, n_group=16),
 ])
 def test_what_nvidias_architecture_can_express_of_ours(changes):
     hp = TINY.replace(**changes)
@@ -362,7 +412,7 @@ def test_what_nvidias_architecture_can_express_of_ours(changes):
     state, config = nvidia.to_state_dict(hp, weights)
     assert config['WN_config']['n_channels'] % 2 == 0
     assert config['WN_config']['kernel_size'] % 2 == 1
-    assert state['upsample.weight'].shape == (80, 80, 1024)
+    assert state['upsample.weight'].shape == (80, 80, 4 * hp.hop_length)
     negative = [np.linalg.det(value) < 0 for name, value in weights.items() if name.endswith('/W')]
     assert min(determinants(state)) > 0
     assert_same_function(hp, weights, state, hp.n_early_every, hp.n_early_size,

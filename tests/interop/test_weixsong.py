@@ -43,10 +43,10 @@ def with_optimizer(weights):
                 **{first + '/Adam': weights[first], first + '/Adam_1': weights[first]})
 
 
-def inputs(rng, n_group, batch=2, frames=3):
-    audio = speechlike(rng, batch, frames * 256).astype(np.float32)
-    mel = rng.uniform(0, 1, [batch, frames, 80]).astype(np.float32)
-    z = rng.standard_normal([batch, frames * 256 // n_group, n_group]).astype(np.float32)
+def inputs(rng, n_group, batch=2, frames=3, hop=256, bands=80):
+    audio = speechlike(rng, batch, frames * hop).astype(np.float32)
+    mel = rng.uniform(0, 1, [batch, frames, bands]).astype(np.float32)
+    z = rng.standard_normal([batch, frames * hop // n_group, n_group]).astype(np.float32)
     return audio, mel, z
 
 
@@ -61,19 +61,24 @@ def run_ours(hp, converted, audio, mel, z, gradients):
         return sess.run(fetches)
 
 
-def assert_same_model(weights, tmp_path, gradients=False, **sizes):
+def assert_same_model(weights, tmp_path, gradients=False, overrides='', **sizes):
     """Converts `weights` of weixsong/WaveGlow and compares both models.
 
     Returns (hp, converted weights).
     """
-    hp, converted = weixsong.read(save(tmp_path, weights))
+    hp, converted = weixsong.read(save(tmp_path, weights), overrides)
     assert {value.dtype for value in converted.values()} == {np.dtype(np.float32)}
-    audio, mel, z = inputs(np.random.RandomState(1), hp.n_group, **sizes)
+    hop = hp.hop_length
+    audio, mel, z = inputs(np.random.RandomState(1), hp.n_group, hop=hop, bands=hp.n_mels, **sizes)
+    whole = z[0].size
     found_z, found_audio, found_loss, slopes = run_ours(hp, converted, audio, mel, z, gradients)
-    expected_z, expected_loss = weixsong_reference.forward(weights, audio, mel, sigma=0.707)
-    expected_audio = weixsong_reference.infer(weights, z, mel)
-    assert np.abs(expected_z.reshape(audio.shape) - audio).max() > 0.5  # there is a model
+    expected_z, expected_loss = weixsong_reference.forward(weights, audio, mel, sigma=0.707,
+                                                           hop=hop)
+    expected_audio = weixsong_reference.infer(weights, z, mel, hop)
+    assert np.abs(expected_z.reshape(len(audio), -1) - audio[:, :whole]).max() > 0.5  # a model
     assert np.abs(found_z - expected_z).max() < 1e-4
+    assert found_audio.shape == audio.shape and not found_audio[:, whole:].any()
+    found_audio = found_audio[:, :whole]
     assert np.abs(found_audio - expected_audio).max() < 1e-4 * np.abs(expected_audio).max()
     assert abs(found_loss - expected_loss) < 1e-4
     assert all(np.isfinite(slope).all() and slope.any() for slope in slopes)
@@ -239,6 +244,25 @@ def test_gate_biases_are_told_of(tmp_path, capsys):
     assert capsys.readouterr().out == ''
 
 
+OTHER_MELS = {
+    'another number of bands': (dict(n_mels=64), ''),
+    'another hop': (dict(n_mels=40), 'hop_length=200,sample_rate=16000'),
+    'a hop that n_group does not divide': (dict(n_group=12), ''),
+    'the same with an encoder': (dict(n_mels=128, encoder='conv'), 'hop_length=275'),
+    'another hop, transposed': (dict(n_mels=100, transposed=True), 'hop_length=441'),
+    'other values': (dict(), 'mel_profile=rayhane,hop_length=300'),
+}
+
+
+@pytest.mark.parametrize('what', sorted(OTHER_MELS))
+def test_mels_and_hop_that_are_told(what, tmp_path):
+    sizes, overrides = OTHER_MELS[what]
+    hp = assert_same_model(small(**sizes), tmp_path, overrides=overrides)[0]
+    told = params.parse_overrides(overrides)
+    assert hp.n_mels == sizes.get('n_mels', 80)
+    assert {name: getattr(hp, name) for name in told} == told
+
+
 # --- Refusals -------------------------------------------------------------------------------------
 
 def small(**sizes):
@@ -294,19 +318,12 @@ REFUSED = {
         lambda: with_changed('glow_3/inv1x1conv/W', lambda w: w[2:, 2:]), '8, 8, 6, 4 channels'),
     'early outputs of an odd size': (lambda: small(n_early_size=1), 'n_early_size=1 must be even'),
     'more and more channels': (lambda: small(n_early_size=-2), 'n_early_size=-2 must be'),
-    'groups that do not fill a frame': (lambda: small(n_group=12), 'n_group=12 does not'),
     'an even kernel': (lambda: small(kernel_size=2), 'kernel_size=2 must be odd'),
     'gaps in the upsampling': (lambda: small(transposed=True, upsample_width=8),
                                'upsample_width=8 is less'),
     'two widths in the upsampling': (
         lambda: with_changed('transpoed_conv/layer2', lambda v: v[2:], transposed=True),
         'Waveglow/transpoed_conv/layer2 has shape'),
-    'another mel, repeated': (lambda: small(n_mels=64), 'takes mels of 64 bands'),
-    'another mel, conv': (lambda: small(n_mels=128, encoder='conv'), 'takes mels of 128 bands'),
-    'another mel, blstm': (lambda: small(n_mels=40, encoder='blstm', transposed=True),
-                           'takes mels of 40 bands'),
-    'another mel, transposed': (lambda: small(n_mels=100, transposed=True),
-                                'takes mels of 100 bands, and mel profile weixsong has 80'),
 }
 
 
