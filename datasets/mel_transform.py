@@ -71,18 +71,25 @@ def mel_spectrogram(audio: np.ndarray, definition: MelDefinition) -> np.ndarray:
     n_frames = definition.n_frames(len(audio))
     frames = _frames(audio, n_frames, definition)
     # In double precision: of loud frames the rounding of a float32 transform is above the floor.
-    window = scipy.signal.get_window('hann', definition.win_length,
-                                     fftbins=definition.window == 'hann')
+    window = _window(definition.win_length, definition.window)
     basis = mel_basis(definition)
     mel = np.empty((n_frames, definition.n_mels), np.float32)
     block = 128     # frames that stay in the processor's cache: twice as fast as all at once
     for start in range(0, n_frames, block):
         spectrum = scipy.fft.rfft(frames[start:start + block] * window, definition.n_fft)
-        magnitudes = np.abs(spectrum.astype(np.complex64))
-        if definition.power == 2:
-            magnitudes *= magnitudes
-        np.matmul(magnitudes, basis, out=mel[start:start + block])
+        np.matmul(_magnitudes(spectrum, definition.power), basis, out=mel[start:start + block])
     return _to_values(mel, definition)
+
+
+@functools.lru_cache(maxsize=16)
+def _window(win_length, kind):
+    return scipy.signal.get_window('hann', win_length, fftbins=kind == 'hann')
+
+
+def _magnitudes(spectrum, power):
+    # its result is not kept by a name: 20% of the time with preset small
+    magnitudes = np.abs(spectrum.astype(np.complex64))
+    return magnitudes if power == 1 else magnitudes * magnitudes
 
 
 def _frames(audio, n_frames, definition):
