@@ -342,7 +342,7 @@ def compute_here(jobs, num_workers):
         yield job, preprocessing.compute(job)
 
 
-@kind(3, is_text=True)
+@kind(2, is_text=True)
 def manifest():
     def make(folder):
         os.mkdir(os.path.join(folder, 'in'))
