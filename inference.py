@@ -3,10 +3,10 @@
     python inference.py --lc corpus/mels --restore_from logdir/waveglow --out_dir vocoded
 
 Without --restore_from it uses the bundled model, a woman's voice at 16 kHz.
-Inputs are .mel, .npy, .npz and .pt mels, sound files, and folders of either. Of a sound file the
-mel is computed first (copy synthesis). Mels of another definition than the model's are converted:
-name it with --lc_profile. With --vocoder=griffin_lim no model is used. Writes OUT_DIR/NAME.wav.
-Exit status: 0; 1 if an input was skipped; 2 if nothing could be vocoded.
+Inputs are .mel, .npy, .npz, .pt and .h5 mels, sound files, and folders of either. Of a sound file
+the mel is computed first (copy synthesis). Mels of another definition than the model's are
+converted: name it with --lc_profile. With --vocoder=griffin_lim no model is used. Writes
+OUT_DIR/NAME.wav. Exit status: 0; 1 if an input was skipped; 2 if nothing could be vocoded.
 """
 import argparse
 import collections
@@ -90,8 +90,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
     path = command_line.local_path
     parser.add_argument('--lc', type=path, nargs='+', required=True, metavar='PATH',
-                        help='inputs: .mel, .npy, .npz or .pt mels, sound files, or folders of '
-                             'either')
+                        help='inputs: .mel, .npy, .npz, .pt or .h5 mels, sound files, or folders '
+                             'of either')
     parser.add_argument('--restore_from', type=path, default=utils.BUNDLED_MODEL,
                         metavar='RUN_OR_CHECKPOINT',
                         help='the model: a run of train.py, its best/, or one of its checkpoints '

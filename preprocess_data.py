@@ -16,8 +16,9 @@ With --tfrecord_shards it also writes audio and mels in files of many utterances
 
     shard_dir/train-*.tfrecord, test-*.tfrecord and their params.json
 
-At last it prints the command to train with. A second run computes only what is new or changed.
-Exit status: 0; 1 if anything was skipped; 2 if there is nothing to train on.
+With --predicted_mels it takes mels that an acoustic model predicted in place of those of the
+recordings. At last it prints the command to train with. A second run computes only what is new or
+changed. Exit status: 0; 1 if anything was skipped; 2 if there is nothing to train on.
 """
 import argparse
 import os
@@ -33,7 +34,8 @@ if __name__ == '__main__':
 import errors
 import params
 from command_line import add_hyperparameters, local_path, random_seed, run_script
-from datasets import corpus, mel_statistics, preprocessing
+from datasets import corpus, mel_statistics, predicted_mels, preprocessing
+from datasets.mel_definition import PROFILES
 from errors import UserError, escape_unprintable
 
 
@@ -51,7 +53,8 @@ def main():
                                   args.test_size, args.seed, min_samples, args.runner, args.beam)
     with errors.as_user_error('cannot write to ' + args.data_dir, '', OSError):
         summary = preprocessing.preprocess(args.wave_dir, args.mel_dir, args.data_dir, hp,
-                                           args.test_size, args.seed, args.num_workers, min_samples)
+                                           args.test_size, args.seed, args.num_workers, min_samples,
+                                           predicted_mels_of(args, hp))
     if args.tfrecord_shards:
         preprocessing.pack(summary, args.mel_dir, args.shard_dir, hp, args.tfrecord_shards,
                            args.num_workers)
@@ -76,6 +79,18 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--mel_stats', type=local_path, metavar='FILE',
                         help='mean and scale of each band (.npy, .npz, .h5), by which the mels are '
                              'standardized (default: they are not, or as before)')
+    parser.add_argument('--predicted_mels', type=local_path, metavar='DIR',
+                        help='folder of mels that an acoustic model predicted for the recordings '
+                             '(.npy, .pt, .h5 and others, named as the sound files), to train on '
+                             'in place of those of the recordings')
+    parser.add_argument('--predicted_profile', metavar='NAME',
+                        help='mel profile of the predicted mels, if it is not that of the corpus; '
+                             'they are converted. There are ' + ', '.join(PROFILES))
+    parser.add_argument('--predicted_hparams', default='', metavar='NAME=VALUE,...',
+                        help='what is not as in that profile, such as sample_rate=24000,fmin=0')
+    parser.add_argument('--predicted_stats', type=local_path, metavar='FILE',
+                        help='mean and scale of each band (.npy, .npz, .h5), by which the '
+                             'predicted mels are standardized')
     parser.add_argument('--test_size', type=int, metavar='N',
                         help='number of held-out utterances (default: 5%%%% of the utterances, at '
                              'least 1 and at most %d)' % corpus.MOST_HELD_OUT)
@@ -109,6 +124,14 @@ def parse_arguments() -> argparse.Namespace:
                             else os.cpu_count() or 1)
     if args.num_workers < 1:
         raise UserError('--num_workers=%d is less than 1' % args.num_workers)
+    if args.predicted_mels and args.runner:
+        raise UserError('--predicted_mels and --runner do not go together; leave --runner away')
+    if args.predicted_mels and not os.path.isdir(args.predicted_mels):
+        raise UserError('--predicted_mels=%s is not a folder' % args.predicted_mels)
+    if not args.predicted_mels and (args.predicted_profile or args.predicted_hparams
+                                    or args.predicted_stats):
+        raise UserError('--predicted_profile, --predicted_hparams and --predicted_stats take '
+                        '--predicted_mels, a folder of mels')
     if args.min_seconds is not None and not 0 <= args.min_seconds < float('inf'):
         raise UserError('--min_seconds=%g is not a length' % args.min_seconds)
     if args.tfrecord_shards is not None and not 0 < args.tfrecord_shards < 100000:
@@ -120,6 +143,20 @@ def parse_arguments() -> argparse.Namespace:
     if not args.runner and not os.path.isdir(args.wave_dir):
         raise UserError('--wave_dir=%s is not a folder' % args.wave_dir)
     return args
+
+
+def predicted_mels_of(args: argparse.Namespace, hp: params.HParams
+                      ) -> Optional[predicted_mels.PredictedMels]:
+    """The predicted mels that the flags name, if any; prints what they are converted to."""
+    if not args.predicted_mels:
+        return None
+    statistics = mel_statistics.read(args.predicted_stats) if args.predicted_stats else {}
+    given = params.mel_hparams(args.predicted_profile, args.predicted_hparams, statistics, hp)
+    print('predicted mels of %s, mel profile %s at %d Hz'
+          % (args.predicted_mels, given.mel_name, given.sample_rate))
+    for loss in predicted_mels.moves(given.mel, hp.mel)[1]:
+        print('the conversion loses something: ' + loss, file=sys.stderr)
+    return predicted_mels.PredictedMels(args.predicted_mels, given.mel)
 
 
 def preprocess_on_beam(wave_dir: str, shard_dir: str, hp: params.HParams, count: int,

@@ -1,4 +1,4 @@
-"""Files of mel spectrograms: ours, NumPy's and PyTorch's. Knows no TensorFlow."""
+"""Files of mel spectrograms: ours, NumPy's, PyTorch's and HDF5. Knows no TensorFlow."""
 import copy
 import os
 from typing import Callable, Dict, Iterator, NoReturn, Tuple, Union
@@ -13,7 +13,7 @@ from errors import UserError
 from files import atomic_open
 from interop import torchfile
 
-MEL_SUFFIXES = ('.mel', '.npy', '.npz', '.pt')      # what `read_mel` reads
+MEL_SUFFIXES = ('.mel', '.npy', '.npz', '.pt', '.h5')      # what `read_mel` reads
 BLOCK_FRAMES = 1024     # of a mel that is read piece by piece
 
 
@@ -91,7 +91,7 @@ def save_mel(path: str, mel: np.ndarray) -> None:
 
 
 def read_mel(path: str, n_mels: int) -> np.ndarray:
-    """float32 [frames, n_mels] from a `.mel` (see `save_mel`), `.npy`, `.npz` or `.pt` file.
+    """float32 [frames, n_mels] of a `.mel` (see `save_mel`), `.npy`, `.npz`, `.pt` or `.h5` file.
 
     A `.npy` array is [frames, n_mels] or [n_mels, frames], with or without a leading batch of 1;
     its shape tells which. A `.npz` holds one such array. So is a `.pt` tensor, but those of
@@ -115,7 +115,8 @@ def open_mel(path: str, n_mels: int) -> Mel:
         refuse('a mel spectrogram ends in %s or %s'
                % (', '.join(MEL_SUFFIXES[:-1]), MEL_SUFFIXES[-1]))
     open_kind: Dict[str, Callable[[str, int, Refuse], Mel]] = {
-        '.mel': _open_mel, '.npy': _open_npy, '.npz': _open_npz, '.pt': _open_pt}
+        '.mel': _open_mel, '.npy': _open_npy, '.npz': _open_npz, '.pt': _open_pt,
+        '.h5': _open_h5}
     try:
         mel = open_kind[suffix](path, n_mels, refuse)
     except (OSError, ValueError, MemoryError) as error:
@@ -198,6 +199,28 @@ def _open_pt(path: str, n_mels: int, refuse: Refuse) -> np.ndarray:
         raise ValueError('a tensor of %s, not of real numbers' % tensor.dtype)
     array = tensor.numpy()
     return _as_frames(array, n_mels, _is_bands_first(array.shape, n_mels, refuse, True))
+
+
+def _open_h5(path: str, n_mels: int, refuse: Refuse) -> np.ndarray:
+    """The dataset `feats` of an HDF5 file (ParallelWaveGAN), or its one array of two dimensions."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise UserError('reading %s takes h5py: pip install h5py, or save the mel as .npy'
+                        % path) from error
+    try:
+        with h5py.File(path, 'r') as f:
+            names = [name for name in f if np.ndim(f[name]) == 2] if 'feats' not in f else ['feats']
+            if len(names) != 1:
+                raise ValueError('%d arrays of two dimensions and not one, or one called feats'
+                                 % len(names))
+            array = f[names[0]][()]
+    except (OSError, MemoryError, ValueError):
+        raise
+    except Exception as error:      # of a damaged file anything
+        raise ValueError(errors.reason(error)) from error
+    _real(array.dtype)
+    return _as_frames(array, n_mels, _is_bands_first(array.shape, n_mels, refuse))
 
 
 def _real(dtype):

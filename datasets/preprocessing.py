@@ -19,9 +19,10 @@ import tqdm
 
 import files
 import params
-from datasets import audio_files, corpus, features, mel_files, mel_transform
+from datasets import audio_files, corpus, features, mel_files, mel_transform, predicted_mels
 from datasets.corpus import size_and_mtime, write_text
 from datasets.mel_definition import MelDefinition
+from datasets.predicted_mels import PredictedMel, PredictedMels
 from errors import UserError, escape_unprintable
 
 Records = Dict[str, Dict[str, Any]]      # {NAME: what `plan` says of it}
@@ -36,6 +37,7 @@ class Job(NamedTuple):
     wav: Optional[str]      # path to write; None if training can read the source as it is
     definition: MelDefinition
     min_samples: int
+    predicted: Optional[PredictedMel] = None    # to take in place of the mel of the audio
 
 
 class Done(NamedTuple):
@@ -68,7 +70,7 @@ def compute(job: Job) -> Tuple[str, Any]:
     cannot write.
     """
     try:
-        found = features.compute(job.source, job.definition, job.min_samples)
+        found = features.compute(job.source, job.definition, job.min_samples, job.predicted)
     except UserError as error:
         return 'skipped', str(error)
     except Exception as error:      # one file, whatever it is, is not to lose a corpus
@@ -147,20 +149,26 @@ def run_jobs(jobs: Iterable[Job], num_workers: int, context: Any = None
 
 
 def plan(sources: Dict[str, str], old: Records, wave_dir: str, mel_dir: str, wavs: str,
-         hp: params.HParams, min_samples: int) -> Tuple[Records, Records, List[Job]]:
+         hp: params.HParams, min_samples: int, predicted: Optional[PredictedMels] = None
+         ) -> Tuple[Records, Records, List[Job]]:
     """({NAME: record} that still holds, {NAME: record} begun, [Job]) for what there is to do.
 
     A record says of what something was made (the source, its stamp and whether training can read
     it as it is; the data parameters) and, when it is complete, what (`compute`'s part).
     """
     data = dict(hp.data(), version=VERSION)
+    later = predicted is not None and predicted_mels.moves(predicted.definition, hp.mel)[0]
     kept, begun, jobs = {}, {}, []
     for name, relative in sorted(sources.items()):
         source = os.path.join(wave_dir, relative)
         mel = os.path.join(mel_dir, name + '.mel')
         wav = os.path.join(wavs, name + '.wav')
-        plain = relative.endswith('.wav') and audio_files.is_plain_wav(source, hp.sample_rate)
-        record = {'source': relative, 'stamp': size_and_mtime(source), 'data': data, 'plain': plain}
+        plain = (relative.endswith('.wav') and not later
+                 and audio_files.is_plain_wav(source, hp.sample_rate))
+        found = predicted_mels.find(predicted, relative) if predicted else None
+        record = {'source': relative, 'stamp': size_and_mtime(source), 'data': data, 'plain': plain,
+                  'predicted': predicted and [found and size_and_mtime(found.path),
+                                              predicted_mels.fingerprint(predicted.definition)]}
         before = old.get(name, {})
         if (all(before.get(key) == value for key, value in record.items())
                 and before.get('mel') and before['mel'] == size_and_mtime(mel)
@@ -169,7 +177,7 @@ def plan(sources: Dict[str, str], old: Records, wave_dir: str, mel_dir: str, wav
             kept[name] = dict(before)
         else:
             begun[name] = record
-            jobs.append(Job(name, source, mel, None if plain else wav, hp.mel, min_samples))
+            jobs.append(Job(name, source, mel, None if plain else wav, hp.mel, min_samples, found))
     return kept, begun, jobs
 
 
@@ -236,8 +244,10 @@ def prepare_folders(mel_dir: str, data_dir: str, wavs: str, hp: params.HParams) 
 
 def preprocess(wave_dir: str, mel_dir: str, data_dir: str, hp: params.HParams,
                test_size: Optional[int] = None, seed: int = 0, num_workers: int = 1,
-               min_samples: int = 0) -> Summary:
+               min_samples: int = 0, predicted: Optional[PredictedMels] = None) -> Summary:
     """Does what preprocess_data.py says, and returns a Summary.
+
+    predicted: mels to take in place of those of the audio.
 
     Raises UserError for input of no use, OSError if it cannot write.
     """
@@ -254,15 +264,20 @@ def preprocess(wave_dir: str, mel_dir: str, data_dir: str, hp: params.HParams,
                 folder, 'another preprocess_data.py is writing to %s; wait for it, or give other '
                 'folders as --mel_dir and --data_dir' % folder))
         return _preprocess(sources, skipped, wave_dir, mel_dir, data_dir, hp, test_size, seed,
-                           num_workers, min_samples)
+                           num_workers, min_samples, predicted)
 
 
 def _preprocess(sources, skipped, wave_dir, mel_dir, data_dir, hp, test_size, seed, num_workers,
-                min_samples):
+                min_samples, predicted):
     wavs = corpus.converted_dir(data_dir, wave_dir, hp.sample_rate)
     prepare_folders(mel_dir, data_dir, wavs, hp)
     old = corpus.read_manifest(data_dir)
-    kept, begun, jobs = plan(sources, old, wave_dir, mel_dir, wavs, hp, min_samples)
+    if predicted:
+        lacking = [name for name in sources if not predicted_mels.find(predicted, sources[name])]
+        skipped = skipped + [(sources[name], 'there is no predicted mel of it in '
+                              + predicted.directory) for name in lacking]
+        sources = {name: sources[name] for name in set(sources).difference(lacking)}
+    kept, begun, jobs = plan(sources, old, wave_dir, mel_dir, wavs, hp, min_samples, predicted)
     if any(job.wav for job in jobs):
         write_text(os.path.join(wavs, corpus.MARKER), corpus.MARKER_TEXT)
     if jobs:

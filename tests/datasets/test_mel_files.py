@@ -60,6 +60,26 @@ def test_mels_of_nvidia_are_tensors_of_bands_by_frames(tmp_path, save):
         np.testing.assert_array_equal(read, meant)
 
 
+def test_mels_of_hdf5(tmp_path):
+    h5py = pytest.importorskip('h5py')
+    mel = mel_transform.mel_spectrogram(speech(1.0), definition('tacotron2'))
+    path = str(tmp_path / 'x.h5')
+    for held in ({'feats': mel, 'wave': np.zeros(5), 'more': mel}, {'mel': mel.T}, {'feats': mel}):
+        with h5py.File(path, 'w') as f:
+            f.update(held)
+        np.testing.assert_array_equal(mel_files.read_mel(path, 80), mel)
+    for held, reason in (({'a': mel, 'b': mel}, '2 arrays of two dimensions'), ({}, '0 arrays'),
+                         ({'feats': np.zeros(80)}, 'neither'), ({'feats': mel[:, :70]}, 'neither'),
+                         ({'feats': np.zeros((5, 80), complex)}, 'real numbers')):
+        with h5py.File(path, 'w') as f:
+            f.update(held)
+        with pytest.raises(UserError, match=reason):
+            mel_files.read_mel(path, 80)
+    (tmp_path / 'x.h5').write_bytes(b'no such thing' * 100)
+    with pytest.raises(UserError, match='x.h5: cannot be read'):
+        mel_files.read_mel(path, 80)
+
+
 def test_reading_a_mel_refuses(tmp_path):
     def refused(name, reason, array=None, content=None):
         path = str(tmp_path / name)
@@ -75,7 +95,7 @@ def test_reading_a_mel_refuses(tmp_path):
         assert str(error.value).startswith(path + ': ') and reason in str(error.value)
 
     refused('missing.mel', 'no such file')
-    refused('x.wav', 'ends in .mel, .npy, .npz or .pt', content=b'RIFF')
+    refused('x.wav', 'ends in .mel, .npy, .npz, .pt or .h5', content=b'RIFF')
     refused('empty.mel', 'is empty', content=b'')
     refused('ragged.mel', 'whole frames of 80', content=b'\0' * 324)
     refused('nan.mel', 'NaN', content=np.full(80, np.nan, '<f4').tobytes())
