@@ -71,6 +71,9 @@ def run_script(main: Callable[[], Optional[int]]):
     logging.getLogger('tensorflow').setLevel(logging.ERROR)     # of deprecations it warns at length
     with contextlib.suppress(AttributeError):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    reconfigure = getattr(sys.stdout, 'reconfigure', None)      # not of every stand-in
+    if reconfigure:
+        reconfigure(errors='backslashreplace')      # of paths that are not UTF-8
     try:
         status = main()
     except UserError as error:

@@ -1,5 +1,6 @@
 """command_line.py: types of arguments, exit status, errors in one line."""
 import argparse
+import os
 import signal
 import subprocess
 import sys
@@ -95,6 +96,14 @@ def test_traceback_on_demand(monkeypatch):
                   'in refuse', 'UserError: it is wrong'):
         assert words in done.stderr, words
     assert done.stderr.endswith('-c: error: it is wrong; do it right\n')
+
+
+def test_a_path_that_is_not_utf_8_is_printed():
+    code = ("import command_line\n"
+            "command_line.run_script(lambda: print('na\\udcefve.npy', '\\u00ef'))")
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, env=dict(os.environ, PYTHONIOENCODING='ascii'))
+    assert done.stdout.splitlines() == [b'na\\udcefve.npy \\xef'] and done.returncode == 0
 
 
 @pytest.mark.skipif(not sys.platform.startswith('linux'), reason='Linux limits address space')
