@@ -311,6 +311,13 @@ else:
                 f['mean'], f['scale'] = mean, scale
         return statistics('x.h5', save)
 
+    @kind(5)
+    def mel_h5():
+        def save(path, array):
+            with h5py.File(path, 'w') as f:
+                f['feats'] = array
+        return mel('x.h5', save)
+
 
 @kind(8, is_text=True)
 def file_list():
