@@ -1,7 +1,8 @@
-"""Exports a model to run without this repository: a SavedModel, or ONNX.
+"""Exports a model to run without this repository: a SavedModel, ONNX or LiteRT.
 
     python export.py logdir/waveglow exported/1         # SavedModel, to a new folder
     python export.py logdir/waveglow waveglow.onnx      # ONNX, to a new file
+    python export.py logdir/waveglow waveglow.tflite    # LiteRT (TensorFlow Lite), to a new file
 
 A SavedModel is what TensorFlow 2 loads (`tf.saved_model.load('exported/1').signatures`), what
 `saved_model_cli` and TensorFlow Serving take (Serving: a folder named by a number). It has two
@@ -25,6 +26,9 @@ Both correct the audio towards its mel in as many rounds as the model says (gen_
 An ONNX file has only the second, without a name, and params.json as metadata of that name. Both
 run in float32, on any number of frames, on a CPU or a GPU.
 
+A LiteRT file has the second too, for one utterance. It holds params.json (unzip reads it). With
+--block_frames it vocodes a stream, block by block: docs/export.md tells how.
+
 The utterances of a batch have one length, and the audio of each is what it would be alone. The
 graph takes whole utterances: its memory grows with batch * frames. inference.py works block by
 block. Exit status: 0; 2, with one sentence, if there is nothing to export: nothing is written then.
@@ -32,7 +36,7 @@ block. Exit status: 0; 2, with one sentence, if there is nothing to export: noth
 import argparse
 import os
 import shlex
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import command_line
 
@@ -53,6 +57,7 @@ import params
 import streaming
 import vocoder
 from errors import UserError
+from interop import litert
 from params import HParams
 from synthesis import mel_correction_graph
 
@@ -64,6 +69,8 @@ def main() -> int:
     args = parse_arguments()
     if args.out.endswith('.onnx'):
         export_onnx(args.run, args.out)
+    elif args.out.endswith('.tflite'):
+        export_litert(args.run, args.out, args.quantize, args.block_frames)
     else:
         export_saved_model(args.run, args.out)
     return 0
@@ -74,9 +81,20 @@ def parse_arguments() -> argparse.Namespace:
     path = command_line.local_path
     parser.add_argument('run', type=path, metavar='RUN_OR_CHECKPOINT',
                         help='a run of train.py, its best/, or one of its checkpoints')
-    parser.add_argument('out', type=path, metavar='OUT_DIR|FILE.onnx',
-                        help='a new folder for a SavedModel, or a new file for ONNX')
-    return parser.parse_args()
+    parser.add_argument('out', type=path, metavar='OUT_DIR|FILE.onnx|FILE.tflite',
+                        help='a new folder for a SavedModel, or a new file for ONNX or LiteRT')
+    parser.add_argument('--quantize', choices=litert.QUANTIZATIONS, default='none',
+                        help='number format that a LiteRT file stores filters in (default: '
+                             'float32)')
+    parser.add_argument('--block_frames', type=int, metavar='N',
+                        help='mel frames of a block: write a LiteRT file that vocodes a stream '
+                             'block by block (default: one for whole utterances)')
+    args = parser.parse_args()
+    if not args.out.endswith('.tflite') and (args.quantize != 'none' or args.block_frames):
+        parser.error('--quantize and --block_frames go with a LiteRT file, FILE.tflite')
+    if args.block_frames is not None and not 0 < args.block_frames <= 65536:
+        parser.error('--block_frames is from 1 to 65536, not %d' % args.block_frames)
+    return args
 
 
 # --- The graph ------------------------------------------------------------------------------------
@@ -235,6 +253,35 @@ def onnx_model(hp: HParams, weights: vocoder.Weights) -> Any:
             dim.dim_param = size
     model.metadata_props.add(key='params.json', value=params.to_json(hp))
     return model
+
+
+# --- LiteRT ---------------------------------------------------------------------------------------
+
+def export_litert(run: str, path: str, quantize: str = 'none',
+                  block_frames: Optional[int] = None) -> None:
+    """Writes the model in `run`, with its averaged weights, as LiteRT to the new file `path`.
+
+    Args:
+      run: a run of train.py, or a checkpoint.
+      quantize: of litert.QUANTIZATIONS.
+      block_frames: mel frames of a block of a stream; None for whole utterances.
+
+    Raises UserError if the run cannot be read, `path` cannot be written, or LiteRT cannot compute
+    the model.
+    """
+    files.require_new_file(path)
+    hp, weights = load_exportable(run)
+    flows = vocoder.freeze(hp, weights)
+    if block_frames:
+        model = litert.block_model(hp, weights, flows, block_frames, quantize)
+        what = 'LiteRT: a block of %d mel frames, noise, state -> audio, state' % block_frames
+    else:
+        model = litert.whole_model(hp, weights, flows, build_vocoding, quantize)
+        what = 'LiteRT: mel, noise -> audio'
+    with errors.as_user_error('cannot write ' + path, 'make room, or give another file',
+                              OSError), files.atomic_open(path, 'wb') as f:
+        f.write(model)
+    print_written(path, what, hp)
 
 
 def load_exportable(run: str) -> Tuple[HParams, vocoder.Weights]:

@@ -236,6 +236,77 @@ class StreamBlock(Boundary):
         return self._res_skip(y, h, output, bias)
 
 
+class FixedBlock(Boundary):
+    """The next groups of one stream, [groups, c], in tensors whose shapes are all static.
+
+    For runtimes that compute those faster, or no others. Results are always of as many groups as
+    came in, late by the delay so far. Groups before the utterance and beyond its end come out too,
+    as numbers without a meaning: none of them goes into a convolution.
+
+    Args:
+      hp: hyperparameters, with encoder=none.
+      groups: of a block, whole frames.
+      position: scalar, groups of the utterance before this block: a multiple of `groups`.
+      total: scalar, groups of the utterance; any large number until its end is known.
+      state: [size], what the block before has kept: the states of all operations, one after the
+        other. Zeros before the first block.
+      frames_before: frames of the condition before those of this block's groups.
+    """
+
+    def __init__(self, hp: HParams, groups: int, position: tf.Tensor, total: tf.Tensor,
+                 state: tf.Tensor, frames_before: int):
+        self._hp, self._groups, self._frames_before = hp, groups, frames_before
+        self._position, self._total, self._state = position, total, state
+
+    def within(self, delay: int) -> tf.Tensor:
+        """[groups, 1]: whether groups that are so late are of the utterance."""
+        places = self._position - delay + tf.range(self._groups)[:, None]
+        return tf.logical_and(places >= 0, places < self._total)
+
+    def keep(self, x: tf.Tensor, groups: int, carry: Carry) -> Tuple[tf.Tensor, Carry]:
+        """(so many groups of before and x [groups, c], carry): the last groups are kept."""
+        channels = ops.static_channels(x)
+        first = np.zeros([groups, channels], np.float32)
+        start = sum(state.first.size for state in carry.states)
+        before = tf.reshape(self._state[start:start + first.size], first.shape)
+        x = tf.concat([before, x], axis=0)
+        state = State(before, first, x[-groups:])
+        return x, carry._replace(states=carry.states + (state,))
+
+    def apply_mask(self, h):
+        return h
+
+    def dilated_conv(self, h, filters, dilation, carry):
+        behind, ahead = ops.receptive_field(ops.shape_of(filters)[0], dilation, self._hp.causal)
+        h = tf.where_v2(self.within(carry.delay), h, tf.zeros([], h.dtype))
+        h, carry = self.keep(h, behind + ahead, carry)
+        y = ops.CONV_FORMS['conv2d_nhwc'](h[None], filters, dilation, [0, 0])
+        return (h[behind:behind + self._groups], tf.reshape(y, [self._groups, -1]),
+                carry._replace(delay=carry.delay + ahead))
+
+    def delay(self, x, groups, carry):
+        if groups == 0:
+            return x, carry
+        x, carry = self.keep(x, groups, carry)
+        return x[:self._groups], carry
+
+    def gate(self, y, cond, filters, bias, delay):
+        per_frame = self._hp.groups_per_frame
+        start = self._frames_before * per_frame - delay     # of the first group, in the condition
+        if self._hp.upsampling != 'repeat':
+            rows = ops.matmul(cond[start:start + self._groups], filters, bias)
+            return ops.gated_activation(y, rows)
+        first, end = start // per_frame, (start + self._groups - 1) // per_frame + 1
+        groups = start + np.arange(self._groups)
+        curves = [_cond_curves(self._hp)] if self._hp.cond_terms > 1 else []
+        return _gate(y, ops.matmul(cond[first:end], filters), bias,
+                     tf.constant(groups // per_frame - first),
+                     *(tf.gather(curve, groups % per_frame) for curve in curves))
+
+    def res_skip(self, y, h, output, bias):
+        return ops.res_skip(y, h, output, bias)
+
+
 def _state_before(x, groups):
     """(placeholder for what a block before has kept of x, its value in the first block: zeros)."""
     channels = ops.static_channels(x)
