@@ -245,12 +245,12 @@ class FixedBlock(Boundary):
 
     Args:
       hp: hyperparameters, with encoder=none.
-      groups: of a block, whole frames.
+      groups: of a block, whole frames, which begin and end with a group.
       position: scalar, groups of the utterance before this block: a multiple of `groups`.
       total: scalar, groups of the utterance; any large number until its end is known.
       state: [size], what the block before has kept: the states of all operations, one after the
         other. Zeros before the first block.
-      frames_before: frames of the condition before those of this block's groups.
+      frames_before: frames of the condition before those of this block, which begin with a group.
     """
 
     def __init__(self, hp: HParams, groups: int, position: tf.Tensor, total: tf.Tensor,
@@ -291,17 +291,15 @@ class FixedBlock(Boundary):
         return x[:self._groups], carry
 
     def gate(self, y, cond, filters, bias, delay):
-        per_frame = self._hp.groups_per_frame
-        start = self._frames_before * per_frame - delay     # of the first group, in the condition
-        if self._hp.upsampling != 'repeat':
-            rows = ops.matmul(cond[start:start + self._groups], filters, bias)
+        hp = self._hp
+        groups = hp.groups(self._frames_before) - delay + np.arange(self._groups)
+        if hp.upsampling != 'repeat':
+            rows = ops.matmul(cond[groups[0]:groups[-1] + 1], filters, bias)
             return ops.gated_activation(y, rows)
-        first, end = start // per_frame, (start + self._groups - 1) // per_frame + 1
-        groups = start + np.arange(self._groups)
-        curves = [_cond_curves(self._hp)] if self._hp.cond_terms > 1 else []
-        return _gate(y, ops.matmul(cond[first:end], filters), bias,
-                     tf.constant(groups // per_frame - first),
-                     *(tf.gather(curve, groups % per_frame) for curve in curves))
+        frames = hp.frame_of_group(groups)
+        curves = [_curves_of_groups(hp, groups)] if hp.cond_terms > 1 else []
+        return _gate(y, ops.matmul(cond[frames[0]:frames[-1] + 1], filters), bias,
+                     tf.constant(frames - frames[0]), *curves)
 
     def res_skip(self, y, h, output, bias):
         return ops.res_skip(y, h, output, bias)

@@ -91,6 +91,10 @@ def block_model(hp: HParams, weights: Weights, flows: List[glow.Flow], block_fra
         raise UserError('a block of a stream takes a model with encoder=none and upsampling=repeat '
                         'or transposed, not encoder=%s and upsampling=%s; export whole utterances'
                         % (hp.encoder, hp.upsampling))
+    if block_frames % hp.cycle_frames:
+        raise UserError('block_frames=%d does not end with a group: with hop_length=%d and '
+                        'n_group=%d take a multiple of %d'
+                        % (block_frames, hp.hop_length, hp.n_group, hp.cycle_frames))
     with tf.Graph().as_default():
         info = block_graph(hp, weights, flows, block_frames).info
 
@@ -115,7 +119,7 @@ def block_graph(hp: HParams, weights: Weights, flows: List[glow.Flow], block_fra
 
 
 def _block_inputs(hp, block_frames, state_size):
-    groups = block_frames * hp.groups_per_frame
+    groups = hp.groups(block_frames)
     return {'mel': tf.placeholder(tf.float32, [block_frames, hp.n_mels], 'mel'),
             'noise': tf.placeholder(tf.float32, [groups, hp.n_group], 'noise'),
             'state': tf.placeholder(tf.float32, [state_size], 'state'),
@@ -125,32 +129,32 @@ def _block_inputs(hp, block_frames, state_size):
 
 def _build_block(inputs, flows, hp, weights):
     """(audio [samples], the next state [size], samples that the audio is late)."""
-    mel, state, per_frame = inputs['mel'], inputs['state'], hp.groups_per_frame
-    block_frames = mel.shape.as_list()[0]
+    mel, state, position = inputs['mel'], inputs['state'], inputs['position']
+    block_frames, groups = mel.shape.as_list()[0], inputs['noise'].shape.as_list()[0]
     late = glow.receptive_field(hp)[1]
-    late_frames = -(-late // per_frame)                     # of the condition, in the last flow
+    # of the condition, in the last flow; whole cycles
+    late_frames = hp.cycle_frames * -(-late // hp.groups(hp.cycle_frames))
     behind = glow.condition_receptive_field(hp)[0]
+    behind = hp.cycle_frames * -(-behind // hp.cycle_frames)
     correction = BlockCorrection(hp.mel, hp.gen_correction_rounds, late * hp.n_group)
     before = max(late_frames + behind, correction.frames_before)
-    mel_size = before * hp.n_mels
+    mel_size, ends = before * hp.n_mels, before * hp.n_mels + correction.state_size
     mel = tf.concat([tf.reshape(state[:mel_size], [before, hp.n_mels]), mel], axis=0)
     # before the utterance the condition's layers have zeros
-    first = before - late_frames - behind
-    places = inputs['position'] - late_frames - behind + tf.range(
-        late_frames + behind + block_frames)[:, None]
+    first = late_frames + behind
+    known = position - first + tf.range(first + block_frames)[:, None] >= 0
     with ops.frozen(weights), tf.variable_scope('waveglow'):
-        cond = glow.condition(tf.where_v2(places >= 0, mel[first:], hp.mel_mean)[None], hp)[0]
-    cond = cond[behind * (1 if hp.upsampling == 'repeat' else per_frame):]
+        cond = glow.condition(tf.where_v2(known, mel[before - first:], hp.mel_mean)[None], hp)[0]
+    cond = cond[behind if hp.upsampling == 'repeat' else hp.groups(behind):]
     frames = tf.minimum(inputs['frames'], UNTIL_THE_END_IS_KNOWN // hp.hop_length)
-    block = streaming.FixedBlock(
-        hp, block_frames * per_frame, inputs['position'] * per_frame, frames * per_frame,
-        state[mel_size + correction.state_size:], late_frames)
+    block = streaming.FixedBlock(hp, groups, hp.groups(position), hp.groups(frames),
+                                 state[ends:], late_frames)
     audio, carry = glow.inverse(inputs['noise'], cond, tf.nest.map_structure(tf.constant, flows),
                                 hp, block)
+    audio = tf.where_v2(block.within(late), tf.reshape(audio, [groups, hp.n_group]), 0.0)
     audio, corrected = correction.build(
-        tf.reshape(audio, [block_frames * hp.hop_length]),
-        mel[before - correction.frames_before:], inputs['position'], frames,
-        state[mel_size:mel_size + correction.state_size])
+        tf.reshape(audio, [groups * hp.n_group]), mel[before - correction.frames_before:], position,
+        frames, state[mel_size:ends])
     kept = [mel[-before:]] if before else []
     kept = [tf.reshape(x, [-1]) for x in kept + [corrected] + [one.kept for one in carry.states]]
     return audio, tf.concat(kept, axis=0), correction.late

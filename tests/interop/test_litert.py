@@ -26,7 +26,11 @@ STREAMED = {                        # what blocks can compute, and hops within a
     'corrected': dict(gen_correction_rounds=2),
     'corrected, hifigan': dict(gen_correction_rounds=3, sample_rate=22050, mel_profile='hifigan'),
     'corrected, zeros': dict(gen_correction_rounds=1, pad_mode='constant', power=2, n_mels=40,
-                             win_length=800)}
+                             win_length=800),
+    'corrected, odd hop': dict(gen_correction_rounds=1, mel_profile='rayhane', sample_rate=22050,
+                               hop_length=275, cond_terms=2),
+    'transposed, odd hop': dict(encoder='none', upsampling='transposed', hop_length=300,
+                                n_group=16, upsample_width=900)}
 
 
 def mel_of(hp, frames):
@@ -46,9 +50,9 @@ def stream(run, info, mel, hp, known_from=None):
         first = len(blocks) * size
         known = first + size > frames if known_from is None else len(blocks) >= known_from
         given = []
-        for values, rows in ((mel, 1), (z, hp.groups_per_frame)):   # beyond the end anything
-            block = np.full([size * rows, values.shape[1]], 7.0, np.float32)
-            there = values[first * rows:(first + size) * rows]
+        for values, count in ((mel, lambda n: n), (z, hp.groups)):      # beyond the end anything
+            block = np.full([count(size), values.shape[1]], 7.0, np.float32)
+            there = values[count(first):count(first + size)]
             block[:len(there)] = there
             given.append(block)
         audio, state = run(dict(
@@ -64,7 +68,7 @@ def test_blocks_of_one_shape_are_the_whole(name):
     hp = TINY.replace(**STREAMED[name])
     weights = random_weights(hp)
     flows, whole = vocoder.freeze(hp, weights), Vocoder(hp, weights)
-    for size in (1, 5, 16):
+    for size in (hp.cycle_frames, 5 * hp.cycle_frames, 16):
         with tf.Graph().as_default() as graph, tf.Session(graph=graph) as session:
             graph = litert.block_graph(hp, weights, flows, size)
 
