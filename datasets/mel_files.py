@@ -291,7 +291,7 @@ def check_mel_values(mel: Mel, definition: MelDefinition, where: str) -> None:
         alike = 'logarithms of magnitudes, as by mel profile tacotron2'
     raise UserError('%s holds values from %.4g to %.4g, which mel profile %s does not; %s' % (
         where, values.low, values.high, mel_definition.name_of(definition),
-        'they look like %s, so compute the mels anew or take a model trained on those' % alike
+        'they look like %s; name their mel profile (docs/mels.md), or compute the mels anew' % alike
         if alike else 'they look like no mel known here, so compute the mels anew'))
 
 
