@@ -37,9 +37,7 @@ class Checkpoints:
         them.
         """
         for directory in (self.directory, self.best_directory):
-            for leftover in glob.glob(os.path.join(glob.escape(directory), '*.tempstate*')):
-                with contextlib.suppress(OSError):
-                    os.unlink(leftover)
+            _remove_leftovers(directory)
         paths = _complete_checkpoints(self.directory)
         for path in reversed(paths):
             try:
@@ -167,6 +165,18 @@ def save_weights(directory: str, weights: Dict[str, np.ndarray]):
         except tf.errors.OpError as error:
             raise OSError(None, errors.reason(error)) from error
     tf.train.update_checkpoint_state(directory, 'model.ckpt-0')
+
+
+def _remove_leftovers(directory):
+    """Removes what is left of a checkpoint that a kill met while it was written or removed."""
+    def found(pattern):
+        return glob.glob(os.path.join(glob.escape(directory), pattern))
+
+    for path in found('*.tempstate*') + [
+            path for path in found('model.ckpt-*.data-*')
+            if not os.path.exists(path[:path.rindex('.data-')] + '.index')]:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 def _complete_checkpoints(directory):

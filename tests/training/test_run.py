@@ -233,6 +233,21 @@ def test_the_last_good_checkpoint_is_named(tmp_path):
         assert 'the last good checkpoint is model.ckpt-1 in %s' % tmp_path in said()
 
 
+def test_what_a_kill_left_of_checkpoints_is_removed(tmp_path):
+    with tf.Graph().as_default(), tf.Session() as session:
+        v = tf.get_variable('v', initializer=3.0)
+        session.run(v.initializer)
+        checkpoints = utils.Checkpoints(str(tmp_path), 3)
+        for step in (1, 2):
+            checkpoints.save(session, step)
+        before = sorted(os.listdir(str(tmp_path)))
+        for name in ('model.ckpt-0.data-00000-of-00001', 'model.ckpt-3.data-00000-of-00001',
+                     'model.ckpt-3.data-00000-of-00001.tempstate123'):
+            (tmp_path / name).write_bytes(b'weights')
+        assert checkpoints.restore(session) == str(tmp_path / 'model.ckpt-2')
+        assert sorted(os.listdir(str(tmp_path))) == before
+
+
 def test_a_training_whose_directory_is_lost_is_saved_beside_it(tmp_path):
     with tf.Graph().as_default(), tf.Session() as session:
         v = tf.get_variable('v', initializer=3.0)
