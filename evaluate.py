@@ -59,7 +59,7 @@ class Settings(NamedTuple):
     """How utterances are vocoded."""
     sigma: Optional[float] = None       # standard deviation of the noise; None: model's gen_sigma
     seed: int = 0                       # random seed of the noise
-    denoiser_strength: float = 0.01     # of the system `WaveGlow, denoised`
+    denoiser_strength: float = 1.0      # of the system `WaveGlow, denoised`
     mel_correction: int = 16            # rounds, of the systems `..., corrected`
     griffin_lim_iterations: int = 60    # of the systems `Griffin-Lim...`
 

@@ -116,8 +116,9 @@ def parse_arguments() -> argparse.Namespace:
                         help='random seed of the noise; the same seed gives the same audio '
                              '(default: %(default)s)')
     parser.add_argument('--denoiser_strength', type=float, default=0.0, metavar='S',
-                        help="subtract the model's own noise S times from the audio, before mel "
-                             'correction; 0.01 to 0.1 are useful (default: 0, no denoiser)')
+                        help="subtract the model's own noise, which it makes of silence, S times "
+                             'from the audio, before mel correction; 1 is usual (default: 0, no '
+                             'denoiser)')
     parser.add_argument('--mel_correction', type=int, metavar='ROUNDS',
                         help='rounds that bring the mel of the audio nearer to the given mel; 16 '
                              "are many, 0 is the flow alone (default: the model's "

@@ -202,6 +202,33 @@ def test_again_redoes_only_what_changed(made):
     made.check(made.wavs, 'weixsong')
 
 
+def test_mels_of_any_definition_with_statistics(made, tmp_path):
+    """The values, what is stored of them, and what another run redoes."""
+    for k in range(2):
+        put(os.path.join(made.wavs, '%d.wav' % k), speech(k))
+    rng, stats = np.random.RandomState(0), str(tmp_path / 'stats.npy')
+    mean, scale = rng.randn(60), 0.5 + rng.rand(60)
+    np.save(stats, np.stack([mean, scale]))
+    flags = '--hparams', 'fmin=40,n_mels=60,mel_profile=hifigan,hop_length=128'
+    status, out, _ = made.run(*flags, '--mel_stats', stats)
+    assert status == 0 and ('16000 Hz, mel profile hifigan with hop_length=128, n_mels=60, '
+                            'fmin=40.0, statistics\n') in out
+    hp = params.load(made.mels)
+    for name in made.names():
+        audio = audio_files.read_wav(os.path.join(made.wavs, name + '.wav'), 16000)
+        plain = mel_transform.mel_spectrogram(audio, hp.mel.replace(mean=(), scale=()))
+        mel = mel_files.read_mel(os.path.join(made.mels, name + '.mel'), 60)
+        assert len(mel) == len(audio) // 128
+        np.testing.assert_allclose(mel, (plain - mean) / scale, atol=1e-4)
+    assert os.path.getsize(os.path.join(made.data, corpus.MANIFEST)) < 2000
+    # the same statistics redo nothing; others do, and none
+    assert '0 computed' in made.run(*flags, '--mel_stats', stats)[1]
+    np.save(stats, np.stack([mean, 2 * scale]))
+    assert '2 computed' in made.run(*flags, '--mel_stats', stats)[1]
+    assert '2 computed' in made.run(*flags)[1]
+    assert params.load(made.data).mel.mean == ()
+
+
 def test_a_corpus_with_the_former_name_of_its_mel_profile_is_not_redone(made):
     """Manifest and params.json of earlier versions call the profile weixsong `seed`."""
     for k in range(2):

@@ -132,6 +132,25 @@ def test_the_former_name_of_the_mel_profile_is_understood(tmp_path):
         list(shards.records(path, HP))
 
 
+def test_records_tell_their_mel_definition(tmp_path):
+    """By any name of it; statistics by a hash."""
+    hifigan = HP.replace(mel_profile='hifigan')
+    mean, scale = (0.5,) * HP.n_mels, (2.0,) * HP.n_mels
+    standardized = hifigan.replace(mel_stats_mean=mean, mel_stats_scale=scale)
+    for hp in (HP, hifigan, standardized):
+        path = str(tmp_path / 'train-00000-of-00001.tfrecord')
+        shards.write(path, [shards.encode('u', np.zeros(512, 'i2'), np.ones((2, 80)), hp)])
+        record, = shards.records(path, hp)
+        assert record.name == 'u'
+        for other in (HP, hifigan, standardized, HP.replace(padding='same')):
+            if other.mel == hp.mel:
+                assert len(list(shards.records(path, other))) == 1
+            else:
+                with pytest.raises(UserError, match='holds data of'):
+                    list(shards.records(path, other))
+        assert os.path.getsize(path) < 2000         # not 160 numbers a record
+
+
 def test_our_reader_reads_what_tensorflow_does(content, tmp_path):
     path = str(tmp_path / 'shard')
     with open(path, 'wb') as f:
