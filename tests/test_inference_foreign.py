@@ -1,5 +1,4 @@
 """inference.py on mels of other definitions, and without a model."""
-import os
 import sys
 
 import numpy as np
@@ -11,9 +10,10 @@ from speech import SPEECH, refusal, speech
 
 import inference
 import params
-from datasets import mel_files
+from datasets import mel_inputs
 from datasets.mel_definition import PROFILES
 from datasets.mel_transform import mel_spectrogram
+from errors import UserError
 
 
 def run(monkeypatch, *arguments):
@@ -30,7 +30,6 @@ def save(path, definition, seconds=1.0):
 
 
 @pytest.mark.slow
-@pytest.mark.own_process
 def test_mels_of_another_profile(monkeypatch, tmp_path, capsys):
     definition = PROFILES['espnet_24k']
     mean, scale = np.linspace(-2, -3, 80), np.linspace(0.5, 0.8, 80)
@@ -39,21 +38,20 @@ def test_mels_of_another_profile(monkeypatch, tmp_path, capsys):
     (tmp_path / 'mels').mkdir()
     for name, seconds in (('a', 1.0), ('b', 0.7)):
         _, mel = save(tmp_path / 'mels' / (name + '.npy'), standardized, seconds)
-    for batch_size in (1, 2):
-        out = tmp_path / str(batch_size)
-        assert run(monkeypatch, '--lc', tmp_path / 'mels', '--lc_profile', 'espnet_24k',
-                   '--mel_stats', tmp_path / 'stats.npy', '--out_dir', out,
-                   '--batch_size', batch_size, '--plot', tmp_path / 'p.png') == 0
-        said = capsys.readouterr()
-        assert ('mels of espnet_24k with statistics at 24000 Hz (80 bands, a frame every 12.5 ms) '
-                "are converted to the model's: tacotron2 at 16000 Hz" in said.out)
-        assert 'no params.json' not in said.out
-        assert 'loses something: missing bands: nothing below 80 Hz' in said.err
-        found, rate = soundfile.read(str(out / 'b.wav'), dtype='float32')
-        assert rate == 16000 and len(found) == len(mel) * 200
-        again = mel_spectrogram(soxr.resample(found, 16000, 24000), definition)
-        expected = mel_spectrogram(soxr.resample(speech(0.7), 16000, 24000), definition)
-        assert np.mean(np.abs(again[:50, 5:75] - expected[:50, 5:75])) < 0.15     # of log10
+    out = tmp_path / 'out'
+    assert run(monkeypatch, '--lc', tmp_path / 'mels', '--lc_profile', 'espnet_24k',
+               '--mel_stats', tmp_path / 'stats.npy', '--out_dir', out,
+               '--batch_size', 2, '--plot', tmp_path / 'p.png') == 0
+    said = capsys.readouterr()
+    assert ('mels of espnet_24k with statistics at 24000 Hz (80 bands, a frame every 12.5 ms) '
+            "are converted to the model's: tacotron2 at 16000 Hz" in said.out)
+    assert 'no params.json' not in said.out
+    assert 'loses something: missing bands: nothing below 80 Hz' in said.err
+    found, rate = soundfile.read(str(out / 'b.wav'), dtype='float32')
+    assert rate == 16000 and len(found) == len(mel) * 200
+    again = mel_spectrogram(soxr.resample(found, 16000, 24000), definition)
+    expected = mel_spectrogram(soxr.resample(speech(0.7), 16000, 24000), definition)
+    assert np.mean(np.abs(again[:50, 5:75] - expected[:50, 5:75])) < 0.15     # of log10
     assert (tmp_path / 'p.png').read_bytes().startswith(b'\x89PNG')
 
 
@@ -90,21 +88,18 @@ def test_griffin_lim_reads_what_is_beside_the_mels(monkeypatch, tmp_path, capsys
     assert len(found) == 200 * len(mel) and np.std(found) > 1e-3
 
 
-@pytest.mark.slow
-def test_a_refusal_names_the_flags_that_help(monkeypatch, tmp_path, capsys):
+def test_a_refusal_names_the_flags_that_help(tmp_path, capsys):
     hp = TINY.replace(mel_profile='espnet', sample_rate=16000, fmin=50.0)
     _, mel = save(tmp_path / 'x.npy', hp.mel)
-    mel_files.save_mel(str(tmp_path / 'y.mel'), mel)
-    os.unlink(str(tmp_path / 'x.npy'))
     params.save(str(tmp_path), hp)
-    monkeypatch.setattr(sys, 'argv', ['inference.py', '--lc', str(tmp_path), '--out_dir',
-                                      str(tmp_path / 'out')])
-    with pytest.raises(inference.UserError, match='none of the 1 inputs'):
-        inference.main()
+    sources = mel_inputs.find_sources([str(tmp_path)])
+    with pytest.raises(UserError, match='none of the 1 inputs'):
+        mel_inputs.read_sources(sources, TINY)
     assert ('give --lc_profile=espnet --lc_hparams=sample_rate=16000,fmin=50.0, which tells'
             in capsys.readouterr().err)
-    assert run(monkeypatch, '--lc', tmp_path, '--out_dir', tmp_path / 'out', '--lc_profile=espnet',
-               '--lc_hparams=sample_rate=16000,fmin=50.0') == 0
+    given = params.mel_hparams('espnet', 'sample_rate=16000,fmin=50.0', {}, TINY)
+    found, = mel_inputs.read_sources(sources, given).values()
+    np.testing.assert_array_equal(found[:], mel)
 
 
 def test_hyperparameters_of_mels():
@@ -118,5 +113,5 @@ def test_hyperparameters_of_mels():
             (None, 'fmin', 'no "="'), ('espnett', '', "did you mean 'espnet'"),
             ('espnet', 'sample_rate=8000', 'over half the sample rate'),
             ('vocos', '', '80 and 80 bands and the mels of 100')):
-        with pytest.raises(params.UserError, match=told):
+        with pytest.raises(UserError, match=told):
             params.mel_hparams(profile, text, statistics if profile == 'vocos' else {}, TINY)

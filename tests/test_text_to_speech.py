@@ -47,7 +47,6 @@ def test_mel_is_that_of_the_audio_that_the_front_end_makes(front_end):
 
 
 @pytest.mark.slow
-@pytest.mark.own_process
 def test_a_sentence_is_intelligible(front_end, monkeypatch, tmp_path, capsys):
     out = tmp_path / 'hello.wav'
     monkeypatch.setattr(sys, 'argv', ['text_to_speech.py', SENTENCE, '--out', str(out)])
