@@ -27,6 +27,7 @@ CHOICES = {
     'encoder': ('none', 'conv', 'blstm'),
     'upsampling': ('repeat', 'transposed', 'two_transposed'),
     'lr_schedule': ('exponential', 'cosine'),
+    'stft_distance': ('magnitudes', 'mels'),
 }
 
 
@@ -83,6 +84,7 @@ class HParams(MelHParams):
     clip_samples: int = 25600        # samples a clip, rounded down to whole frames
     nll_weight: float = 1.0          # of the negative log-likelihood in what is minimized
     stft_weight: float = 0.0         # of the STFT distance of samples from the clips; 0 for none
+    stft_distance: str = 'magnitudes'  # magnitudes | mels, see training/spectral_loss.py
     stft_sigma: float = 0.6          # standard deviation of these samples' noise
     dither: float = 0.5              # of digital silence, in steps of PCM16; 0 for none: runs of
                                      # exact zeros have no finite likelihood

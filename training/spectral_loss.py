@@ -12,31 +12,49 @@ import tensorflow.compat.v1 as tf
 
 import params
 from datasets import mel_transform
+from datasets.mel_definition import MelDefinition
 from params import HParams
 
 POWER_FLOOR = 1e-9                  # added to |X|^2: keeps logarithms and roots smooth
-
+MEL_SIZES = 256, 512, 1024, 2048    # samples a frame, of stft_distance=mels
+MEL_WIDTH = 12.8                    # samples a frame and band: the 80 bands of 1024
+# Without the L1 of log magnitudes the lines at multiples of sample_rate / n_group are louder.
+LOG_WEIGHT, MEL_WEIGHT = 0.25, 4.0
 LOG_FLOOR = 1e-8                    # smallest number under a logarithm
 
 
 def distance(drawn: tf.Tensor, reference: tf.Tensor, hp: HParams) -> tf.Tensor:
-    """Spectral convergence + L1 of log magnitudes, a mean over resolutions, + L1 of log mels.
+    """hp.stft_distance of drawn audio from the reference; frames lie within the clips.
 
-    Resolutions are params.STFT_SIZES, a hop is a quarter of them; mels have the frames and the
-    basis of hp.mel. All are means of clips, and frames lie within them. Logarithms are natural.
+    - 'magnitudes': spectral convergence + L1 of log magnitudes, a mean over resolutions, + L1 of
+      log mels. Resolutions are params.STFT_SIZES; mels have the frames and the basis of hp.mel.
+    - 'mels': spectral convergence + L1 of log magnitudes * LOG_WEIGHT + L1 of log mels *
+      MEL_WEIGHT, a mean over the resolutions MEL_SIZES, with a band for every MEL_WIDTH samples.
+
+    A hop is a quarter of a resolution. All are means of clips. Logarithms are natural.
 
     Args:
       drawn, reference: float32 [batch, samples], samples at least the largest of params.STFT_SIZES.
 
     Returns: a scalar.
     """
+    if hp.stft_distance == 'mels':
+        return tf.add_n([_mel_distance(drawn, reference, size, hp)
+                         for size in MEL_SIZES]) / len(MEL_SIZES)
     total = 0.0
     for size in params.STFT_SIZES:
         ours, theirs = (magnitudes(x, size, size // 4) for x in (drawn, reference))
-        difference = tf.sqrt(tf.reduce_sum(tf.square(theirs - ours), [1, 2]))
-        convergence = difference / tf.sqrt(tf.reduce_sum(tf.square(theirs), [1, 2]))
-        total += (tf.reduce_mean(convergence) + _log_l1(ours, theirs)) / len(params.STFT_SIZES)
+        total += (_convergence(ours, theirs) + _log_l1(ours, theirs)) / len(params.STFT_SIZES)
     return total + _log_l1(*(mel(x, hp) for x in (drawn, reference)))
+
+
+def _mel_distance(drawn, reference, size, hp):
+    ours, theirs = (magnitudes(x, size, size // 4) for x in (drawn, reference))
+    basis = mel_transform.mel_basis(MelDefinition(
+        sample_rate=hp.sample_rate, n_fft=size, n_mels=int(size / MEL_WIDTH)))
+    mels = [tf.einsum('bfk,km->bfm', x, tf.constant(basis, x.dtype)) for x in (ours, theirs)]
+    return (_convergence(ours, theirs) + LOG_WEIGHT * _log_l1(ours, theirs)
+            + MEL_WEIGHT * _log_l1(*mels))
 
 
 def magnitudes(x: tf.Tensor, size: int, hop: int, n_fft: Optional[int] = None,
@@ -72,6 +90,11 @@ def mel(x: tf.Tensor, hp: HParams) -> tf.Tensor:
         return tf.einsum('bfk,km->bfm', spectrum, basis)
     # the square of what `_log_l1` takes for zero keeps the root smooth
     return tf.sqrt(tf.einsum('bfk,km->bfm', tf.square(spectrum), basis) + LOG_FLOOR ** 2)
+
+
+def _convergence(ours, theirs):
+    difference = tf.sqrt(tf.reduce_sum(tf.square(theirs - ours), [1, 2]))
+    return tf.reduce_mean(difference / tf.sqrt(tf.reduce_sum(tf.square(theirs), [1, 2])))
 
 
 def _log_l1(a, b):

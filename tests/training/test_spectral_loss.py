@@ -70,8 +70,26 @@ def test_distance_of_audio_to_itself_and_to_audio_twice_as_loud():
     assert abs(louder - (1 + 2 * np.log(2))) < 0.05
 
 
-def test_distance_is_a_mean_over_clips():
-    hp, other = params.preset('small'), AUDIO[::-1]
+def test_distance_of_mels_of_several_windows():
+    """Against librosa; the sum of its parts, of which the mels weigh most."""
+    hp = params.preset('small').replace(stft_distance='mels')
+    ours, theirs = AUDIO
+    with tf.Graph().as_default():
+        found = run(spectral_loss.distance(tf.constant(ours[None]), tf.constant(theirs[None]), hp))
+    expected = 0
+    for size, bands in ((256, 20), (512, 40), (1024, 80), (2048, 160)):
+        a, b = (np.sqrt(np.abs(librosa.stft(x, n_fft=size, hop_length=size // 4, center=False)) ** 2
+                        + spectral_loss.POWER_FLOOR) for x in (ours, theirs))
+        basis = librosa.filters.mel(sr=16000, n_fft=size, n_mels=bands)
+        expected += np.linalg.norm(a - b) / np.linalg.norm(b) / 4
+        expected += 0.25 * np.abs(np.log(a) - np.log(b)).mean() / 4
+        expected += 4 * np.abs(np.log(basis @ a) - np.log(basis @ b)).mean() / 4
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize('distance', params.CHOICES['stft_distance'])
+def test_distance_is_a_mean_over_clips(distance):
+    hp, other = params.preset('small').replace(stft_distance=distance), AUDIO[::-1]
     with tf.Graph().as_default():
         whole = spectral_loss.distance(tf.constant(AUDIO), tf.constant(other), hp)
         parts = [spectral_loss.distance(tf.constant(AUDIO[i:i + 1]),
