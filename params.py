@@ -83,6 +83,8 @@ class HParams(MelHParams):
     batch_size: int = 1              # clips a step, over all towers
     clip_samples: int = 25600        # samples a clip, rounded down to whole frames
     nll_weight: float = 1.0          # of the negative log-likelihood in what is minimized
+    nll_share: float = 1.0           # of a step's clips, those whose likelihood is computed if
+                                     # stft_weight is not 0
     stft_weight: float = 0.0         # of the STFT distance of samples from the clips; 0 for none
     stft_distance: str = 'magnitudes'  # magnitudes | mels, see training/spectral_loss.py
     stft_sigma: float = 0.6          # standard deviation of these samples' noise
@@ -347,6 +349,8 @@ def _validate(hp):
                 field.name, errors.shown(value),
                 'zero or more' if field.name in zero_allowed else 'more than zero'))
     _validate_sizes(hp)
+    if hp.nll_share > 1:
+        raise UserError('nll_share=%g is more than all clips; take 1 or less' % hp.nll_share)
     for name in ('adam_beta1', 'adam_beta2', 'ema_decay'):
         if getattr(hp, name) >= 1:
             raise UserError('%s=%s must be less than 1' % (name, getattr(hp, name)))

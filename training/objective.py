@@ -29,7 +29,11 @@ def objective(clips: Clips, hp: HParams, compute: glow.Compute = glow.Compute())
         hp.stft_weight is not 0.
       compute: how both are computed; the distance is never computed reversibly.
     """
-    loss = glow.loss(clips.audio, clips.mel, hp, compute)
+    audio, mel = clips.audio, clips.mel
+    if hp.stft_weight and hp.nll_share < 1:
+        count = max(1, round(hp.nll_share * audio.shape.as_list()[0]))
+        audio, mel = audio[:count], mel[:count]
+    loss = glow.loss(audio, mel, hp, compute)
     total, stft = hp.nll_weight * loss.total, tf.zeros([], clips.audio.dtype)
     if hp.stft_weight:
         drawn = glow.infer(hp.stft_sigma * clips.noise, clips.mel, hp, compute=compute)

@@ -135,6 +135,19 @@ def test_gradients_through_the_inverse_against_finite_differences(compute):
         np.testing.assert_allclose((moved[0] - moved[1]) / (2 * step), expected, rtol=1e-4)
 
 
+def test_share_of_the_clips_whose_likelihood_is_computed():
+    hp = TINY.replace(stft_weight=1.0, nll_weight=0.5, batch_size=4, nll_share=0.25)
+    with session() as sess:
+        clips = clips_of(hp)
+        first = glow.loss(clips.audio[:1], clips.mel[:1], hp)
+        found = [objective.objective(clips, hp.replace(nll_share=share)) for share in (0.25, 1)]
+        randomize(sess, np.random.RandomState(2), 0.02)
+        first, (part, whole) = sess.run([first, found])
+    np.testing.assert_allclose(part.nll, first.total, rtol=1e-12)
+    np.testing.assert_allclose(part.total, 0.5 * first.total + part.stft, rtol=1e-12)
+    assert part.stft == whole.stft and abs(part.nll - whole.nll) > 1e-3
+
+
 def test_towers_share_clips_and_their_noise():
     hp = TINY.replace(stft_weight=1.0, batch_size=4)
     values = []
