@@ -190,7 +190,8 @@ class ConversionStream:
         drop = min(int(self._places(self._done)) - self._first, len(self._bands) - 1)
         if drop > 0:
             self._bands, self._first = self._bands[drop:], self._first + drop
-        return mel_values(found, conversion.target)
+        # A range below the highest value of an utterance is not known before its end.
+        return mel_values(found, conversion.target.replace(dynamic_range=0.0))
 
     def _ready(self):
         """The target's frames whose places have come."""

@@ -112,6 +112,15 @@ def test_pieces_are_the_whole(source):
         np.testing.assert_allclose(np.concatenate(pieces), whole, atol=2e-5)
 
 
+def test_pieces_are_the_whole_of_a_target_with_a_range():
+    mel = mel_spectrogram(speech(1.0), MODEL)
+    mel[:20] -= 3
+    conversion = MelConversion(MODEL, PROFILES['whisper'])
+    stream = conversion.start()
+    pieces = [stream.push(mel[:20]), stream.push(mel[20:], ended=True)]
+    np.testing.assert_allclose(np.concatenate(pieces), conversion(mel), atol=2e-5)
+
+
 def test_nothing_of_nothing():
     conversion = MelConversion(PROFILES['tacotron2'], MODEL)
     assert conversion(np.zeros([0, 80], np.float32)).shape == (0, 80)
