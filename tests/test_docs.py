@@ -16,7 +16,8 @@ SUFFIXES = 'py', 'json', 'scp'     # of files that bear a module's name
 BEAM = {'--project', '--region', '--temp_location', '--sdk_container_image', '--direct_num_workers',
         '--direct_running_mode', '--flink_master', '--environment_type'}
 FIREWALL = {'--dport'}       # of iptables
-ELSEWHERE = 'params.json', 'waveglow/glow.py'    # of a user's data, and of NVIDIA's repository
+# of a user's data, of a LiteRT file, and of NVIDIA's repository
+ELSEWHERE = 'params.json', 'block.json', 'waveglow/glow.py'
 
 
 @functools.lru_cache(None)
