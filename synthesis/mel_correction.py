@@ -149,6 +149,8 @@ class CorrectionStream:
 
     def expect(self, mel: np.ndarray) -> None:
         """Takes the next frames [frames, n_mels] of the mel."""
+        if not self._rounds:
+            return      # nothing would take them away again
         wanted = mel_transform.mel_magnitudes(mel, self._correction.definition)
         self._wanted = np.concatenate([self._wanted, wanted])
 
