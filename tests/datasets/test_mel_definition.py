@@ -143,7 +143,6 @@ def test_names_of_definitions():
     ('dynamic_range=-1', ['dynamic_range=-1']),
     ('mel_stats_mean=1', ['--mel_stats']),
     ('mean=1', ['mean', "'mel_mean'"]),
-    ('hop_length=300', ['n_group=16', 'hop_length=300', '12']),
 ])
 def test_refusals(text, words):
     with pytest.raises(UserError) as error:
