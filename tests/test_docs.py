@@ -17,7 +17,8 @@ BEAM = {'--project', '--region', '--temp_location', '--sdk_container_image', '--
         '--direct_running_mode', '--flink_master', '--environment_type'}
 FIREWALL = {'--dport'}       # of iptables
 # of a user's data, of a LiteRT file, and of NVIDIA's repository
-ELSEWHERE = 'params.json', 'block.json', 'waveglow/glow.py'
+ELSEWHERE = ('params.json', 'converted/params.json', 'block.json', 'waveglow/glow.py',
+             'config.json')
 
 
 @functools.lru_cache(None)

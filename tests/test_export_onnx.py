@@ -2,7 +2,7 @@
 import numpy as np
 import onnxruntime
 import pytest
-from graphs import TINY, VOCODING, random_weights
+from graphs import HOPS, TINY, VOCODING, random_weights
 from test_export import FRAMES, mel_of, write_run
 
 import export
@@ -12,10 +12,15 @@ from vocoder import Vocoder, noise
 
 pytestmark = pytest.mark.slow
 
+# And at hops that n_group does not divide.
+MODELS = dict(VOCODING, **{
+    'hop_275': dict(HOPS[275], n_flows=2, n_layers=2, gen_correction_rounds=1),
+    'hop_441': dict(HOPS[441], n_flows=2, n_layers=2)})
 
-@pytest.mark.parametrize('name', sorted(VOCODING))
+
+@pytest.mark.parametrize('name', sorted(MODELS))
 def test_onnxruntime_computes_the_vocoders_audio(name, tmp_path):
-    hp = TINY.replace(**VOCODING[name])
+    hp = TINY.replace(**MODELS[name])
     weights = random_weights(hp)
     run, path = write_run(tmp_path / 'run', hp, weights), str(tmp_path / 'model.onnx')
     if hp.encoder == 'blstm':

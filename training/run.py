@@ -182,6 +182,15 @@ def _require_same_positions(run_dir):
                         % (run_dir, what_is_read(stored), what_is_read(here), run_dir))
 
 
+def hop_note(hp: HParams) -> str:
+    """What to tell of an n_group that does not divide the hop: which one does."""
+    divisors = [n for n in range(4, min(hp.hop_length, 64) + 1, 2) if hp.hop_length % n == 0]
+    near = sorted(sorted(divisors, key=lambda n: abs(n - hp.n_group))[:3])
+    return ('n_group=%d does not divide hop_length=%d, so some groups lie in two frames; %s'
+            % (hp.n_group, hp.hop_length, 'these divide it: ' + ', '.join(map(str, near)) if near
+               else 'no even number of 4 to 64 divides it'))
+
+
 def _print_summary(hp: HParams, source: Source, device_names: List[str],
                    options: TrainingOptions) -> None:
     sizes: Dict[str, int] = collections.Counter()   # the flows of one width count together
@@ -196,6 +205,8 @@ def _print_summary(hp: HParams, source: Source, device_names: List[str],
     receptive_field = 1 + (hp.kernel_size - 1) * (2 ** hp.n_layers - 1)
     print('       a coupling network sees %d groups, %.0f ms'
           % (receptive_field, 1000 * receptive_field * hp.n_group / hp.sample_rate))
+    if hp.cycle_frames > 1:
+        print('       ' + hop_note(hp))
     print('data: ' + source.summary)
     hosts, compute = options.hosts, options.compute
     if not source.heldout_names and hosts.is_chief:
