@@ -33,9 +33,9 @@ VOCODING = dict(CONDITIONS, corrected=dict(gen_correction_rounds=2))
 HOPS = {
     160: dict(mel_profile='whisper', n_mels=160, n_group=12),
     256: dict(),
-    275: dict(mel_profile='rayhane', n_mels=40, cond_terms=3),
-    300: dict(mel_profile='espnet_24k', n_mels=100, encoder='conv', encoder_layers=1,
-              encoder_channels=7, upsampling='transposed', upsample_width=700),
+    275: dict(mel_profile='rayhane', sample_rate=22050, n_mels=40, cond_terms=3),
+    300: dict(mel_profile='espnet_24k', sample_rate=24000, n_mels=100, encoder='conv',
+              encoder_layers=1, encoder_channels=7, upsampling='transposed', upsample_width=700),
     441: dict(sample_rate=44100, n_fft=2048, win_length=1764, hop_length=441, n_mels=128, n_group=6,
               upsampling='two_transposed', upsample_channels=5),
 }
