@@ -35,7 +35,7 @@ RUN_PARTS = $(MAKE) $(if $(findstring -j,$(MAKEFLAGS)),,-j2) --output-sync=targe
 .PHONY: demo test test-fast test-tf1 lint clean $(TEST_PARTS)
 
 demo: $(VENV)/installed
-	$(PY) inference.py --lc $(DEMO_NAMES:%=samples/wavs/%.wav) --out_dir=demo --mel_correction=16 \
+	$(PY) inference.py --lc $(DEMO_NAMES:%=samples/wavs/%.wav) --out_dir=demo \
 	    --plot=demo/spectrograms.png
 	@echo
 	@echo 'Utterances that the bundled voice was not trained on, vocoded from their mels:'

@@ -34,7 +34,7 @@ VOICES = collections.OrderedDict([('en', 'en_US_f_Allison'), ('es', 'es_MX_f_All
 HELDOUT = os.path.join(files.ROOT, 'samples', 'heldout.scp')
 # other takes of held-out sentences, or most of one
 TOO_ALIKE = 'enter-num-blacklist', 'pbx-invalid', 'conf-full'
-MODEL = 'n_layers=7,residual_channels=80,skip_channels=80,gen_correction_rounds=3'
+MODEL = 'n_layers=7,residual_channels=80,skip_channels=80,gen_correction_rounds=16'
 SCHEDULE = 'eval_every=500,gen_test_wave_every=1000'    # of all stages
 
 

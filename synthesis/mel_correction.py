@@ -1,18 +1,22 @@
 """Brings vocoded audio nearer to the mel spectrogram it was vocoded from: mel correction.
 
-A round is one of Griffin and Lim's algorithm (1984), with gains for magnitudes: S is the spectrum
-of the audio, found = |S| @ basis its mel, wanted the given mel,
+A round is one of Griffin and Lim's algorithm (1984), with gains for magnitudes. Of the frames x of
+the audio, the window w, and the magnitudes `wanted` of their mel:
 
-    gain = clip(wanted / found, 1 / MOST_GAIN, MOST_GAIN) ** OVERRELAXATION    [frames, n_mels]
-    S    = S * exp(log(gain) @ spread),   spread = (basis / its sum over bands)^T
-    audio = istft(S)
+    S     = rfft(w x)                                                       [frames, bins]
+    gain  = clip(wanted / (|S| @ basis), 1 / MOST_GAIN, MOST_GAIN)          [frames, n_mels]
+    S     = S * exp(relaxation * log(gain) @ spread)
+    added = w irfft(S)                                                      [frames, win_length]
 
-so that a bin's gain is the geometric mean of those of the bands that it lies in. What lies between
-the centres of bands, harmonics and noise, stays as the vocoder made it.
+where relaxation is OVERRELAXATION, and 1 in the last round, which takes what swings away. A row of
+`spread` is a band, and a column has the shares of a bin in its bands. So a bin's gain is the
+geometric mean of those of its bands. What lies between the centres of bands, harmonics and noise,
+stays as the vocoder made it. The audio is the sum of all that overlaps, `added` over w^2; so are
+the frames of the next round, but of neighbours up to `ahead` frames later only.
 
-A round looks win_length samples ahead. So audio can be corrected as it comes, `latency` samples
-behind it: `MelCorrection.start`. `synthesis/mel_correction_graph.py` has the same as a
-TensorFlow graph, for what is exported.
+So a round looks a few frames ahead, and audio can be corrected as it comes: `MelCorrection.start`.
+Seeing all later neighbours does not sound better (docs/voice.md), and takes three times the
+look-ahead. synthesis/mel_correction_graph.py has the same as a TensorFlow graph, for exports.
 """
 from typing import NamedTuple
 
@@ -27,7 +31,8 @@ from errors import UserError
 from synthesis.stft import overlap_add
 
 MOST_GAIN = 10.0        # of a band in a round, up or down, before it is over-relaxed
-OVERRELAXATION = 1.3    # three rounds then do what four did: docs/voice.md
+OVERRELAXATION = 1.7    # 1 leaves more of the error after every round, 2 swings: docs/voice.md
+LEAST_WEIGHT = 1e-4     # of squared windows, to divide by at the edges
 BLOCK_FRAMES = 500      # corrected at a time, which bounds memory
 
 
@@ -35,6 +40,8 @@ class Round(NamedTuple):
     """What a round computes with. Arrays are float32."""
     definition: MelDefinition
     window: np.ndarray      # [win_length], of the analysis and of the synthesis
+    behind: int             # frames before a frame that overlap with it
+    ahead: int              # frames after it that a round waits for
     before: int             # samples from the first of frame 0 to the first of the audio
     shortest: int           # samples; audio that has fewer is continued with zeros
     extra_frame: bool       # whether a frame has its middle where the audio ends
@@ -61,6 +68,8 @@ def round_of(definition: MelDefinition) -> Round:
             for m in (0, 1e20)]
     center = d.padding == 'center'
     return Round(definition=d, window=window.astype(np.float32),
+                 behind=-(-d.win_length // d.hop_length) - 1,
+                 ahead=max(1, int(round(d.win_length / d.hop_length / 4))),
                  before=d.edge - (d.n_fft - d.win_length) // 2,
                  shortest=d.n_fft - d.edge - (0 if center else d.hop_length) + 1,
                  extra_frame=center, basis=basis * preemphasis[:, None],
@@ -91,15 +100,11 @@ class MelCorrection:
 
     @property
     def latency(self) -> int:
-        """Samples of audio from a sample on that the corrected sample waits for, at most.
-
-        A sample where a frame begins waits for all of this frame. Those of the round before that
-        are missing then end where a frame begins, so that they wait for so many hops more.
-        """
+        """Samples of audio from a sample on that the corrected sample waits for, at most."""
         if not self.rounds:
             return 0
-        size, hop = self.definition.win_length, self.definition.hop_length
-        return size + (self.rounds - 1) * ((size - 1) // hop) * hop
+        ahead = (self.rounds - 1) * self.round.ahead
+        return self.definition.win_length + ahead * self.definition.hop_length
 
     def __call__(self, audio: np.ndarray, mel: np.ndarray) -> np.ndarray:
         """float32 audio [frames * hop_length], corrected, of such and mel [frames, n_mels]."""
@@ -115,19 +120,22 @@ class MelCorrection:
         """A CorrectionStream, at the start of an utterance."""
         return CorrectionStream(self)
 
-    def gained(self, frames: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-        """[n, win_length]: what frames add to the audio, with their gains and under the window.
+    def gained(self, frames: np.ndarray, wanted: np.ndarray, relaxation: float) -> np.ndarray:
+        """`added` [n, win_length]: frames with their gains, under the window.
 
         Args:
           frames: [n, win_length], of the audio.
           wanted: mel magnitudes [n, n_mels].
+          relaxation: exponent of the gains.
         """
+        if not len(frames):
+            return frames
         r, n_fft, power = self.round, self.definition.n_fft, self.definition.power
         spectrum = scipy.fft.rfft(frames * r.window, n_fft)
         found = np.clip(np.abs(spectrum) ** power @ self._basis, r.least, r.most)
         ratio = np.clip(wanted, r.least, r.most) / found
         gain = np.clip(ratio, MOST_GAIN ** -power, MOST_GAIN ** power)
-        spectrum *= np.exp(OVERRELAXATION / power * np.log(gain) @ self._spread)
+        spectrum *= np.exp(relaxation / power * np.log(gain) @ self._spread)
         return scipy.fft.irfft(spectrum, n_fft)[:, :len(r.window)] * r.window
 
 
@@ -143,13 +151,16 @@ class CorrectionStream:
 
     def __init__(self, correction: MelCorrection):
         self._correction = correction
-        self._rounds = [_RoundStream(correction) for _ in range(correction.rounds)]
         self._wanted = np.zeros([0, correction.definition.n_mels], np.float32)
-        self._first = 0             # frame of its first row
+        self._first = 0                                 # frame of its first row
+        if correction.rounds:
+            self._framing, self._overlap = _Framing(correction.round), _Overlap(correction.round)
+            self._neighbours = [_Neighbours(correction.round)
+                                for _ in range(correction.rounds - 1)]
 
     def expect(self, mel: np.ndarray) -> None:
         """Takes the next frames [frames, n_mels] of the mel."""
-        if not self._rounds:
+        if not self._correction.rounds:
             return      # nothing would take them away again
         wanted = mel_transform.mel_magnitudes(mel, self._correction.definition)
         self._wanted = np.concatenate([self._wanted, wanted])
@@ -163,67 +174,58 @@ class CorrectionStream:
         return self._push(np.zeros(0, np.float32), ended=True)
 
     def _push(self, audio, ended):
-        for one in self._rounds:
-            audio = one.push(audio, self._wanted_from, ended)
-        if self._rounds:
-            done = self._rounds[-1].frame - self._first
-            # the last one stays: it stands for one behind it too
-            done = max(0, min(done, len(self._wanted) - 1))
-            self._wanted, self._first = self._wanted[done:], self._first + done
+        if not self._correction.rounds:
+            return audio
+        first, frames = self._framing.push(audio, ended)
+        for neighbours in self._neighbours:
+            first, frames = neighbours.push(self._gained(first, frames, OVERRELAXATION), ended)
+        audio = self._overlap.push(self._gained(first, frames, 1.0),
+                                   self._framing.received if ended else None)
+        # the last row stays: it stands for a frame behind it too
+        done = max(0, min(first + len(frames) - self._first, len(self._wanted) - 1))
+        self._wanted, self._first = self._wanted[done:], self._first + done
         return audio
 
-    def _wanted_from(self, frame, n):
-        """[n, n_mels]: the magnitudes of n frames; the last frame's behind it."""
-        rows = np.minimum(np.arange(frame - self._first, frame - self._first + n),
-                          len(self._wanted) - 1)
-        return self._wanted[rows]
+    def _gained(self, first, frames, relaxation):
+        """MelCorrection.gained of frames from the first-th on."""
+        rows = np.arange(first - self._first, first - self._first + len(frames))
+        wanted = self._wanted[np.minimum(rows, len(self._wanted) - 1)]
+        return self._correction.gained(frames, wanted, relaxation)
 
 
-class _RoundStream:
-    """One utterance on its way through one round."""
+class _Framing:
+    """Cuts an utterance into frames, with its padding before and after it."""
 
-    def __init__(self, correction):
-        self._correction, self._round = correction, correction.round
-        self.frame = 0                                  # the next
-        self._received = 0                              # samples
-        self._tail = np.zeros(0, np.float32)            # the last of them, for `_padded`
+    def __init__(self, one):
+        self._round = one
+        self.received = 0                               # samples
+        self._frame = 0                                 # the next
+        self._tail = np.zeros(0, np.float32)            # the last of the audio, for `_padded`
         self._waiting = np.zeros(0, np.float32)         # samples from the next frame's first on
-        self._sums = np.zeros(0, np.float32)            # of the frames before, from there on
-        self._weights = np.zeros(0, np.float32)         # sums of squared windows, likewise
-        self._squared = np.square(self._round.window)
 
-    def push(self, audio, wanted_from, ended):
-        """The audio that the next audio [samples] completes; all that is left if it `ended`."""
+    def push(self, audio, ended):
+        """(number of the first, [n, win_length]): the frames that the next [samples] complete."""
         self._waiting = np.concatenate([self._waiting, self._padded(audio, ended)])
         r, hop = self._round, self._round.definition.hop_length
-        size = len(r.window)
+        size, first = len(r.window), self._frame
         n = max(0, 1 + (len(self._waiting) - size) // hop)
         if ended:
-            n = min(n, self._received // hop + r.extra_frame - self.frame)
-        if not n or not self._received:
-            return np.zeros(0, np.float32)
+            n = min(n, self.received // hop + r.extra_frame - first) if self.received else 0
+        if not n:
+            return first, np.zeros([0, size], np.float32)
         frames = np.lib.stride_tricks.as_strided(
             self._waiting, (n, size), (hop * self._waiting.itemsize, self._waiting.itemsize),
             writeable=False)
-        added = self._correction.gained(frames, wanted_from(self.frame, n))
-        sums = overlap_add(added, hop, self._sums)
-        weights = overlap_add(np.broadcast_to(self._squared, (n, size)), hop, self._weights)
-        start = self.frame * hop - r.before             # in samples of the utterance
-        self.frame += n
-        end = self._received if ended else self.frame * hop - r.before
-        self._waiting, self._sums, self._weights = (
-            x[n * hop:] for x in (self._waiting, sums, weights))
-        done = slice(max(0, -start), max(0, end - start))
-        return sums[done] / weights[done]
+        self._frame, self._waiting = first + n, self._waiting[n * hop:]
+        return first, frames
 
     def _padded(self, audio, ended):
-        """The next audio [samples], with the padding of the utterance before and after it."""
         r = self._round
         reflected = r.definition.pad_mode == 'reflect'
-        started = self._received > r.before         # else all audio so far is in the tail
-        self._received += len(audio)
+        started = self.received > r.before          # else all audio so far is in the tail
+        self.received += len(audio)
         if ended:
-            audio = np.pad(audio, (0, max(0, r.shortest - self._received)), mode='constant')
+            audio = np.pad(audio, (0, max(0, r.shortest - self.received)), mode='constant')
         self._tail = np.concatenate([self._tail, audio])
         if not started:
             if len(self._tail) <= r.before:
@@ -232,3 +234,62 @@ class _RoundStream:
         after = self._tail[-2:-2 - len(r.window):-1] * reflected
         self._tail = self._tail[-1 - len(r.window):]
         return np.concatenate([audio, after]) if ended else audio
+
+
+class _Neighbours:
+    """Makes the frames of a round of what the round before `added`."""
+
+    def __init__(self, one):
+        self._round = one
+        self._next = 0                                  # frame to give
+        # rows from `behind` frames before it on; those before the utterance are zeros
+        self._added = np.zeros([one.behind, len(one.window)], np.float32)
+        self._there = np.zeros([one.behind, 1], np.float32)     # 0 for those rows, then 1
+
+    def push(self, added, ended):
+        """(number of the first, [n, win_length]): the frames that the next `added` complete."""
+        r, first = self._round, self._next
+        # beyond the end there is nothing
+        self._added, self._there = (
+            np.concatenate([rows, more] + [np.zeros_like(rows, shape=(r.ahead, rows.shape[1]))]
+                           * ended)
+            for rows, more in ((self._added, added), (self._there, np.ones_like(added[:, :1]))))
+        n = max(0, len(self._added) - r.behind - r.ahead)
+        weights = self._overlapped(self._there * np.square(r.window), n)
+        frames = self._overlapped(self._added, n) / np.maximum(weights, LEAST_WEIGHT)
+        self._next, self._added, self._there = first + n, self._added[n:], self._there[n:]
+        return first, frames
+
+    def _overlapped(self, rows, n):
+        """[n, size]: the sums of rows [behind + n + ahead, size] that overlap with the inner n."""
+        r, hop = self._round, self._round.definition.hop_length
+        total = np.zeros([n, rows.shape[1]], np.float32)
+        for k in range(-r.behind, r.ahead + 1):         # the neighbour k frames later
+            part = rows[r.behind + k:r.behind + k + n]
+            if k < 0:
+                total[:, :k * hop] += part[:, -k * hop:]
+            else:
+                total[:, k * hop:] += part[:, :part.shape[1] - k * hop]
+        return total
+
+
+class _Overlap:
+    """Adds up what frames add to the audio."""
+
+    def __init__(self, one):
+        self._round = one
+        self._start = -one.before                       # of the next frame, in samples of the audio
+        self._sums = np.zeros(0, np.float32)            # of the frames before, from there on
+        self._weights = np.zeros(0, np.float32)         # sums of squared windows, likewise
+
+    def push(self, added, length):
+        """The audio [samples] that added [n, win_length] complete; up to a `length`, if given."""
+        r, hop, start, n = self._round, self._round.definition.hop_length, self._start, len(added)
+        if not n:
+            return np.zeros(0, np.float32)
+        sums = overlap_add(added, hop, self._sums)
+        weights = overlap_add(np.broadcast_to(np.square(r.window), added.shape), hop,
+                              self._weights)
+        self._start, self._sums, self._weights = start + n * hop, sums[n * hop:], weights[n * hop:]
+        done = slice(max(0, -start), max(0, (length or self._start) - start))
+        return sums[done] / np.maximum(weights[done], LEAST_WEIGHT)

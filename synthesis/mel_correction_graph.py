@@ -3,14 +3,14 @@
 Fourier transforms are products with matrices, which every runtime has, ONNX's too.
 """
 import math
-from typing import Tuple
+from typing import Any, Tuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 import ops
 from datasets.mel_definition import MelDefinition
-from synthesis.mel_correction import MOST_GAIN, OVERRELAXATION, Round, round_of
+from synthesis.mel_correction import LEAST_WEIGHT, MOST_GAIN, OVERRELAXATION, Round, round_of
 
 
 def corrected(audio: tf.Tensor, mel: tf.Tensor, definition: MelDefinition, rounds: int
@@ -25,10 +25,18 @@ def corrected(audio: tf.Tensor, mel: tf.Tensor, definition: MelDefinition, round
     wanted = tf.clip_by_value(_mel_magnitudes(mel, definition), one.least, one.most)
     if one.extra_frame:
         wanted = tf.concat([wanted, wanted[:, -1:]], axis=1)
-    matrices = [tf.constant(m) for m in fourier_matrices(one)]
-    for _ in range(rounds):
-        audio = _corrected_once(audio, wanted, one, *matrices)
-    return audio
+    n_frames, samples, hop = tf.shape(wanted)[1], tf.shape(audio)[1], definition.hop_length
+    squared = tf.ones([1, n_frames, 1]) * np.square(one.window)
+    beyond = [[0, 0], [one.behind, one.ahead], [0, 0]]
+    weights = tf.maximum(_neighbours(tf.pad(squared, beyond), n_frames, one), LEAST_WEIGHT)
+    matrices = [tf.constant(m) for m in fourier_matrices(one) + (one.basis, one.spread)]
+    frames = _frames(audio, n_frames, one)
+    for _ in range(rounds - 1):
+        added = _gained(frames, wanted, one, OVERRELAXATION, *matrices)
+        frames = _neighbours(tf.pad(added, beyond), n_frames, one) / weights
+    added = _gained(frames, wanted, one, 1.0, *matrices)
+    total = _overlap_add(added, hop) / tf.maximum(_overlap_add(squared, hop), LEAST_WEIGHT)
+    return total[:, one.before:one.before + samples]
 
 
 def fourier_matrices(one: Round) -> Tuple[np.ndarray, np.ndarray]:
@@ -68,38 +76,39 @@ class BlockCorrection:
     """
 
     def __init__(self, definition: MelDefinition, rounds: int, late: int):
-        self._round = round_of(definition) if rounds else None
-        self._lates = [late]        # of the audio before and after each round
+        self._round: Any = round_of(definition) if rounds else None
+        self._late = late
         self._firsts = []           # of each round: its first frame, of this block's
-        for _ in range(rounds):
+        if self._round:
             one, hop = self._round, definition.hop_length
             # one sample more than the last frame has, for the reflection at the start
-            first = (one.before - len(one.window) - 1 - self._lates[-1]) // hop + 1
-            self._firsts.append(first)
-            self._lates.append(one.before - first * hop)
+            first = (one.before - len(one.window) - 1 - late) // hop + 1
+            self._firsts = [first - i * one.ahead for i in range(rounds)]
 
     @property
     def late(self) -> int:
         """Samples that the corrected audio is behind the block."""
-        return self._lates[-1]
+        if not self._firsts:
+            return self._late
+        return self._round.before - self._firsts[-1] * self._round.definition.hop_length
 
     @property
     def frames_before(self) -> int:
         """Mel frames before the block's that it needs; the last one stands for one behind it."""
-        return max([1 - first for first in self._firsts], default=0)
+        return 1 - self._firsts[-1] if self._firsts else 0
 
     @property
     def state_size(self) -> int:
         """Numbers that it keeps from block to block."""
-        return sum(self._state_sizes(i)[0] + self._state_sizes(i)[1]
-                   for i in range(len(self._firsts)))
+        return sum(self._state_sizes()) if self._firsts else 0
 
-    def _state_sizes(self, i):
-        """Of a round: (samples of its input, samples of unfinished sums)."""
-        hop = self._round.definition.hop_length
+    def _state_sizes(self):
+        """[samples of the audio, of `added` of each round but the last, of unfinished sums]."""
+        one, hop, size = self._round, self._round.definition.hop_length, len(self._round.window)
         # a hop more than the frames reach back, for the reflection at the end
-        return (self._lates[i + 1] - self._lates[i] + hop,
-                (-(-len(self._round.window) // hop) - 1) * hop)
+        audio = one.before - self._firsts[0] * hop - self._late + hop
+        rounds = [(one.behind + one.ahead) * size] * (len(self._firsts) - 1)
+        return [audio] + rounds + [one.behind * hop]
 
     def build(self, audio: tf.Tensor, mel: tf.Tensor, position: tf.Tensor, frames: tf.Tensor,
               state: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
@@ -115,43 +124,45 @@ class BlockCorrection:
         if not self._firsts:
             return audio, tf.zeros([0])
         one = self._round
+        size, hop, last = len(one.window), one.definition.hop_length, len(self._firsts) - 1
+        n = mel.shape.as_list()[0] - self.frames_before
         magnitudes = tf.clip_by_value(_mel_magnitudes(mel, one.definition), one.least, one.most)
-        matrices = [tf.constant(m) for m in fourier_matrices(one)]
-        kept = []
-        for i in range(len(self._firsts)):
-            n_samples, n_sums = self._state_sizes(i)
-            before = tf.reshape(state[:n_samples], [n_samples])
-            sums = tf.reshape(state[n_samples:n_samples + n_sums], [n_sums])
-            state = state[n_samples + n_sums:]
-            audio = tf.concat([before, audio], axis=0)
-            kept.append(audio[-n_samples:])
-            audio, sums = self._corrected_once(i, audio, magnitudes, position, frames, sums,
-                                               matrices)
-            kept.append(sums)
-        return audio, tf.concat(kept, axis=0)
+        matrices = [tf.constant(m) for m in fourier_matrices(one) + (one.basis, one.spread)]
+        sizes = self._state_sizes()
+        ends = np.cumsum(sizes)
+        states = [tf.reshape(state[end - each:end], [each]) for each, end in zip(sizes, ends)]
 
-    def _corrected_once(self, i, audio, magnitudes, position, frames, sums, matrices):
-        one, d = self._round, self._round.definition
-        size, hop, first = len(one.window), d.hop_length, self._firsts[i]
-        n_frames = magnitudes.shape.as_list()[0] - self.frames_before
-        hops = -(-size // hop)
-        # the frames of this block, and those before that overlap with its samples
-        numbers = position + first + tf.range(1 - hops, n_frames)
-        exists = tf.cast(tf.logical_and(numbers >= 0, numbers < frames + one.extra_frame),
-                         tf.float32)
-        start = (position + first) * hop - one.before       # sample of the first frame's first
-        samples = self._with_padding(audio, start, (n_frames - 1) * hop + size, frames * hop)
-        places = hop * np.arange(n_frames)[:, None] + np.arange(size)[None]
-        wanted = tf.gather(magnitudes, tf.clip_by_value(
-            tf.minimum(numbers[hops - 1:], frames - 1) - position + self.frames_before, 0,
-            n_frames + self.frames_before - 1))
-        added = _gained(tf.gather(samples, places), wanted, one, *matrices)
-        total = _overlap_add((added * exists[hops - 1:, None])[None], hop)[0]
-        total += tf.pad(sums, [[0, n_frames * hop]])
-        weights = _overlap_add((exists[:, None] * np.square(one.window))[None], hop)[0]
-        done = n_frames * hop
-        corrected = total[:done] / tf.maximum(weights[(hops - 1) * hop:][:done], 1e-12)
-        return corrected, total[done:]
+        audio = tf.concat([states[0], audio], axis=0)
+        kept = [audio[-sizes[0]:]]
+        start = (position + self._firsts[0]) * hop - one.before     # of the first frame
+        samples = self._with_padding(audio, start, (n - 1) * hop + size, frames * hop)
+        rows = tf.gather(samples, hop * np.arange(n)[:, None] + np.arange(size)[None])
+        for i in range(last + 1):
+            numbers = position + self._firsts[i] + tf.range(n)
+            wanted = tf.gather(magnitudes, tf.clip_by_value(
+                tf.minimum(numbers, frames - 1) - position + self.frames_before, 0,
+                n + self.frames_before - 1))
+            rows = _gained(rows, wanted, one, OVERRELAXATION if i < last else 1.0, *matrices)
+            rows *= self._exist(numbers, frames)
+            if i < last:
+                before = tf.reshape(states[1 + i], [one.behind + one.ahead, size])
+                rows = tf.concat([before, rows], axis=0)
+                kept.append(tf.reshape(rows[n:], [-1]))
+                numbers = tf.range(-one.behind - one.ahead, n) + numbers[0]
+                squared = self._exist(numbers, frames) * np.square(one.window)
+                weights = tf.maximum(_neighbours(squared[None], n, one), LEAST_WEIGHT)
+                rows = (_neighbours(rows[None], n, one) / weights)[0]
+        total = _overlap_add(rows[None], hop)[0] + tf.pad(states[-1], [[0, n * hop]])
+        numbers = position + self._firsts[last] + tf.range(-one.behind, n)
+        weights = _overlap_add((self._exist(numbers, frames) * np.square(one.window))[None], hop)[0]
+        weights = weights[one.behind * hop:][:n * hop]
+        return (total[:n * hop] / tf.maximum(weights, LEAST_WEIGHT),
+                tf.concat(kept + [total[n * hop:]], axis=0))
+
+    def _exist(self, numbers, frames):
+        """[n, 1]: 1 for the numbers of frames that an utterance of so many has, 0 for others."""
+        there = tf.logical_and(numbers >= 0, numbers < frames + self._round.extra_frame)
+        return tf.cast(there, tf.float32)[:, None]
 
     def _with_padding(self, audio, start, length, end):
         """[length] samples from `start` on, with the padding of an utterance of `end` samples.
@@ -172,30 +183,39 @@ class BlockCorrection:
         return tf.where_v2(known, values, tf.zeros([], values.dtype))
 
 
-def _corrected_once(audio, wanted, one, forward, backward):
-    d = one.definition
-    size, samples, n_frames = len(one.window), tf.shape(audio)[1], tf.shape(wanted)[1]
-    beyond = tf.zeros([tf.shape(audio)[0], tf.maximum(one.shortest - samples, 0)], audio.dtype)
+def _frames(audio, n_frames, one):
+    """[batch, n_frames, win_length] of audio [batch, samples], padded."""
+    d, size = one.definition, len(one.window)
+    beyond = tf.maximum(one.shortest - tf.shape(audio)[1], 0)
+    audio = tf.concat([audio, tf.zeros([tf.shape(audio)[0], beyond], audio.dtype)], axis=1)
     after = size - one.before - (0 if one.extra_frame else d.hop_length)
-    padded = tf.pad(tf.concat([audio, beyond], axis=1),
-                    [[0, 0], [one.before, after]], mode=d.pad_mode.upper())
+    padded = tf.pad(audio, [[0, 0], [one.before, after]], mode=d.pad_mode.upper())
     places = d.hop_length * tf.range(n_frames)[:, None] + tf.range(size)[None]
-    added = _gained(tf.gather(padded, places, axis=1), wanted, one, forward, backward)
-    weights = _overlap_add(tf.ones([1, n_frames, 1]) * np.square(one.window), d.hop_length)
-    total = _overlap_add(added, d.hop_length) / tf.maximum(weights, 1e-12)
-    return total[:, one.before:one.before + samples]
+    return tf.gather(padded, places, axis=1)
 
 
-def _gained(frames, wanted, one, forward, backward):
-    """[..., n, win_length]: what frames of audio add to it, with the gains to the wanted mel."""
-    d = one.definition
+def _gained(frames, wanted, one, relaxation, forward, backward, basis, spread):
+    """MelCorrection.gained of frames [..., n, win_length]."""
+    power = one.definition.power
     spectrum = ops.matmul(frames, forward)
-    power = sum(tf.square(part) for part in tf.split(spectrum, 2, axis=-1))
-    found = ops.matmul(power if d.power == 2 else tf.sqrt(power), tf.constant(one.basis))
+    energies = sum(tf.square(part) for part in tf.split(spectrum, 2, axis=-1))
+    found = ops.matmul(energies if power == 2 else tf.sqrt(energies), basis)
     ratio = wanted / tf.clip_by_value(found, one.least, one.most)
-    gain = tf.clip_by_value(ratio, MOST_GAIN ** -d.power, MOST_GAIN ** d.power)
-    gain = tf.exp(ops.matmul(OVERRELAXATION / d.power * tf.log(gain), tf.constant(one.spread)))
+    gain = tf.clip_by_value(ratio, MOST_GAIN ** -power, MOST_GAIN ** power)
+    gain = tf.exp(ops.matmul(relaxation / power * tf.log(gain), spread))
     return ops.matmul(spectrum * tf.concat([gain, gain], axis=-1), backward)
+
+
+def _neighbours(rows, n, one):
+    """[batch, n, size]: the sums of rows [batch, behind + n + ahead, size] around each."""
+    hop, size = one.definition.hop_length, ops.static_channels(rows)
+    total = 0.0
+    for k in range(-one.behind, one.ahead + 1):         # the neighbour k frames later
+        part = rows[:, one.behind + k:one.behind + k + n]
+        part = part[:, :, -k * hop:] if k < 0 else part[:, :, :size - k * hop]
+        missing = abs(k) * hop
+        total += tf.pad(part, [[0, 0], [0, 0], [0, missing] if k < 0 else [missing, 0]])
+    return total
 
 
 def _overlap_add(frames, hop):
