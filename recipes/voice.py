@@ -7,6 +7,8 @@ SIGTERM save and stop it; the same command continues. Speech: the English and Sp
 recipes/asterisk.py fetches, of one speaker, but for the 20 utterances of samples/heldout.scp and
 three more that say nearly the same words. The stages, their steps and what they bring:
 docs/voice.md. It needs what recipes/asterisk.py needs.
+
+With --schedule=long it trains a model that is to follow the bundled one, in one long stage.
 """
 import argparse
 import collections
@@ -35,7 +37,7 @@ HELDOUT = os.path.join(files.ROOT, 'samples', 'heldout.scp')
 # other takes of held-out sentences, or most of one
 TOO_ALIKE = 'enter-num-blacklist', 'pbx-invalid', 'conf-full'
 MODEL = 'n_layers=7,residual_channels=80,skip_channels=80,gen_correction_rounds=16'
-SCHEDULE = 'eval_every=500,gen_test_wave_every=1000'    # of all stages
+COMMON = 'eval_every=500,gen_test_wave_every=1000'    # of all stages
 
 
 class Stage(NamedTuple):
@@ -57,6 +59,13 @@ STAGES = (
     Stage('polish', 9000, 'stft_weight=1,nll_weight=0.05,lr=1e-3,warmup_steps=100,clip_norm=5,'
                           'lr_decay_steps=9000,lr_decay_rate=0.01'))
 
+LONG_STAGES = (
+    Stage('long_likelihood', 1000, MODEL + ',n_group=8,lr=3e-3,lr_decay_steps=3500,'
+                                   'lr_decay_rate=0.3'),
+    Stage('long', 40000, 'stft_weight=1,nll_weight=0.05,nll_share=0.25,lr=1e-3,warmup_steps=100,'
+                         'clip_norm=5,lr_decay_steps=40000,lr_decay_rate=0.01'))
+SCHEDULES = {'bundled': STAGES, 'long': LONG_STAGES}
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
@@ -66,16 +75,18 @@ def main():
     parser.add_argument('--precision', choices=sorted(glow.PRECISIONS), default='bfloat16',
                         help='what the coupling networks compute in while they train '
                              '(default: %(default)s)')
+    parser.add_argument('--schedule', choices=sorted(SCHEDULES), default='bundled',
+                        help='the stages, and with them the model (default: %(default)s)')
     args = parser.parse_args()
     model = os.path.join(args.out_dir, 'model')
     try:
-        make_voice(args.out_dir, model, args.precision)
+        make_voice(args.out_dir, model, args.precision, SCHEDULES[args.schedule])
     except UserError as error:
         raise UserError('%s; the same command continues where it stopped' % error) from error
     print('measure it with: python evaluate.py --restore_from=%s' % model)
 
 
-def make_voice(directory: str, model: str, precision: str) -> None:
+def make_voice(directory: str, model: str, precision: str, stages: Sequence[Stage]) -> None:
     """Does all of it in `directory`, what is not done yet, and writes the voice to `model`.
 
     Raises UserError, also when a signal stops it.
@@ -92,7 +103,7 @@ def make_voice(directory: str, model: str, precision: str) -> None:
     lists = os.path.join(directory, 'lists')
     data = sources.FileData(os.path.join(lists, 'train.scp'), wave_dir, mels,
                             test_filelist=os.path.join(lists, 'test.scp'))
-    bundle(train_stages(hp, data, os.path.join(directory, 'runs'), compute), model)
+    bundle(train_stages(hp, data, os.path.join(directory, 'runs'), compute, stages), model)
 
 
 def preprocess(wavs: str, mels: str, directory: str, hp: HParams) -> str:
@@ -109,16 +120,19 @@ def preprocess(wavs: str, mels: str, directory: str, hp: HParams) -> str:
 
 
 def train_stages(hp: HParams, data: sources.FileData, runs: str, compute: glow.Compute,
-                 stages: Sequence[Stage] = STAGES) -> str:
+                 stages: Sequence[Stage]) -> str:
     """Trains one stage after the other in folders of `runs`; returns that of the last.
+
+    A stage before one that has a checkpoint is done, whether its own are kept or not.
 
     Raises UserError when a signal stops it; then, the same call continues.
     """
     before = None
-    for stage in stages:
-        hp = params.override(hp, stage.hparams + ',' + SCHEDULE)
+    for i, stage in enumerate(stages):
+        hp = params.override(hp, stage.hparams + ',' + COMMON)
         run_dir = os.path.join(runs, stage.name)
-        if steps_done(run_dir) < stage.steps:
+        is_done = any(steps_done(os.path.join(runs, later.name)) for later in stages[i + 1:])
+        if not is_done and steps_done(run_dir) < stage.steps:
             print('\nstage %s: %d steps with %s' % (stage.name, stage.steps, stage.hparams),
                   flush=True)
             result = run.train(hp, data, TrainingOptions(

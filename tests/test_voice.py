@@ -1,5 +1,6 @@
 """recipes/voice.py but for its hours: who is held out, what its stages ask for, what is bundled."""
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from conftest import ROOT
 from speech import WAVS, prepare, script
 
 import errors
+import glow
 import params
 import utils
 import vocoder
@@ -49,6 +51,19 @@ def test_stages_train_the_bundled_model():
     for field in params.MODEL_FIELDS + ('lr', 'lr_decay_steps', 'lr_decay_rate', 'stft_weight',
                                         'nll_weight', 'clip_norm', 'gen_correction_rounds'):
         assert getattr(hp, field) == getattr(bundled, field), field
+
+
+def test_the_long_schedule_trains_a_model_that_can_be_bundled():
+    hp = params.preset('small')
+    for stage in voice.LONG_STAGES:
+        hp = params.override(hp, stage.hparams)
+    assert hp.lr_decay_steps == stage.steps and hp.stft_weight == 1
+    assert not {stage.name for stage in voice.LONG_STAGES} & {
+        stage.name for stage in voice.STAGES}       # their runs may lie in one folder
+    with tf.Graph().as_default():
+        glow.infer(tf.zeros([1, hp.groups(1), hp.n_group]), tf.zeros([1, 1, hp.n_mels]), hp)
+        sizes = [np.prod(v.shape.as_list()) for v in tf.trainable_variables()]
+    assert 1e6 < 4 * sum(sizes) < 19e6              # bytes
 
 
 @pytest.mark.slow
@@ -114,9 +129,10 @@ def test_stages_follow_each_other_and_a_stopped_one_continues(monkeypatch, tmp_p
     assert 'continuing %s from step 1' % os.path.join(runs, 'a') in out
     assert 'starting from the weights of %s' % os.path.join(runs, 'a', 'model.ckpt-4') in out
     assert params.load(os.path.join(runs, 'b')) == params.override(
-        hp, 'lr=1e-12,' + voice.SCHEDULE)
+        hp, 'lr=1e-12,' + voice.COMMON)
     a, b = (vocoder.load_model(os.path.join(runs, name))[1] for name in 'ab')
     for name, weights in a.items():
         np.testing.assert_allclose(weights, b[name], atol=1e-6)
+    shutil.rmtree(os.path.join(runs, 'a'))              # what continues is the last run alone
     train()
     assert 'stage' not in capsys.readouterr().out       # nothing is done twice
