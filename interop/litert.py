@@ -134,7 +134,7 @@ def _build_block(inputs, flows, hp, weights):
     late = glow.receptive_field(hp)[1]
     # of the condition, in the last flow; whole cycles
     late_frames = hp.cycle_frames * -(-late // hp.groups(hp.cycle_frames))
-    behind = glow.condition_receptive_field(hp)[0]
+    behind, _ = glow.condition_receptive_field(hp) or (0, 0)
     behind = hp.cycle_frames * -(-behind // hp.cycle_frames)
     correction = BlockCorrection(hp.mel, hp.gen_correction_rounds, late * hp.n_group)
     before = max(late_frames + behind, correction.frames_before)
