@@ -47,12 +47,22 @@ except ImportError as error:
     sys.exit('%s: %s is not installed; run pip install -r requirements-eval.txt'
              % (os.path.basename(__file__), error.name))
 
-ORIGINAL, GRIFFIN_LIM, GRIFFIN_LIM_CORRECTED, WAVEGLOW, DENOISED, CORRECTED = (
-    'original', 'Griffin-Lim', 'Griffin-Lim, corrected', 'WaveGlow', 'WaveGlow, denoised',
-    'WaveGlow, corrected')
-VOCODED = GRIFFIN_LIM, GRIFFIN_LIM_CORRECTED, WAVEGLOW, DENOISED, CORRECTED
+# WAVEGLOW is what comes out by default.
+ORIGINAL, WAVEGLOW, FLOW, DENOISED, GRIFFIN_LIM, GRIFFIN_LIM_CORRECTED = (
+    'original', 'WaveGlow', 'WaveGlow, flow alone', 'WaveGlow, denoised', 'Griffin-Lim',
+    'Griffin-Lim, corrected')
+MEANINGS = collections.OrderedDict([
+    (ORIGINAL, 'The recording.'),
+    (WAVEGLOW, 'What the commands give by default: the flow, and the rounds of mel correction that '
+               'the model asks for.'),
+    (FLOW, 'What the flow gives, without mel correction.'),
+    (DENOISED, 'The same as WaveGlow, denoised before mel correction.'),
+    (GRIFFIN_LIM, 'No model: phases are found for the magnitudes that the mel leaves.'),
+    (GRIFFIN_LIM_CORRECTED, 'The same after rounds of mel correction.')])
+VOCODED = WAVEGLOW, FLOW, DENOISED, GRIFFIN_LIM, GRIFFIN_LIM_CORRECTED
 RESULTS = JSON, PAGE = 'evaluation.json', 'index.html'      # in --out_dir, beside the wavs
-ON_PAGE = ORIGINAL, GRIFFIN_LIM, WAVEGLOW, CORRECTED
+ON_PAGE = ORIGINAL, WAVEGLOW, FLOW, GRIFFIN_LIM_CORRECTED
+GRIFFIN_LIM_ROUNDS = 16         # of mel correction: those of the bundled voice
 
 
 class Settings(NamedTuple):
@@ -60,7 +70,7 @@ class Settings(NamedTuple):
     sigma: Optional[float] = None       # standard deviation of the noise; None: model's gen_sigma
     seed: int = 0                       # random seed of the noise
     denoiser_strength: float = 1.0      # of the system `WaveGlow, denoised`
-    mel_correction: int = 16            # rounds, of the systems `..., corrected`
+    mel_correction: Optional[int] = None        # rounds; None: the model's gen_correction_rounds
     griffin_lim_iterations: int = 60    # of the systems `Griffin-Lim...`
 
 
@@ -114,8 +124,8 @@ def parse_arguments() -> argparse.Namespace:
                              '(default: %(default)s)')
     parser.add_argument('--mel_correction', type=int, default=default.mel_correction,
                         metavar='ROUNDS',
-                        help='rounds of mel correction in "Griffin-Lim, corrected" and "WaveGlow, '
-                             'corrected" (default: %(default)s)')
+                        help='rounds of mel correction in "WaveGlow" and "WaveGlow, denoised" '
+                             "(default: the model's gen_correction_rounds)")
     parser.add_argument('--griffin_lim_iterations', type=int,
                         default=default.griffin_lim_iterations,
                         help='iterations of Griffin-Lim (default: %(default)s)')
@@ -126,7 +136,7 @@ def parse_arguments() -> argparse.Namespace:
         value = getattr(args, name)
         if value is not None and not 0 <= value < math.inf:
             parser.error('--%s is zero or more, not %s' % (name, value))
-    if args.griffin_lim_iterations < 1 or min(args.page_utterances, args.mel_correction) < 0:
+    if args.griffin_lim_iterations < 1 or min(args.page_utterances, args.mel_correction or 0) < 0:
         parser.error('--griffin_lim_iterations is 1 or more, --page_utterances and '
                      '--mel_correction zero or more')
     return args
@@ -169,27 +179,30 @@ def vocoding_systems(model: vocoder.Vocoder, settings: Settings) -> Dict[str, Op
     """{system: what vocodes a mel}, in the order of the table; None for the original."""
     hp = model.hp
     denoise = Denoiser.from_vocoder(model, settings.denoiser_strength)
-    correct = MelCorrection(hp.mel, settings.mel_correction)
+    correct = MelCorrection(hp.mel, GRIFFIN_LIM_ROUNDS)
 
     def without_model(mel):
         return griffin_lim(mel, hp.mel, settings.griffin_lim_iterations)
 
-    def waveglow(mel):
-        return model.vocode(mel, settings.sigma, settings.seed, mel_correction=0)
+    def waveglow(mel, mel_correction=settings.mel_correction, denoiser=None):
+        return model.vocode(mel, settings.sigma, settings.seed, mel_correction, denoiser)
 
     return collections.OrderedDict([
         (ORIGINAL, None),
-        (GRIFFIN_LIM, without_model),
-        (GRIFFIN_LIM_CORRECTED, lambda mel: correct(without_model(mel), mel)),
         (WAVEGLOW, waveglow),
-        (DENOISED, lambda mel: denoise(waveglow(mel))),
-        (CORRECTED, lambda mel: correct(waveglow(mel), mel))])
+        (FLOW, lambda mel: waveglow(mel, mel_correction=0)),
+        (DENOISED, lambda mel: waveglow(mel, denoiser=denoise)),
+        (GRIFFIN_LIM, without_model),
+        (GRIFFIN_LIM_CORRECTED, lambda mel: correct(without_model(mel), mel))])
 
 
 def measure_all(utterances: List[Utterance], hp: params.HParams, weights: Dict[str, np.ndarray],
                 settings: Settings = Settings()) -> List[Tuple[str, Measured]]:
     """[(name, what every system gives and its figures)] of utterances, with a model's weights."""
     systems = vocoding_systems(vocoder.Vocoder(hp, weights), settings)
+    if not measures.has_mos():
+        print('DNSMOS and PLCMOS are left out: speechmos is not installed; run pip install -r '
+              'requirements-eval.txt', file=sys.stderr)
     for vocode in systems.values():
         if vocode:                              # a first run is slow
             vocode(utterances[0].mel)
@@ -197,7 +210,7 @@ def measure_all(utterances: List[Utterance], hp: params.HParams, weights: Dict[s
     found = []
     for name, audio, mel in tqdm.tqdm(utterances, unit='utterance', disable=None):
         measured = measure(systems, audio, mel, hp)
-        measured[WAVEGLOW][1]['nll_bits'] = bits(audio, mel)
+        measured[FLOW][1]['nll_bits'] = bits(audio, mel)
         found.append((name, measured))
     return found
 
@@ -248,14 +261,16 @@ def report(found: List[Tuple[str, Measured]], hp: params.HParams, settings: Sett
     seconds = sum(len(measured[ORIGINAL][0]) for _, measured in found) / hp.sample_rate
     print(table(systems, summary))
     about = ('%d utterances, %.0f seconds at %d Hz, vocoded from their mel spectrograms; '
-             'Griffin-Lim with %d iterations on the same mels; the denoiser at %g, %d '
-             'rounds of mel correction.'
-             % (len(found), seconds, hp.sample_rate, settings.griffin_lim_iterations,
-                settings.denoiser_strength, settings.mel_correction))
+             'WaveGlow with %d rounds of mel correction, the denoiser at %g; Griffin-Lim with %d '
+             'iterations on the same mels, corrected in %d rounds.'
+             % (len(found), seconds, hp.sample_rate,
+                hp.gen_correction_rounds if settings.mel_correction is None
+                else settings.mel_correction, settings.denoiser_strength,
+                settings.griffin_lim_iterations, GRIFFIN_LIM_ROUNDS))
     print('\n' + about)
     on_page = [(name, {system: measured[system] for system in ON_PAGE})
                for name, measured in found[:page_utterances]]
-    rendered = page.render('WaveGlow', about, systems, summary, on_page, hp.sample_rate)
+    rendered = page.render('WaveGlow', about, MEANINGS, summary, on_page, hp.sample_rate)
     with errors.as_user_error('cannot write to ' + out_dir, 'give another --out_dir', OSError):
         write_results(out_dir, found, summary, about, rendered, hp.sample_rate)
     print('hear them: %s' % os.path.join(out_dir, PAGE))
@@ -286,6 +301,8 @@ def table(systems: List[str], summary: dict) -> str:
     """The summary, {system: {key: (mean, low, high)}}, as lines of text, one a metric."""
     rows = [[''] + systems]
     for key, metric in measures.METRICS.items():
+        if not any(key in summary[s] for s in systems):
+            continue
         cells = ['{:.{digits}f} ({:.{digits}f} to {:.{digits}f})'.format(
             *summary[s][key], digits=metric.digits) if key in summary[s] else '' for s in systems]
         rows.append([metric.title + (', ' + metric.unit if metric.unit else '')] + cells)

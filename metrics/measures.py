@@ -19,12 +19,20 @@ import soxr
 from datasets import mel_transform
 from params import HParams
 
+try:
+    from speechmos import dnsmos, plcmos
+except ImportError:                 # an extra
+    dnsmos = plcmos = None
+
 PESQ_RATE = 16000           # Hz, of wideband PESQ
 MAGNITUDE_FLOOR = 1e-5      # of log mels: what lies below is silence to any ear
 CEPSTRA = 24                # cepstral coefficients compared, from the first on
 F0_RANGE = 65.0, 500.0      # Hz, of speaking voices
 LINE_WIDTH = 2              # bins each side of a line that are the line's: a Hann window's
 NEIGHBOURS = 32             # bins each side that are its neighbours'
+COMB_BAND = 3000.0, 7500.0  # Hz, where speech has the least of its own that repeats
+MOS = 'dnsmos', 'p808', 'plcmos'    # of METRICS, those that take speechmos
+MOS_RATE = 16000            # Hz, of the models of speechmos
 
 # better: 'higher' or 'lower', or '' where neither is
 Metric = collections.namedtuple('Metric', 'title unit digits better meaning')
@@ -34,6 +42,12 @@ METRICS = collections.OrderedDict([
                         'negative log-likelihood of the original, as samples of 16 bits')),
     ('pesq', Metric('PESQ', '', 2, 'higher', 'wideband, 1 to 4.64 (ITU-T P.862.2)')),
     ('stoi', Metric('STOI', '', 3, 'higher', 'intelligibility, up to 1 (Taal et al. 2011)')),
+    ('dnsmos', Metric('DNSMOS', '', 2, 'higher',
+                      'overall quality, 1 to 5, guessed without the original (Reddy et al. 2022)')),
+    ('p808', Metric('DNSMOS P.808', '', 2, 'higher',
+                    'the same as listeners of ITU-T P.808 would judge (Reddy et al. 2021)')),
+    ('plcmos', Metric('PLCMOS', '', 2, 'higher',
+                      'quality after lost packets, 1 to 5, guessed likewise (Diener et al. 2023)')),
     ('mcd', Metric('MCD', 'dB', 2, 'lower', 'mel-cepstral distortion, 24 coefficients')),
     ('log_mel_l1', Metric('log-mel L1', '', 3, 'lower', 'mean distance of natural log mels')),
     ('f0_cents', Metric('F0 error', 'cents', 1, 'lower',
@@ -42,6 +56,7 @@ METRICS = collections.OrderedDict([
                        'frames with a voice in one of the two alone')),
     ('line_noise', Metric('line noise', 'dB', 2, 'lower',
                           'at multiples of sample_rate / n_group, over the neighbourhood')),
+    ('comb', Metric('comb', '', 3, 'lower', 'autocorrelation at one hop, 3 kHz to 7.5 kHz')),
     ('rtf', Metric('real-time factor', '', 3, 'lower', 'seconds of computing a second of speech')),
 ])
 
@@ -53,7 +68,8 @@ def compare(ours: np.ndarray, original: np.ndarray, hp: HParams) -> Dict[str, fl
                 stoi=stoi(ours, original, hp.sample_rate),
                 mcd=mel_cepstral_distortion(ours, original, hp),
                 log_mel_l1=log_mel_l1(ours, original, hp), f0_cents=cents, voicing=voicing,
-                line_noise=line_noise(ours, hp.sample_rate, hp.n_group))
+                line_noise=line_noise(ours, hp.sample_rate, hp.n_group),
+                comb=comb(ours, hp.sample_rate, hp.hop_length), **mos(ours, hp.sample_rate))
 
 
 def pesq(ours: np.ndarray, original: np.ndarray, sample_rate: int) -> float:
@@ -74,6 +90,32 @@ def stoi(ours: np.ndarray, original: np.ndarray, sample_rate: int) -> float:
             return float(pystoi.stoi(original, ours, sample_rate))
         except (RuntimeWarning, ValueError):
             return float('nan')
+
+
+def has_mos() -> bool:
+    """Whether speechmos is installed."""
+    return dnsmos is not None
+
+
+def mos(audio: np.ndarray, sample_rate: int) -> Dict[str, float]:
+    """{key of MOS: value} of audio alone: what networks guess that listeners would say.
+
+    {} if speechmos, which has the networks, is not installed.
+    """
+    if not has_mos():
+        return {}
+    if sample_rate != MOS_RATE:
+        audio = soxr.resample(audio, sample_rate, MOS_RATE)
+    audio = np.clip(audio, -1, 1)
+    state = np.random.get_state()
+    np.random.seed(0)               # PLCMOS draws its listeners from NumPy's global generator
+    try:
+        listeners = plcmos.run(audio, MOS_RATE)
+    finally:
+        np.random.set_state(state)
+    judged = dnsmos.run(audio, MOS_RATE)
+    return dict(dnsmos=float(judged['ovrl_mos']), p808=float(judged['p808_mos']),
+                plcmos=float(listeners['plcmos']))
 
 
 def log_mel(audio: np.ndarray, hp: HParams) -> np.ndarray:
@@ -139,6 +181,20 @@ def line_noise(audio: np.ndarray, sample_rate: int, n_group: int) -> float:
             power[centre + LINE_WIDTH + 3:min(centre + NEIGHBOURS + 1, size // 2)]])
         ratios.append(10 * np.log10((line.mean() + 1e-20) / (around.mean() + 1e-20)))
     return float(np.mean(ratios)) if ratios else float('nan')
+
+
+def comb(audio: np.ndarray, sample_rate: int, hop_length: int) -> float:
+    """Autocorrelation of audio at one hop, -1 to 1, in COMB_BAND; NaN for a rate that has none.
+
+    A vocoder that hears a frame at a time makes frames alike: its spectrum is a comb with teeth
+    sample_rate / hop_length apart.
+    """
+    low, high = COMB_BAND[0], min(COMB_BAND[1], 0.47 * sample_rate)
+    if low >= high or len(audio) <= hop_length:
+        return float('nan')
+    band = scipy.signal.butter(8, [low, high], 'bandpass', fs=sample_rate, output='sos')
+    x = scipy.signal.sosfiltfilt(band, np.asarray(audio, np.float64), padlen=0)
+    return float(np.dot(x[hop_length:], x[:-hop_length]) / (np.dot(x, x) + 1e-12))
 
 
 def interval(values: Sequence[float]) -> Tuple[float, float, float]:

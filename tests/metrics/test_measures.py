@@ -123,3 +123,31 @@ def test_interval_of_a_mean():
     np.testing.assert_allclose([low, high], expected, atol=0.03)
     assert measures.interval([2.0, 2.0]) == (2.0, 2.0, 2.0)
     assert np.isnan(measures.interval([float('nan')])[0])
+
+
+@pytest.mark.parametrize('size, expected', [(0.0, 0.0), (0.5, 0.5)])
+def test_comb_is_the_share_that_repeats_each_hop(size, expected):
+    """Noise whose every hop is `size` of the one before and the rest anew."""
+    fresh = np.random.RandomState(1).randn(500, HP.hop_length)
+    hops = [fresh[0]]
+    for each in fresh[1:]:
+        hops.append(size * hops[-1] + np.sqrt(1 - size ** 2) * each)
+    audio = np.concatenate(hops).astype(np.float32)
+    assert measures.comb(audio, RATE, HP.hop_length) == pytest.approx(expected, abs=0.02)
+    assert abs(measures.comb(audio, RATE, HP.hop_length + 37)) < 0.02
+    assert np.isnan(measures.comb(audio, 6000, HP.hop_length))
+
+
+def test_opinions_without_their_package_are_left_out(monkeypatch):
+    monkeypatch.setattr(measures, 'dnsmos', None)
+    assert not measures.has_mos() and measures.mos(SPEECH, RATE) == {}
+
+
+@pytest.mark.skipif(not measures.has_mos(), reason='speechmos is not installed')
+def test_opinions_of_speech_and_of_noise():
+    state = np.random.get_state()[1].copy()
+    speech, again = (measures.mos(SPEECH, RATE) for _ in range(2))
+    noise = measures.mos(NOISE[:len(SPEECH)], RATE)
+    assert speech == again and sorted(speech) == sorted(measures.MOS)
+    assert all(speech[key] > noise[key] + 0.5 for key in measures.MOS), (speech, noise)
+    np.testing.assert_array_equal(np.random.get_state()[1], state)
