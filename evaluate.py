@@ -294,7 +294,7 @@ def write_results(out_dir: str, found: List[Tuple[str, Measured]], summary: dict
 
 def wav_path(out_dir: str, system: str, name: str) -> str:
     """Where the wav of a vocoded utterance is written."""
-    return os.path.join(out_dir, system.replace(', ', '-').lower(), name + '.wav')
+    return os.path.join(out_dir, system.replace(', ', '-').replace(' ', '-').lower(), name + '.wav')
 
 
 def table(systems: List[str], summary: dict) -> str:
