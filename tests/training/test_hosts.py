@@ -295,6 +295,7 @@ def test_a_host_that_never_comes(monkeypatch):
     with pytest.raises(UserError, match='worker 1 .* was not there within'):
         hosts.start_server(Hosts(tuple(addresses), 0), tf.ConfigProto())
     with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)     # of the server before
         other.bind(('127.0.0.1', int(addresses[0].split(':')[1])))
         other.listen()
         with pytest.raises(UserError, match='port %s of the chief.* is taken' % addresses[0][10:]):
