@@ -1,7 +1,6 @@
 import os
 
-import inference
-from datasets import corpus
+from datasets import corpus, mel_inputs
 
 
 def test_a_folder_is_walked_alike_by_all_commands(tmp_path):
@@ -19,7 +18,7 @@ def test_a_folder_is_walked_alike_by_all_commands(tmp_path):
     expected = ['a/B.WAV', 'plain.wav', 'z/e.flac']
     sources, skipped = corpus.find_audio(str(top))
     assert sorted(sources.values()) == expected and not skipped
-    found = inference.find_sources([str(top)])
+    found = mel_inputs.find_sources([str(top)])
     assert sorted(os.path.relpath(source.path, str(top)) for source in found) == expected
 
 
