@@ -21,12 +21,14 @@ PIP_INSTALL := $(PY) -m pip install --quiet $(CONSTRAINTS:%=--constraint %)
 DEMO_NAMES := auth-incorrect demo-thanks queue-youarenext tt-weasels
 
 # TensorFlow keeps memory of what a process has run, and a laptop has 8 GB: so the tests run in parts,
-# two at a time. Largest first.
-TEST_PARTS := tests/training tests/commands tests/model tests/parts tests/interop
+# two at a time. Those that take longest come first.
+TEST_PARTS := tests/training tests/train tests/interop tests/model tests/commands tests/library
 tests/training: TESTS = tests/training
+tests/train: TESTS = tests/test_train.py tests/test_hop_training.py
+tests/model: TESTS = tests --ignore-glob=tests/*/* --ignore-glob=tests/test_[a-f]* \
+    --ignore=tests/test_train.py --ignore=tests/test_hop_training.py
 tests/commands: TESTS = tests --ignore-glob=tests/*/* --ignore-glob=tests/test_[g-z]*
-tests/model: TESTS = tests --ignore-glob=tests/*/* --ignore-glob=tests/test_[a-f]*
-tests/parts: TESTS = tests/bench tests/datasets tests/metrics tests/synthesis
+tests/library: TESTS = tests/bench tests/datasets tests/metrics tests/synthesis
 tests/interop: TESTS = tests/interop
 # of the jobs that a caller's -j allows, else of two
 RUN_PARTS = $(MAKE) $(if $(findstring -j,$(MAKEFLAGS)),,-j2) --output-sync=target --keep-going \

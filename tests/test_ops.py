@@ -228,19 +228,19 @@ def test_transposed_upsampling_is_nvidias():
 
 
 @pytest.mark.parametrize('width', [7, 8])
-def test_two_transposed_upsampling_is_the_seeds(width):
+@pytest.mark.parametrize('strides', [(4, 4), (3, 5)])
+def test_two_transposed_upsampling_is_weixsongs(width, strides):
     """SAME padding cuts (width - stride) samples, the larger half at the end; ReLU after each."""
     rng = np.random.RandomState(0)
     x, lengths = rng.randn(2, 5, 3).astype(np.float32), [5, 3]
     with session() as sess:
-        y = ops.two_transposed_upsampling(tf.constant(x), width, 4, 6, tf.constant(lengths))
+        y = ops.two_transposed_upsampling(tf.constant(x), width, strides, 6, tf.constant(lengths))
         sess.run(tf.global_variables_initializer())
         found, layer1, layer2 = sess.run([y, trainable('layer1'), trainable('layer2')])
-    cut = (width - 4) // 2
     for row, length in enumerate(lengths):
         expected = x[row, :length]
-        for filters in (layer1, layer2):
-            samples = 4 * len(expected)
-            expected = np.maximum(numpy_transposed(expected, filters, 4)[cut:cut + samples], 0)
+        for filters, stride in zip((layer1, layer2), strides):
+            samples, cut = stride * len(expected), (width - stride) // 2
+            expected = np.maximum(numpy_transposed(expected, filters, stride)[cut:cut + samples], 0)
         assert np.abs(expected).max() > 0.1
-        np.testing.assert_allclose(found[row, :16 * length], expected, atol=1e-4)
+        np.testing.assert_allclose(found[row, :len(expected)], expected, atol=1e-4)

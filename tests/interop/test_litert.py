@@ -12,6 +12,7 @@ from graphs import TINY, VOCODING, random_weights
 import devices
 import export
 import params
+import utils
 import vocoder
 from errors import UserError
 from interop import litert
@@ -154,16 +155,18 @@ def test_a_file_of_blocks_in_the_interpreter(quantize, most, smallest, tmp_path)
 @needs_tensorflow_2
 @pytest.mark.slow
 def test_export_writes_files_that_know_their_model(tmp_path, capsys):
-    sizes = {}
+    run, sizes = str(tmp_path / 'run'), {}
+    hp = TINY.replace(residual_channels=128, skip_channels=64, n_flows=2)
+    params.save(run, hp)
+    utils.save_weights(run, random_weights(hp))
     for quantize in litert.QUANTIZATIONS:
         path = tmp_path / (quantize + '.tflite')
-        export.export_litert(ROOT + '/samples/model', str(path), quantize)
-        hp, info = litert.read_metadata(str(path))
-        assert hp == params.load(ROOT + '/samples/model') and info is None
+        export.export_litert(run, str(path), quantize)
+        assert litert.read_metadata(str(path)) == (hp, None)
         with zipfile.ZipFile(str(path)) as archive:
             assert archive.namelist() == ['params.json']
         sizes[quantize] = path.stat().st_size
-    assert sizes['int8'] < 0.6 * sizes['float16'] < 0.4 * sizes['none']
+    assert sizes['int8'] < 0.7 * sizes['float16'] < 0.42 * sizes['none']
     assert 'LiteRT: mel, noise -> audio' in capsys.readouterr().out
 
 
