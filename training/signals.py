@@ -71,6 +71,9 @@ class StopSignals:
 
     def __exit__(self, *error):
         for number, handler in self._handlers_before.items():
+            # _Ending's thread may read late of a signal that was received here
+            if self.received and isinstance(getattr(handler, '__self__', None), _Ending):
+                handler = signal.SIG_DFL
             signal.signal(number, handler)
 
     def _receive(self, number, frame):

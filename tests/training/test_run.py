@@ -76,7 +76,9 @@ def test_a_signal_before_the_first_step_says_a_word(name, busy):
 
 
 def test_a_training_hears_signals_itself_and_none_of_a_terminal_under_nohup():
-    code = ("import os, signal\nfrom training import signals\n"
+    code = ("import os, signal, time\nfrom training import signals\n"
+            "read = os.read\n"      # another thread hears of it late
+            "os.read = lambda *args: (read(*args), time.sleep(0.3))[0]\n"
             "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
             "signals.end_when_there_is_nothing_to_save()\n"
             "os.kill(os.getpid(), signal.SIGHUP)\n"
@@ -84,7 +86,8 @@ def test_a_training_hears_signals_itself_and_none_of_a_terminal_under_nohup():
             "    os.kill(os.getpid(), signal.SIGHUP)\n"
             "    assert stop.received is None\n"
             "    os.kill(os.getpid(), signal.SIGTERM)\n"
-            "    assert stop.received == 'SIGTERM'\n")
+            "    assert stop.received == 'SIGTERM'\n"
+            "time.sleep(1)\n")
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT, timeout=60).returncode == 0
 
 
