@@ -149,6 +149,7 @@ def test_sigterm_saves_and_the_same_command_continues_to_the_same_bits(data, tmp
     assert_same_bits(weights(tmp_path / 'whole' / 'run'), weights(tmp_path / 'cut' / 'run'))
 
 
+@pytest.mark.own_process
 @pytest.mark.slow
 def test_towers_parts_and_reversible_flows_train_like_the_whole_batch(monkeypatch, data, tmp_path):
     found = []
@@ -167,6 +168,7 @@ def test_towers_parts_and_reversible_flows_train_like_the_whole_batch(monkeypatc
 STFT = ',stft_weight=1,nll_weight=0.1'
 
 
+@pytest.mark.own_process
 @pytest.mark.slow
 @pytest.mark.parametrize('hparams,more', [
     ('', ['--xla=off', '--reversible', '--accumulate=2', '--ngpu=2']),
@@ -304,6 +306,7 @@ def test_iterators_stay_on_the_cpu():
         assert any('GPU' in op.device for op in graph.get_operations() if op.type == 'MatMul')
 
 
+@pytest.mark.own_process
 @pytest.mark.slow
 def test_a_broken_checkpoint_falls_back_to_the_one_before(monkeypatch, data, tmp_path, capsys):
     run(monkeypatch, data, tmp_path, '--max_steps=4', '--hparams=save_every=2')
