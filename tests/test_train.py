@@ -61,9 +61,11 @@ def assert_same_bits(a, b):
 
 def test_learns_real_speech_and_says_so(monkeypatch, data, tmp_path, capsys):
     """The held-out loss falls by over a nat a sample in 150 steps of a tiny model."""
+    state = tf.executing_eagerly(), tf.get_default_graph()
     assert run(monkeypatch, data, tmp_path, '--max_steps=150', '--listen', '--hparams='
                'eval_every=50,summary_every=25,gen_test_wave_every=150,gen_utterances=1,'
                'save_every=50') == 0
+    assert (tf.executing_eagerly(), tf.get_default_graph()) == state     # of the process
     found = events.read(str(tmp_path / 'run'))
     losses = [value.simple_value for _, value in found['heldout/nll']]
     assert [step for step, _ in found['heldout/nll']] == [50, 100, 150]

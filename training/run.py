@@ -49,7 +49,8 @@ def train(hp: HParams, data: Union[FileData, ShardData],
     hosts = options.hosts
     source = data.open(hp, options.seed, options.accumulate, hosts.num_hosts, hosts.task_index)
     settings = _shared_settings(hp, source, options)
-    with contextlib.ExitStack() as resources, tf.Graph().as_default() as tf_graph:
+    # The graph is left last: else TensorFlow takes the process for one without eager execution.
+    with tf.Graph().as_default() as tf_graph, contextlib.ExitStack() as resources:
         is_there = None
         if hosts.is_chief:
             is_there = resources.enter_context(_locked_directory(options.run_dir))
