@@ -17,11 +17,14 @@ import ops
 import params
 import streaming
 import utils
+from datasets.mel_conversion import MelConversion
+from datasets.mel_definition import MelDefinition
 from errors import UserError
 from params import HParams
 from synthesis import foreign_mels
 from synthesis.denoiser import Denoiser
-from synthesis.foreign_mels import Conversion, ForeignMel, MelDefinition
+from synthesis.flow_stream import FlowStream
+from synthesis.foreign_mels import ForeignMel
 
 Weights = Dict[str, np.ndarray]     # {name of a variable: its value}
 
@@ -149,7 +152,7 @@ class Vocoder:
             self._build_block()
         self._batch: Optional[Tuple[tf.Tensor, tf.Tensor, tf.Tensor]] = None    # `_build_batch`
         self._session = tf.Session(graph=self._graph, config=devices.session_config())
-        self._conversions: Dict[MelDefinition, Conversion] = {}     # of foreign mels, by definition
+        self._conversions: Dict[MelDefinition, MelConversion] = {}      # of foreign mels
         self._corrections: Dict[tuple, foreign_mels.Correction] = {}    # by definition and rounds
         self._correction(None)      # which tells of a mel that cannot be corrected
 
@@ -267,7 +270,9 @@ class Vocoder:
         foreign = ForeignMel(conversion) if conversion else None
 
         def flow():
-            stream = _Stream(self, NoiseGenerator(self.hp, sigma, seed))
+            stream = FlowStream(self.hp, NoiseGenerator(self.hp, sigma, seed).draw,
+                                self.chunk_frames, self._delay, self._run_condition,
+                                self._run_block)
             for mel, ended in pieces:
                 correcting.expect(mel)
                 yield from stream.push(foreign.convert(mel, ended) if foreign else mel, ended)
@@ -327,7 +332,7 @@ class Vocoder:
             lengths = [conversion.n_frames(frames) for frames in lengths]
         return len(lengths) * self.hp.groups(max(lengths, default=0)) <= BATCH_GROUPS
 
-    def conversion(self, profile: Union[str, MelDefinition, None]) -> Optional[Conversion]:
+    def conversion(self, profile: Union[str, MelDefinition, None]) -> Optional[MelConversion]:
         """What makes mels of a profile the model's; None where they are that already.
 
         Raises UserError for a name that is none.
@@ -338,7 +343,7 @@ class Vocoder:
         if definition == self.hp.mel:
             return None
         if definition not in self._conversions:
-            self._conversions[definition] = Conversion(definition, self.hp.mel)
+            self._conversions[definition] = MelConversion(definition, self.hp.mel)
         return self._conversions[definition]
 
     def _correction(self, rounds, conversion=None):
@@ -358,7 +363,7 @@ class Vocoder:
                             'anew' % (n_mels, ' x '.join(map(str, np.shape(mel)))))
         return np.asarray(mel, np.float32)
 
-    # --- What _Stream runs
+    # --- What a FlowStream runs
 
     def _run_condition(self, mel):
         """The condition [rows, c] of mel [frames, n_mels]."""
@@ -380,83 +385,3 @@ def default_chunk_frames(hp: HParams, groups: int) -> int:
     That is so for a multiple of hp.cycle_frames.
     """
     return max(1, groups * hp.n_group // hp.hop_length // hp.cycle_frames) * hp.cycle_frames
-
-
-class _Stream:
-    """One utterance on its way through a Vocoder: what is kept between its blocks.
-
-    What is kept of the mel and of the condition begins with a frame that begins with a group, at a
-    multiple of hp.cycle_frames.
-    """
-
-    def __init__(self, vocoder, noise):
-        self._vocoder, self._noise, self._hp = vocoder, noise, vocoder.hp
-        self._rows = vocoder.hp.groups if vocoder.hp.upsampling != 'repeat' else lambda n: n
-        self._delay = vocoder._delay
-        self._mel, self._mel_first = np.zeros([0, vocoder.hp.n_mels], np.float32), 0
-        self._cond = np.zeros([0, vocoder.hp.condition_channels], np.float32)
-        self._cond_first = 0                     # frame of its first row
-        self._frames = 0                         # of the condition, so far
-        self._done, self._states = 0, None       # frames that went through the flow
-        self._receptive_field = glow.condition_receptive_field(vocoder.hp)
-
-    def push(self, mel, ended=False):
-        """Yields the audio that mel [frames, n_mels] completes; all that is left if it `ended`."""
-        self._mel = np.concatenate([self._mel, mel])
-        size = self._vocoder.chunk_frames
-        while True:
-            self._extend_condition(self._done + size, ended)
-            ready = self._frames - self._done
-            last = ended and self._frames == self._mel_first + len(self._mel) and ready <= size
-            if last and (ready or self._done and self._delay):
-                yield np.concatenate([self._block(ready, last), self._silence()])
-            elif last and len(self._silence()):
-                yield self._silence()
-            if last or ready < size:
-                return
-            audio = self._block(size, last)
-            if len(audio):  # nothing comes before the delay is filled
-                yield audio
-
-    def _extend_condition(self, frames, ended):
-        """Computes the condition up to `frames`, or as far as the mels allow."""
-        there = self._mel_first + len(self._mel)
-        if self._receptive_field is None:
-            behind, ahead, stop = there, there, there if ended else 0
-        else:
-            behind, ahead = self._receptive_field
-            stop = min(frames, there if ended else there - ahead)
-        if stop <= self._frames:
-            return
-        start = max(self._group_start(self._frames - behind), self._mel_first)
-        end = min(stop + ahead, there)
-        rows = self._vocoder._run_condition(
-            self._mel[start - self._mel_first:end - self._mel_first])
-        first = self._rows(start)
-        rows = rows[self._rows(self._frames) - first:self._rows(stop) - first]
-        self._cond = np.concatenate([self._cond, rows])
-        self._frames = stop
-        drop = self._group_start(stop - behind) - self._mel_first
-        self._mel, self._mel_first = self._mel[drop:], self._mel_first + drop
-
-    def _group_start(self, frame):
-        """The last frame that begins with a group, at or before the groups of `frame` do."""
-        cycle = self._hp.cycle_frames
-        return max(0, frame - (cycle > 1)) // cycle * cycle
-
-    def _block(self, frames, last):
-        hp, end = self._hp, self._done + frames
-        position = hp.groups(self._done)
-        first = self._group_start(hp.frame_of_group(max(0, position - self._delay)))
-        self._cond = self._cond[self._rows(first) - self._rows(self._cond_first):]
-        self._cond_first = first
-        audio, self._states = self._vocoder._run_block(
-            self._noise.draw(frames), self._cond[:self._rows(end) - self._rows(first)],
-            position - hp.groups(first), last, self._states)
-        self._done = end
-        return audio
-
-    def _silence(self):
-        """float32 zeros after the last whole group, which complete the last frame."""
-        hp, frames = self._hp, self._done
-        return np.zeros(frames * hp.hop_length - hp.groups(frames) * hp.n_group, np.float32)

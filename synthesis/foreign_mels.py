@@ -9,7 +9,7 @@ from typing import Iterable, Iterator, Union
 
 import numpy as np
 
-from datasets.mel_conversion import MelConversion as Conversion
+from datasets.mel_conversion import MelConversion
 from datasets.mel_definition import PROFILES, MelDefinition
 from errors import UserError, nearest
 from synthesis.mel_correction import MelCorrection
@@ -34,7 +34,7 @@ class ForeignMel:
         for audio in foreign.placed(blocks):    # of what the model makes of it
     """
 
-    def __init__(self, conversion: Conversion):
+    def __init__(self, conversion: MelConversion):
         self._conversion, self._stream = conversion, conversion.start()
         self._frames = 0        # of the mel
 
