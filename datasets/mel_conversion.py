@@ -8,15 +8,20 @@ spectrum, at the level that the other's windows give to noise, gives the other's
 frames lie between those of the mel in time. What a mel does not say, it cannot learn: see
 `MelConversion.losses`. Knows no TensorFlow.
 """
-import math
 from typing import List
 
 import numpy as np
-import scipy.signal
 import scipy.sparse
 
 from datasets.mel_definition import MelDefinition
-from datasets.mel_transform import mel_basis, mel_magnitudes, mel_values
+from datasets.mel_transform import (
+    analysis_window,
+    hz_to_htk,
+    mel_basis,
+    mel_magnitudes,
+    mel_values,
+    preemphasis_gain,
+)
 
 # Multiplicative updates (Lee and Seung 2001) of a spectrum, from the mean of the bands around a bin
 # on. Ten come as near as sixty (log-mel L1 .051 and .050 for 100 HTK bands). To start from the
@@ -125,7 +130,8 @@ class MelConversion:
         if seconds < others / (2 * LONGER):
             found.append('coarser frequencies: windows of %.0f ms, not %.0f'
                          % (1000 * seconds, 1000 * others))
-        per_hz, others_per_hz = (d.n_mels / (_mel(d.top) - _mel(d.fmin)) for d in (source, target))
+        per_hz, others_per_hz = (d.n_mels / (hz_to_htk(d.top) - hz_to_htk(d.fmin))
+                                 for d in (source, target))
         if per_hz < FEWER * others_per_hz:
             found.append('wider bands: %d from %g to %g Hz, not %d from %g to %g'
                          % (source.n_mels, source.fmin, source.top,
@@ -237,21 +243,10 @@ def _bins_to_bins(source, target):
     place = np.minimum(ours / theirs[1], len(theirs) - 1)
     before = np.minimum(place.astype(int), len(theirs) - 2)
     part = place - before
-    levels = [d.sample_rate * np.square(scipy.signal.get_window(
-        'hann', d.win_length, fftbins=d.window == 'hann')).sum() for d in (source, target)]
-    gain = np.sqrt(levels[1] / levels[0]) * _emphasis(target, ours) / _emphasis(source, ours)
+    levels = [d.sample_rate * np.square(analysis_window(d)).sum() for d in (source, target)]
+    gain = (np.sqrt(levels[1] / levels[0])
+            * preemphasis_gain(target, ours) / preemphasis_gain(source, ours))
     rows = np.concatenate([before, before + 1])
     columns = np.tile(np.arange(len(ours)), 2)
     weights = np.concatenate([(1 - part) * gain, part * gain]).astype(np.float32)
     return scipy.sparse.csr_matrix((weights, (rows, columns)), shape=(len(theirs), len(ours)))
-
-
-def _emphasis(definition, hz):
-    """What pre-emphasis does to magnitudes at frequencies in Hz."""
-    turn = np.exp(-2j * np.pi * hz / definition.sample_rate)
-    return np.abs(1 - definition.preemphasis * turn)
-
-
-def _mel(hz):
-    """A mel scale (HTK's) of a frequency, to compare numbers of bands."""
-    return 2595 * math.log10(1 + hz / 700)

@@ -21,7 +21,7 @@ def mel_basis(definition: MelDefinition) -> np.ndarray:
     HTK's. By norm the triangles have an area of 1 in Hz or a height of 1. The bits are those of
     librosa.filters.mel, whose order of rounding this keeps.
     """
-    to_mel, to_hz = ((_hz_to_htk, _htk_to_hz) if definition.mel_scale == 'htk'
+    to_mel, to_hz = ((hz_to_htk, _htk_to_hz) if definition.mel_scale == 'htk'
                      else (_hz_to_mel, _mel_to_hz))
     bins = np.fft.rfftfreq(definition.n_fft, 1.0 / definition.sample_rate)
     centres = to_hz(np.linspace(to_mel(definition.fmin), to_mel(definition.top),
@@ -54,7 +54,8 @@ def _mel_to_hz(mel):
     return np.where(mel < start, HZ_A_MEL * mel, LOG_START * np.exp(LOG_STEP * (mel - start)))
 
 
-def _hz_to_htk(hz):
+def hz_to_htk(hz):
+    """HTK's mel scale at frequencies in Hz."""
     return 2595.0 * np.log10(1.0 + hz / 700.0)
 
 
@@ -71,7 +72,7 @@ def mel_spectrogram(audio: np.ndarray, definition: MelDefinition) -> np.ndarray:
     n_frames = definition.n_frames(len(audio))
     frames = _frames(audio, n_frames, definition)
     # In double precision: of loud frames the rounding of a float32 transform is above the floor.
-    window = _window(definition.win_length, definition.window)
+    window = analysis_window(definition)
     basis = mel_basis(definition)
     mel = np.empty((n_frames, definition.n_mels), np.float32)
     block = 128     # frames that stay in the processor's cache: twice as fast as all at once
@@ -82,8 +83,18 @@ def mel_spectrogram(audio: np.ndarray, definition: MelDefinition) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=16)
-def _window(win_length, kind):
-    return scipy.signal.get_window('hann', win_length, fftbins=kind == 'hann')
+def analysis_window(definition: MelDefinition) -> np.ndarray:
+    """float64 [win_length]: the window of the definition's transform. Read-only."""
+    window = scipy.signal.get_window('hann', definition.win_length,
+                                     fftbins=definition.window == 'hann')
+    window.setflags(write=False)
+    return window
+
+
+def preemphasis_gain(definition: MelDefinition, hz: np.ndarray) -> np.ndarray:
+    """[bins]: what the definition's pre-emphasis does to magnitudes at frequencies in Hz [bins]."""
+    sample_delay = np.exp(-2j * np.pi * hz / definition.sample_rate)
+    return np.abs(1 - definition.preemphasis * sample_delay)
 
 
 def _magnitudes(spectrum, power):

@@ -22,7 +22,6 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.fft
-import scipy.signal
 import scipy.sparse
 
 from datasets import mel_transform
@@ -61,9 +60,9 @@ def round_of(definition: MelDefinition) -> Round:
     basis = mel_transform.mel_basis(d)
     # Bins that no band has keep their magnitude.
     spread = (basis / np.maximum(basis.sum(axis=1, keepdims=True), 1e-12)).T
-    delay = np.exp(-2j * np.pi * np.arange(len(basis)) / d.n_fft)           # of a sample
-    preemphasis = np.abs(1 - d.preemphasis * delay).astype(np.float32) ** d.power
-    window = scipy.signal.get_window('hann', d.win_length, fftbins=d.window == 'hann')
+    preemphasis = mel_transform.preemphasis_gain(
+        d, np.fft.rfftfreq(d.n_fft, 1 / d.sample_rate)).astype(np.float32) ** d.power
+    window = mel_transform.analysis_window(d)
     ends = [mel_transform.mel_magnitudes(mel_transform.mel_values(np.full([1, d.n_mels], m), d), d)
             for m in (0, 1e20)]
     center = d.padding == 'center'
