@@ -66,30 +66,42 @@ def run_script(main: Callable[[], Optional[int]]):
     """Runs `main()` and exits with what it returns; a UserError becomes one line on stderr.
 
     With WAVEGLOW_TRACEBACK=1 in the environment the line comes after the traceback.
-    Exit status: 0 for success, 2 for bad input, 130 after Ctrl-C, else what `main` returned.
+    Exit status: 0 for success, 2 for bad input, 130 after Ctrl-C, else what `main` returned. Where
+    nobody reads any more what the script prints (`| head`), SIGPIPE ends it, as it ends others.
     """
     logging.getLogger('tensorflow').setLevel(logging.ERROR)     # of deprecations it warns at length
-    with contextlib.suppress(AttributeError):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     reconfigure = getattr(sys.stdout, 'reconfigure', None)      # not of every stand-in
     if reconfigure:
         reconfigure(errors='backslashreplace')      # of paths that are not UTF-8
     try:
-        status = main()
+        status = _run(main)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not hasattr(signal, 'SIGPIPE') or not _is_unread():     # but a pipe to a worker is
+            raise
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGPIPE)
+    sys.exit(status or 0)
+
+
+def _run(main):
+    try:
+        return main()
+    except SystemExit as ending:        # argparse's
+        return ending.code
     except UserError as error:
         if os.environ.get('WAVEGLOW_TRACEBACK', '0') not in ('', '0'):
             traceback.print_exc()
         _print_error(error)
-        status = 2
+        return 2
     except KeyboardInterrupt:
         print('%s: interrupted' % os.path.basename(sys.argv[0]), file=sys.stderr)
-        status = 130
+        return 130
     except Exception as error:
         if not errors.is_out_of_memory(error):
             raise
         _print_error(_out_of_memory(error))
-        status = 2
-    sys.exit(status or 0)
+        return 2
 
 
 def _print_error(what):
@@ -172,7 +184,7 @@ def _watch_child(child: int, limit: int, handed_on: set, ended: int) -> NoReturn
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         name = signal.Signals(number).name
-        if name in CRASHES or name == 'SIGPIPE' and not _is_unread():   # of a pipe to a worker
+        if name in CRASHES:
             _end_with(None, 'ended by ' + name, limit)
         signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
