@@ -17,9 +17,17 @@ import tensorflow.compat.v1 as tf
 
 import ops
 import streaming
+from errors import UserError
 from params import HParams
 
-PRECISIONS = {'float32': tf.float32, 'bfloat16': tf.bfloat16}
+PRECISIONS = {'float32': tf.float32, 'bfloat16': tf.bfloat16, 'float16': tf.float16}
+
+
+def require_precision(precision: str) -> None:
+    """Raises UserError if this TensorFlow cannot compute in a precision, a key of PRECISIONS."""
+    if precision == 'bfloat16' and tf.__version__.startswith('1.'):
+        raise UserError('precision %s takes TensorFlow 2, and this is %s; take float32 or float16'
+                        % (precision, tf.__version__))
 
 
 class Loss(NamedTuple):

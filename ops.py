@@ -77,7 +77,7 @@ def gated_activation(y: tf.Tensor, cond: tf.Tensor, curves: Optional[tf.Tensor] 
                      ) -> tf.Tensor:
     """WaveNet's activation [..., c]: tanh times sigmoid of the halves of y + cond, each [..., 2 c].
 
-    It is computed in the type of cond, but for bfloat16 in float32, whose tanh and sigmoid are
+    It is computed in the type of cond, but for 16 bits in float32, whose tanh and sigmoid are
     faster. The result has the type of y. van den Oord et al. 2016, arXiv 1609.03499.
 
     curves: [n, terms], where the n rows of cond are `combine`d of `terms` rows that are given.
@@ -92,6 +92,11 @@ def cosines(middles: np.ndarray, terms: int) -> np.ndarray:
     middles: [n], where the n positions are in a period from 0 to 1.
     """
     return np.cos(np.pi * middles[:, None] * np.arange(terms)).astype(np.float32)
+
+
+def at_least_float32(dtype: tf.DType) -> tf.DType:
+    """The type itself, or float32 for one of 16 bits."""
+    return dtype if dtype.size > 2 else tf.float32
 
 
 def combine(rows: tf.Tensor, curves: tf.Tensor) -> tf.Tensor:
@@ -144,7 +149,7 @@ def _gate_gradients(y, cond, dz, curves=None):
 
 
 def _gate_halves(y, cond, curves):
-    dtype = tf.float32 if cond.dtype == tf.bfloat16 else cond.dtype
+    dtype = at_least_float32(cond.dtype)
     y, cond = tf.cast(y, dtype), tf.cast(cond, dtype)
     # tf.split: the gradient of y[..., :units] is several times as slow
     return tf.split(y + (cond if curves is None else combine(cond, curves)), 2, axis=-1)

@@ -323,7 +323,7 @@ def _cond_curves(hp, dtype=tf.float32):
     Of the groups of cycle_frames frames, after which all repeats; a group stands where its middle
     does in the frame that it begins in.
     """
-    dtype = tf.float32 if dtype == tf.bfloat16 else dtype
+    dtype = ops.at_least_float32(dtype)
     group = np.arange(hp.groups(hp.cycle_frames))
     first = group * hp.n_group - hp.frame_of_group(group) * hp.hop_length   # sample of the frame
     middles = (first / hp.n_group + 0.5) / (hp.hop_length / hp.n_group)

@@ -3,7 +3,7 @@ import contextlib
 import glob
 import os
 import re
-from typing import Dict, Optional
+from typing import Dict, Optional, Sequence
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -23,8 +23,12 @@ class Checkpoints:
     It is renamed into place after one is written, so a kill at any moment leaves the last one.
     """
 
-    def __init__(self, directory: str, keep: int):
-        """keep: how many of the newest to keep. At least two are kept, for `quarantine`."""
+    def __init__(self, directory: str, keep: int, optional: Sequence[tf.Variable] = ()):
+        """Args:
+          keep: how many of the newest to keep. At least two are kept, for `quarantine`.
+          optional: variables that keep the values they have where a checkpoint has none.
+        """
+        self._optional = optional
         self.directory = directory
         self.best_directory = os.path.join(directory, 'best')
         self._saver = tf.train.Saver(max_to_keep=max(2, keep), save_relative_paths=True)
@@ -41,7 +45,7 @@ class Checkpoints:
         paths = _complete_checkpoints(self.directory)
         for path in reversed(paths):
             try:
-                self._saver.restore(session, path)
+                self._restore(session, path)
             except (tf.errors.OpError, ValueError) as error:
                 print('cannot read %s (%s); trying the one before' % (path, errors.reason(error)))
                 continue
@@ -53,6 +57,13 @@ class Checkpoints:
                             '--run_name, or remove them to start anew'
                             % (len(paths), self.directory))
         return None
+
+    def _restore(self, session, path):
+        stored = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+        absent = {v.op.name for v in self._optional} - set(stored)
+        saver = self._saver if not absent else tf.train.Saver(
+            [v for v in tf.global_variables() if v.op.name not in absent])
+        saver.restore(session, path)
 
     def save(self, session: tf.Session, step: int):
         self._saver.save(session, os.path.join(self.directory, 'model.ckpt'), step,

@@ -133,9 +133,7 @@ class Vocoder:
     def __init__(self, hp: HParams, weights: Weights, precision: str = 'float32',
                  chunk_frames: Optional[int] = None):
         """hp, weights: see `load_model`. The rest: see `load`."""
-        if precision != 'float32' and devices.is_tensorflow_1():
-            raise UserError('precision %s takes TensorFlow 2, and this is %s; take float32'
-                            % (precision, tf.__version__))
+        glow.require_precision(precision)
         self.hp = hp
         device = 'GPU' if devices.has_gpu() else 'CPU'
         self.chunk_frames = chunk_frames or default_chunk_frames(hp, CHUNK_GROUPS[device])
@@ -189,7 +187,8 @@ class Vocoder:
 
         Args:
           preset, hparams: as on the command line. They change only what is not of the model.
-          precision: 'float32', or 'bfloat16', which some processors multiply faster.
+          precision: a key of glow.PRECISIONS; some processors multiply bfloat16 faster, and most
+            GPUs both types of 16 bits.
           chunk_frames: mel frames of a block; by default what is fastest on the device.
 
         Raises UserError if there is no checkpoint, it cannot be read, is of another model, or is

@@ -174,7 +174,8 @@ STFT = ',stft_weight=1,nll_weight=0.1'
 @pytest.mark.slow
 @pytest.mark.parametrize('hparams,more', [
     ('', ['--xla=off', '--reversible', '--accumulate=2', '--ngpu=2']),
-    (STFT, ['--xla=off', '--accumulate=2', '--ngpu=2'])] + (
+    (STFT, ['--xla=off', '--accumulate=2', '--ngpu=2']),
+    ('', ['--xla=off', '--precision=float16', '--accumulate=2'])] + (
     [] if tf.__version__.startswith('1.') else [
         ('', ['--precision=bfloat16', '--xla=gates']),
         (STFT, ['--precision=bfloat16', '--xla=gates']),

@@ -4,6 +4,7 @@ from typing import Callable, Dict, List, Optional, Sequence
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+import errors
 import ops
 from errors import UserError
 from params import HParams
@@ -51,7 +52,7 @@ def find_fault(conv: Callable, device: str, config: Optional[tf.ConfigProto] = N
             with tf.Session(config=config) as session:
                 found = session.run(fetches, feeds)
         except (tf.errors.OpError, ValueError) as error:
-            return 'it fails there (%s)' % str(getattr(error, 'message', error)).splitlines()[0]
+            return 'it fails there (%s)' % errors.reason(error)
     names = 'its values', "its input's gradient", "its filters' gradient"
     wrong = ['%s for dilation %d' % (name, dilation)
              for dilation, results, (_, expected) in zip(dilations, found, cases)

@@ -8,7 +8,7 @@ import glow
 import ops
 from datasets.clip_files import Clips
 from params import HParams
-from training import collectives, objective, optimizer, towers
+from training import collectives, loss_scale, objective, optimizer, towers
 from training.hosts import SINGLE_HOST, Hosts
 
 # Keys of collective operations; gradients and variables take many, from these on.
@@ -28,6 +28,7 @@ class StepFetches(NamedTuple):
     loss: objective.Objective       # means over the step
     learning_rate: tf.Tensor
     gradient_norm: tf.Tensor        # before clipping
+    loss_scale: Any                 # of this step's gradients, () if they are not scaled
     clip_names: tf.Tensor           # of this part, string [batch]
     start_frames: tf.Tensor         # of the clips in their utterances, int32 [batch]
     audio: Any                      # as of a part
@@ -101,10 +102,11 @@ def build_training_graph(hp: HParams, training_clips: Callable[..., tf.data.Data
     iterator, batch = iterate(training_clips(
         global_step.read_value(), None if positions is None else positions[hosts.task_index]))
 
-    found = _build_gradients(hp, batch, device_names, compute, accumulate, hosts)
+    scale = loss_scale.of_precision(compute.precision)
+    found = _build_gradients(hp, batch, device_names, compute, accumulate, hosts, scale)
     learning_rate = optimizer.schedule(hp, tf.cast(global_step, tf.float32))
     train_op, gradient_norm, ema = optimizer.optimize(
-        hp, zip(found.gradients, found.variables), learning_rate, global_step)
+        hp, zip(found.gradients, found.variables), learning_rate, global_step, scale)
     with tf.control_dependencies([train_op] + list(found.loss) + list(found.gradients)):
         train_op = found.make_clear()
     if positions is not None:       # the chief stores those of all hosts, and so do the others
@@ -124,8 +126,9 @@ def build_training_graph(hp: HParams, training_clips: Callable[..., tf.data.Data
         parts=[PartFetches(batch.name, batch.start_frame, audio, found.add)] * (accumulate - 1),
         step=StepFetches(
             loss=found.loss, learning_rate=learning_rate, gradient_norm=gradient_norm,
-            clip_names=batch.name, start_frames=batch.start_frame, audio=audio,
-            stopping=found.stopping > 0, op=train_op),
+            loss_scale=scale.now if scale else (), clip_names=batch.name,
+            start_frames=batch.start_frame, audio=audio, stopping=found.stopping > 0,
+            op=train_op),
         stop_requested=found.stop_requested,
         fingerprints=collectives.all_gather(tf.constant(fingerprints, tf.int64), hosts,
                                             FINGERPRINTS_KEY),
@@ -143,8 +146,8 @@ class _Gradients(NamedTuple):
     make_clear: Callable[[], tf.Operation]
 
 
-def _build_gradients(hp, batch, device_names, compute, accumulate, hosts):
-    loss, pairs = towers.loss_and_gradients(batch, hp, device_names, compute)
+def _build_gradients(hp, batch, device_names, compute, accumulate, hosts, scale):
+    loss, pairs = towers.loss_and_gradients(batch, hp, device_names, compute, scale)
     gradients, variables = zip(*pairs)
     with tf.device(device_names[0]), tf.variable_scope('accumulated'):
         means, add, make_clear = towers.accumulate(list(loss) + list(gradients), accumulate)
@@ -152,7 +155,8 @@ def _build_gradients(hp, batch, device_names, compute, accumulate, hosts):
     with tf.device(device_names[0]), tf.name_scope('hosts'):
         *means, stopping = collectives.all_reduce_mean(
             list(means) + [tf.cast(stop_requested, tf.float32)], hosts, GRADIENTS_KEY)
-    return _Gradients(loss=objective.Objective(*means[:len(loss)]), gradients=means[len(loss):],
+    return _Gradients(loss=objective.Objective(*means[:len(loss)]),
+                      gradients=[mean / scale.now if scale else mean for mean in means[len(loss):]],
                       variables=variables, stop_requested=stop_requested, stopping=stopping,
                       add=add, make_clear=make_clear)
 

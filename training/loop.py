@@ -18,6 +18,7 @@ from datasets import digital_silence
 from datasets.sources import Source
 from errors import UserError
 from params import HParams
+from training import loss_scale
 from training.evaluation import Evaluation
 from training.events import Events
 from training.graph import PartFetches, StepFetches, TrainingGraph
@@ -27,6 +28,7 @@ from training.options import TrainingOptions
 from training.signals import StopSignals
 
 ADVICE = 'a lower lr or clip_norm may help'
+FLOAT16_ADVICE = '--precision=float32 has more range'
 SILENCE_ADVICE = ('%d of these clips hold digital silence (runs of exact zeros), on which no '
                   'likelihood is finite: take --hparams=dither=0.5')
 LOOK_SECONDS = 2        # between two looks whether the run's directory is there
@@ -156,7 +158,8 @@ class TrainingLoop:
         return result
 
     def _require_finite(self, step, parts: List[PartFetches], result: StepFetches):
-        if np.isfinite(result.loss.total) and np.isfinite(result.gradient_norm):
+        is_scaled = np.size(result.loss_scale) and result.loss_scale > loss_scale.SMALLEST
+        if np.isfinite(result.loss.total) and (np.isfinite(result.gradient_norm) or is_scaled):
             return
         clips = ', '.join('%s from frame %d' % (errors.cut(name.decode()), frame)
                           for part in parts + [result]
@@ -166,7 +169,8 @@ class TrainingLoop:
         self.fail_diverged(
             step, 'step %d has a loss of %s and gradients of norm %s; its clips were %s'
             % (step + 1, result.loss.total, result.gradient_norm, clips),
-            SILENCE_ADVICE % silent if silent else ADVICE)
+            SILENCE_ADVICE % silent if silent
+            else FLOAT16_ADVICE if np.size(result.loss_scale) else ADVICE)
 
     def after_step(self, step: int, result: StepFetches, speed: float) -> None:
         """What the chief does after step `step`. speed: seconds of audio a second."""
@@ -198,6 +202,8 @@ class TrainingLoop:
             'train/objective': loss.total, 'train/gradient_norm': result.gradient_norm,
             'train/learning_rate': result.learning_rate,
             'train/seconds_of_audio_a_second': speed}
+        if np.size(result.loss_scale):
+            values['train/loss_scale'] = result.loss_scale
         self.events.scalars(values, step)
         self.loss_curve.add(values, step)
 

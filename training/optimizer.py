@@ -5,6 +5,7 @@ from typing import Iterable, Optional, Tuple
 import tensorflow.compat.v1 as tf
 
 from params import HParams
+from training.loss_scale import LossScale
 
 
 def schedule(hp: HParams, step: tf.Tensor) -> tf.Tensor:
@@ -20,9 +21,12 @@ def schedule(hp: HParams, step: tf.Tensor) -> tf.Tensor:
 
 
 def optimize(hp: HParams, gradients: Iterable[Tuple[tf.Tensor, tf.Variable]],
-             learning_rate: tf.Tensor, global_step: tf.Variable
-             ) -> Tuple[tf.Operation, tf.Tensor, Optional[tf.train.ExponentialMovingAverage]]:
+             learning_rate: tf.Tensor, global_step: tf.Variable,
+             loss_scale: Optional[LossScale] = None) -> Tuple[
+                 tf.Operation, tf.Tensor, Optional[tf.train.ExponentialMovingAverage]]:
     """A step of Adam on [(gradient, variable)]; Kingma & Ba 2014, arXiv 1412.6980.
+
+    loss_scale: of a loss whose gradients may not be finite: such a step only counts.
 
     Returns: (the training operation, the global norm of the gradients before clipping, the averages
     of the weights or None).
@@ -32,10 +36,18 @@ def optimize(hp: HParams, gradients: Iterable[Tuple[tf.Tensor, tf.Variable]],
     if hp.clip_norm:
         gradients, _ = tf.clip_by_global_norm(gradients, hp.clip_norm, use_norm=norm)
     adam = tf.train.AdamOptimizer(learning_rate, hp.adam_beta1, hp.adam_beta2, hp.adam_epsilon)
-    train_op, ema = adam.apply_gradients(zip(gradients, variables), global_step), None
-    if hp.ema_decay:
-        # num_updates: young averages follow the weights more closely
-        ema = tf.train.ExponentialMovingAverage(hp.ema_decay, num_updates=global_step)
-        with tf.control_dependencies([train_op]):
-            train_op = ema.apply(variables)
-    return train_op, norm, ema
+    # num_updates: young averages follow the weights more closely
+    ema = (tf.train.ExponentialMovingAverage(hp.ema_decay, num_updates=global_step)
+           if hp.ema_decay else None)
+
+    def update(*step):
+        updated = adam.apply_gradients(zip(gradients, variables), *step)
+        if not ema:
+            return updated
+        with tf.control_dependencies([updated]):
+            return ema.apply(variables)
+
+    if loss_scale is None:
+        return update(global_step), norm, ema
+    with tf.control_dependencies([loss_scale.apply_if_finite(norm, update)]):
+        return global_step.assign_add(1).op, norm, ema

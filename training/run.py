@@ -16,7 +16,7 @@ import utils
 from datasets.sources import FileData, ShardData, Source
 from errors import UserError
 from params import HParams
-from training import convolution_check, towers
+from training import convolution_check, loss_scale, towers
 from training.graph import TrainingGraph, build_training_graph
 from training.hosts import (
     HostMonitor,
@@ -67,7 +67,8 @@ def train(hp: HParams, data: Union[FileData, ShardData],
             hp, source.training_clips, source.heldout_clips() if source.heldout_names else None,
             device_names, options.compute, options.accumulate, hosts,
             fingerprints(settings), source.has_positions)
-        checkpoints = utils.Checkpoints(options.run_dir, hp.keep_checkpoints)
+        checkpoints = utils.Checkpoints(options.run_dir, hp.keep_checkpoints,
+                                        tf.global_variables(loss_scale.SCOPE))
         _print_summary(hp, source, device_names, options)
         session = resources.enter_context(tf.Session(target, tf_graph, config))
         with monitor.guard(), monitor.waiting():

@@ -9,6 +9,7 @@ from datasets.clip_files import Clips
 from errors import UserError
 from params import HParams
 from training import objective, packing
+from training.loss_scale import LossScale
 
 # What XLA may compile of a training step, and what that means.
 XLA_CHOICES = {
@@ -29,9 +30,7 @@ def compute_options(precision: str = 'float32', reversible: bool = False,
     Raises UserError if this TensorFlow cannot compute so.
     """
     old = devices.is_tensorflow_1()
-    if precision != 'float32' and old:
-        raise UserError('--precision=%s takes TensorFlow 2, and this is %s; take float32'
-                        % (precision, tf.__version__))
+    glow.require_precision(precision)
     if xla == 'gates' and old:
         raise UserError('--xla=gates takes TensorFlow 2, and this is %s; take off' % tf.__version__)
     fastest = 'off' if old or devices.has_gpu() else 'gates'
@@ -39,8 +38,9 @@ def compute_options(precision: str = 'float32', reversible: bool = False,
 
 
 def loss_and_gradients(clips: Clips, hp: HParams, device_names: Sequence[str],
-                       compute: glow.Compute = glow.Compute()
-                       ) -> Tuple[objective.Objective, List[Tuple[tf.Tensor, tf.Variable]]]:
+                       compute: glow.Compute = glow.Compute(),
+                       loss_scale: Optional[LossScale] = None) -> Tuple[
+                           objective.Objective, List[Tuple[tf.Tensor, tf.Variable]]]:
     """The mean loss over towers and its gradients, as the whole batch in one tower would give.
 
     Each tower works on an equal part of the batch, on its own device; variables live on the
@@ -50,6 +50,7 @@ def loss_and_gradients(clips: Clips, hp: HParams, device_names: Sequence[str],
       clips: of a batch that splits into as many towers.
       device_names: names of a device for each tower, as devices.tower_devices gives them.
       compute: how the loss is computed.
+      loss_scale: by which the gradients are multiplied.
 
     Returns: (the objective, [(gradient, variable)]).
     """
@@ -61,7 +62,9 @@ def loss_and_gradients(clips: Clips, hp: HParams, device_names: Sequence[str],
             part_clips = clips._replace(**dict(zip(('audio', 'mel', 'noise'), part)))
             losses.append(objective.objective(part_clips, hp, compute))
             variables = tf.trainable_variables()
-            gradients.append(tf.gradients(losses[-1].total, variables))
+            total = losses[-1].total
+            gradients.append(tf.gradients(total * loss_scale.now if loss_scale else total,
+                                          variables))
     loss = objective.Objective(*(tf.add_n(terms) / len(device_names) for terms in zip(*losses)))
     return loss, list(zip(average_gradients(gradients, device_names), variables))
 

@@ -16,7 +16,7 @@ TF1 = tf.__version__.startswith('1.')
 XLA = ['off'] if TF1 else sorted(towers.XLA_CHOICES)
 
 
-def losses_and_gradients(hp, computes, scale=0.1):
+def losses_and_gradients(hp, computes, scale=0.1, loss_scale=1.0):
     """[[loss, gradient, ...]] of the same weights, audio and mel, computed in each of the ways."""
     rng = np.random.RandomState(0)
     audio = speechlike(rng, hp.batch_size, hp.clip_frames * hp.hop_length).astype(np.float32)
@@ -27,7 +27,8 @@ def losses_and_gradients(hp, computes, scale=0.1):
                 config=devices.session_config()) as sess:
             tf.set_random_seed(1)
             loss = glow.loss(tf.constant(audio), tf.constant(mel.astype(np.float32)), hp, compute)
-            gradients = tf.gradients(loss.total, tf.trainable_variables())
+            gradients = [g / loss_scale for g in
+                         tf.gradients(loss.total * loss_scale, tf.trainable_variables())]
             randomize(sess, np.random.RandomState(1), scale)
             found.append(sess.run([loss.total] + gradients))
     return found
@@ -56,6 +57,17 @@ def test_what_xla_compiles_has_the_same_gradients(xla, reversible):
         TINY, [glow.Compute(), glow.Compute(xla=xla, reversible=reversible)])
     assert abs(plain[0] - compiled[0]) < 1e-5 * abs(plain[0])
     assert distance(plain[1:], compiled[1:]) < 1e-4
+
+
+@pytest.mark.parametrize('reversible', [False, True])
+def test_scaled_float16_gradients_are_the_gradients(reversible):
+    """11 bits of mantissa: losses within 0.1%, gradients within 1% in all."""
+    plain, low = losses_and_gradients(
+        TINY, [glow.Compute(), glow.Compute('float16', reversible)], loss_scale=2.0 ** 10)
+    assert 0 < abs(plain[0] - low[0]) < 1e-3 * abs(plain[0])
+    a, b = (np.concatenate([g.ravel() for g in found[1:]]) for found in (plain, low))
+    assert a.dtype == b.dtype == np.float32
+    assert 0 < np.linalg.norm(a - b) < 0.01 * np.linalg.norm(a)
 
 
 @pytest.mark.parametrize('reversible', [False, True])

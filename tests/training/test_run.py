@@ -205,8 +205,8 @@ def test_a_divergence_tells_digital_silence(tmp_path, zeros, told):
     part = PartFetches([b'a'], [3], audio[:1].copy(), None)
     audio[1, 200:200 + zeros] = 0
     result = StepFetches(loss=Objective(*[np.nan] * 6), learning_rate=1, gradient_norm=np.nan,
-                         clip_names=[b'b'], start_frames=[7], audio=audio[1:], stopping=False,
-                         op=None)
+                         loss_scale=(), clip_names=[b'b'], start_frames=[7], audio=audio[1:],
+                         stopping=False, op=None)
     with pytest.raises(UserError) as error:
         a_loop(tmp_path)._require_finite(9, [part], result)
     assert 'its clips were a from frame 3, b from frame 7' in str(error.value)
