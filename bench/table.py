@@ -63,7 +63,9 @@ def commit() -> Optional[str]:
 def format_value(value: Any) -> str:
     if isinstance(value, str):
         return value
-    return '%d' % value if value == int(value) or value > 1e3 else '%.3f' % value
+    if value == int(value) or value > 1e3:
+        return '%d' % value
+    return '%.3f' % value if abs(value) >= 0.01 else '%.1e' % value
 
 
 def peak_mb() -> float:
