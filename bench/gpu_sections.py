@@ -41,8 +41,7 @@ class Setting(NamedTuple):
     code: Optional[str]         # glow.py of NVIDIA's repository
 
 
-FULL = Setting(['nvidia', 'weixsong', 'small'], '', 10.0, [1, 4, 16, 32], [2048, 8192, 32768], 5,
-               None)
+FULL = Setting(['nvidia', 'small', 'weixsong'], '', 10.0, [1, 8, 32], [2048, 8192, 32768], 5, None)
 SMALL = Setting(['small'], 'n_flows=2,n_layers=2,residual_channels=8,skip_channels=8,'
                 'n_early_every=1,clip_samples=4096,batch_size=2', 0.5, [2], [512], 1, None)
 
@@ -94,33 +93,33 @@ def convolution(setting: Setting) -> Iterator[Row]:
     hp = params.preset('weixsong')
     for form in ops.CONV_FORMS:
         fault = convolution_check.find_fault(
-            functools.partial(ops.dilated_conv, form=form), devices.tower_devices(1)[0], devices.session_config(),
-            [2 ** i for i in range(hp.n_layers)])
+            functools.partial(ops.dilated_conv, form=form), devices.tower_devices(1)[0],
+            devices.session_config(), [2 ** i for i in range(hp.n_layers)])
         yield dict(form=form, result=fault or 'right')
 
 
 def accuracy(setting: Setting) -> Iterator[Row]:
-    """Errors against float64 on the CPU, of a full model and the bundled voice, on a second.
+    """Errors against float64 on the CPU, of the bundled voice on a second of speech.
 
     loss: relative. gradients: the norm of the difference over the norm, all variables together.
     inverse: of the audio, from its own z in float64, over its peak, the largest.
     """
     modes = [True, False] if devices.has_gpu() and not devices.is_tensorflow_1() else [False]
-    for name, (hp, weights) in _models(setting).items():
-        audio, mel = _speech(hp)
-        exact = _computed(audio, mel, hp, weights, tf.float64, '/device:CPU:0')
-        for precision, tf32 in itertools.product(sorted(glow.PRECISIONS, key=len)[::-1], modes):
-            if tf32 and precision != 'float32' or (
-                    precision == 'bfloat16' and devices.is_tensorflow_1()):
-                continue
-            if tf32 in modes and len(modes) > 1:
-                tf.config.experimental.enable_tensor_float_32_execution(tf32)
-            found = _computed(audio, mel, hp, weights, tf.float32, devices.tower_devices(1)[0],
-                              precision, exact.z)
-            yield dict(model=name, precision=precision, tf32='on' if tf32 else 'off',
-                       loss=abs(found.loss - exact.loss) / abs(exact.loss),
-                       gradients=_distance(found.gradients, exact.gradients),
-                       inverse=float(np.abs(found.audio - audio).max() / np.abs(audio).max()))
+    hp, weights = load_model(utils.BUNDLED_MODEL)
+    if setting.hparams:
+        hp = hyperparameters(setting.presets[0], setting)
+        weights = random_weights(hp)
+    audio, mel = _speech(hp)
+    exact = _computed(audio, mel, hp, weights, tf.float64, '/device:CPU:0')
+    for precision, tf32 in itertools.product(_precisions(16), modes):
+        if len(modes) > 1:
+            tf.config.experimental.enable_tensor_float_32_execution(tf32)
+        found = _computed(audio, mel, hp, weights, tf.float32, devices.tower_devices(1)[0],
+                          precision, exact.z)
+        yield dict(precision=precision, tf32='on' if tf32 else 'off',
+                   loss=abs(found.loss - exact.loss) / abs(exact.loss),
+                   gradients=_distance(found.gradients, exact.gradients),
+                   inverse=float(np.abs(found.audio - audio).max() / np.abs(audio).max()))
 
 
 class _Computed(NamedTuple):
@@ -128,14 +127,6 @@ class _Computed(NamedTuple):
     gradients: List[np.ndarray]
     z: np.ndarray
     audio: np.ndarray       # of z
-
-
-def _models(setting):
-    hp = hyperparameters(setting.presets[0], setting)
-    models = {setting.presets[0]: (hp, random_weights(hp))}
-    if setting != SMALL:
-        models['bundled'] = load_model(utils.BUNDLED_MODEL)
-    return models
 
 
 def _speech(hp):
@@ -175,7 +166,7 @@ def _distance(found, exact):
 
 def stream(setting: Setting) -> Iterator[Row]:
     """One utterance at a time: `Vocoder`, in blocks, without mel correction."""
-    for preset, precision in itertools.product(setting.presets, _precisions()):
+    for precision, preset in itertools.product(_precisions(), setting.presets):
         hp = hyperparameters(preset, setting)
         weights = random_weights(hp)
         for groups in setting.blocks:
@@ -195,31 +186,33 @@ def stream(setting: Setting) -> Iterator[Row]:
 def batch(setting: Setting) -> Iterator[Row]:
     """Whole utterances in batches: the graph alone, with and without XLA."""
     xlas = [False] if devices.is_tensorflow_1() else [False, True]
-    for preset, precision, n, xla in itertools.product(setting.presets, _precisions(),
-                                                       setting.batches, xlas):
+    for xla, preset, precision in itertools.product(xlas, setting.presets, _precisions()):
         hp = hyperparameters(preset, setting)
-        yield dict(preset=preset, precision=precision, batch=n, xla='on' if xla else 'off',
-                   **_batch_row(hp, precision, n, xla, setting))
+        for row in _batch_rows(hp, precision, xla, setting):
+            yield dict(preset=preset, precision=precision, xla='on' if xla else 'off', **row)
 
 
-def _batch_row(hp, precision, n, xla, setting):
-    mel = np.stack([_random_mel(hp, setting.seconds)] * n)
-    z = np.random.RandomState(0).randn(n, hp.groups(mel.shape[1]), hp.n_group) * hp.gen_sigma
+def _batch_rows(hp, precision, xla, setting):
+    weights, mel = random_weights(hp), _random_mel(hp, setting.seconds)
+    z = np.random.RandomState(0).randn(hp.groups(len(mel)), hp.n_group) * hp.gen_sigma
     with tf.Graph().as_default(), tf.device(devices.tower_devices(1)[0]):
-        with ops.frozen(random_weights(hp)):
+        with ops.frozen(weights):
             def infer(z, mel):
                 return glow.infer(z, mel, hp, compute=glow.Compute(precision))
-            z_in, mel_in = (tf.placeholder(tf.float32, x.shape) for x in (z, mel))
+            z_in, mel_in = (tf.placeholder(tf.float32, (None,) + x.shape) for x in (z, mel))
             audio = (tf.function(infer, jit_compile=True) if xla else infer)(z_in, mel_in)
         with tf.Session(config=devices.session_config()) as session:
-            reset_device_memory()
-            started = time.perf_counter()
-            session.run(audio, {z_in: z, mel_in: mel})
-            first = time.perf_counter() - started
-            seconds = median_seconds(lambda: session.run(audio, {z_in: z, mel_in: mel}),
-                                     setting.repeats)
-    return dict(khz=n * mel.shape[1] * hp.hop_length / seconds / 1e3, first_seconds=first,
-                device_mb=device_mb())
+            for n in setting.batches:
+                def vocode(n=n):
+                    return session.run(audio, {z_in: np.stack([z] * n),
+                                               mel_in: np.stack([mel] * n)})
+                reset_device_memory()
+                started = time.perf_counter()
+                vocode()
+                first = time.perf_counter() - started
+                seconds = median_seconds(vocode, setting.repeats)
+                yield dict(batch=n, khz=n * len(mel) * hp.hop_length / seconds / 1e3,
+                           first_seconds=first, device_mb=device_mb())
 
 
 def nvidia_code(setting: Setting) -> Iterator[Row]:
@@ -254,8 +247,9 @@ def nvidia_code(setting: Setting) -> Iterator[Row]:
                    khz=n * mel.shape[2] * hp.hop_length / seconds / 1e3)
 
 
-def _precisions():
-    if not devices.has_gpu():       # float16 takes many times as long on a CPU
+def _precisions(bits=32):
+    """Those of so many bits or more on a CPU, where float16 is slow; all on a GPU."""
+    if bits > 16 and not devices.has_gpu():
         return ['float32']
     return ['float32', 'float16'] + ([] if devices.is_tensorflow_1() else ['bfloat16'])
 
@@ -270,11 +264,10 @@ def _random_mel(hp, seconds):
 
 def training(setting: Setting) -> Iterator[Row]:
     """A step, on clips of noise, and its memory."""
-    xlas = ['off'] if devices.is_tensorflow_1() else sorted(towers.XLA_CHOICES)[::-1]
-    for preset, precision, xla, reversible in itertools.product(
-            setting.presets, _precisions(), xlas, [False, True]):
-        if reversible and xla != 'off':
-            continue
+    ways = [('off', False), ('gates', False), ('off', True)]
+    for (xla, reversible), preset, precision in itertools.product(
+            [way for way in ways if way[0] == 'off' or not devices.is_tensorflow_1()],
+            setting.presets, _precisions()):
         reset_device_memory()
         row = bench_training.measure(preset, setting.hparams, precision, xla, reversible,
                                      setting.repeats, profile=False)
