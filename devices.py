@@ -15,6 +15,15 @@ def is_tensorflow_1() -> bool:
     return tf.__version__.startswith('1.')
 
 
+def allow_tf32(allowed: bool) -> None:
+    """Lets this process multiply float32 with 10 bits of mantissa, on GPUs since Ampere, or not.
+
+    TensorFlow 2 does by default. docs/gpu.md has the errors.
+    """
+    if not is_tensorflow_1():
+        tf.config.experimental.enable_tensor_float_32_execution(allowed)
+
+
 def tower_devices(count):
     """Names of `count` devices to train on: GPUs where there are any, else CPU devices.
 

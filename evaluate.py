@@ -89,6 +89,7 @@ Measured = Dict[str, Tuple[np.ndarray, Dict[str, float]]]
 
 def main():
     args = parse_arguments()
+    devices.allow_tf32(False)
     settings = Settings(**{field: getattr(args, field) for field in Settings._fields})
     hp, weights = vocoder.load_model(args.restore_from)
     refuse_overwriting(args.filelist, args.wave_dir, args.lc_dir, args.out_dir)

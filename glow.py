@@ -20,7 +20,10 @@ import streaming
 from errors import UserError
 from params import HParams
 
-PRECISIONS = {'float32': tf.float32, 'bfloat16': tf.bfloat16, 'float16': tf.float16}
+# What coupling networks compute in. tf32 is float32 on a device that `devices.allow_tf32` lets
+# multiply with fewer bits.
+PRECISIONS = {'float32': tf.float32, 'tf32': tf.float32, 'bfloat16': tf.bfloat16,
+              'float16': tf.float16}
 
 
 def require_precision(precision: str) -> None:
@@ -104,9 +107,10 @@ def infer(z: tf.Tensor, mel: tf.Tensor, hp: HParams, lengths: Optional[tf.Tensor
 
 
 def _cast_couplings(flows, compute):
-    if compute.precision == 'float32':  # no operations at all
+    dtype = PRECISIONS[compute.precision]
+    if dtype == tf.float32:     # no operations at all
         return flows
-    return [cast_coupling(flow, PRECISIONS[compute.precision]) for flow in flows]
+    return [cast_coupling(flow, dtype) for flow in flows]
 
 
 # --- The condition --------------------------------------------------------------------------------

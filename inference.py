@@ -26,6 +26,7 @@ import numpy as np
 import soxr
 import tqdm
 
+import devices
 import errors
 import files
 import glow
@@ -66,6 +67,7 @@ def main():
         hp = given_definition(args, mel_inputs.definition_beside(sources))
         processing: Processing = WithoutModel(hp.mel, args.seed, args.mel_correction or 0)
     else:
+        devices.allow_tf32(args.precision == 'tf32')
         vocoder = Vocoder.load(args.restore_from, args.preset, args.hparams, args.precision,
                                args.chunk_frames)
         hp = given_definition(args, vocoder.hp)
@@ -127,7 +129,8 @@ def parse_arguments() -> argparse.Namespace:
                         help='utterances of similar length vocoded at a time; larger batches are '
                              'faster on a GPU (default: %(default)s)')
     parser.add_argument('--precision', choices=sorted(glow.PRECISIONS), default='float32',
-                        help='number format that the networks compute in (default: %(default)s)')
+                        help='number format that the networks compute in; tf32 lets GPUs multiply '
+                             'with fewer bits (default: %(default)s)')
     parser.add_argument('--chunk_frames', type=int, metavar='N',
                         help='mel frames computed at a time: the audio is the same, memory and '
                              'speed differ (default: what is fast on this device)')

@@ -22,6 +22,7 @@ if __name__ == '__main__':
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
 
+import devices
 import files
 import glow
 import params
@@ -35,6 +36,7 @@ def main():
     args = parse_arguments()
     data, options = data_from(args), options_from(args)
     refuse_run_among_data(args, options)
+    devices.allow_tf32(args.precision == 'tf32')
     run.train(hyperparameters(args, data, options), data, options)
     return 0
 
@@ -102,7 +104,8 @@ def add_device_arguments(parser):
                         help='number of towers that share every batch: GPUs where there are any, '
                              'else CPU devices (default: %(default)s)')
     parser.add_argument('--precision', choices=sorted(glow.PRECISIONS), default='float32',
-                        help='what the coupling networks compute in; weights stay float32 '
+                        help='what the coupling networks compute in; weights stay float32; '
+                             'tf32 lets GPUs multiply with fewer bits '
                              '(default: %(default)s)')
     parser.add_argument('--xla', choices=list(towers.XLA_CHOICES),
                         help='what XLA compiles: '

@@ -104,20 +104,16 @@ def accuracy(setting: Setting) -> Iterator[Row]:
     loss: relative. gradients: the norm of the difference over the norm, all variables together.
     inverse: of the audio, from its own z in float64, over its peak, the largest.
     """
-    modes = [True, False] if devices.has_gpu() and not devices.is_tensorflow_1() else [False]
     hp, weights = load_model(utils.BUNDLED_MODEL)
     if setting.hparams:
         hp = hyperparameters(setting.presets[0], setting)
         weights = random_weights(hp)
     audio, mel = _speech(hp)
     exact = _computed(audio, mel, hp, weights, tf.float64, '/device:CPU:0')
-    for precision, tf32 in itertools.product(_precisions(16), modes):
-        if len(modes) > 1:
-            tf.config.experimental.enable_tensor_float_32_execution(tf32)
+    for precision in _precisions(16):
         found = _computed(audio, mel, hp, weights, tf.float32, devices.tower_devices(1)[0],
                           precision, exact.z)
-        yield dict(precision=precision, tf32='on' if tf32 else 'off',
-                   loss=abs(found.loss - exact.loss) / abs(exact.loss),
+        yield dict(precision=precision, loss=abs(found.loss - exact.loss) / abs(exact.loss),
                    gradients=_distance(found.gradients, exact.gradients),
                    inverse=float(np.abs(found.audio - audio).max() / np.abs(audio).max()))
 
@@ -139,7 +135,9 @@ def _speech(hp):
 def _computed(audio, mel, hp, weights, dtype, device, precision='float32', z=None):
     """The _Computed of a model; `audio` is the inverse of z, of its own z without one."""
     with tf.Graph().as_default(), tf.device(device):
-        audio, mel = (tf.constant(x[None], dtype) for x in (audio, mel))
+        # fed: the graph optimizer would compute on the CPU what depends on constants alone
+        feeds = {tf.placeholder(dtype, (1,) + x.shape): x[None] for x in (audio, mel)}
+        audio, mel = feeds
         given = {name: tf.constant(value, dtype) for name, value in weights.items()}
 
         def getter(getter, name, *args, **kwargs):
@@ -149,11 +147,14 @@ def _computed(audio, mel, hp, weights, dtype, device, precision='float32', z=Non
             compute = glow.Compute(precision)
             loss = glow.loss(audio, mel, hp, compute).total
             z_own = glow.encode(audio, mel, hp)
-            z_in = z_own if z is None else tf.constant(z, dtype)
+            z_in = z_own
+            if z is not None:
+                z_in = tf.placeholder(dtype, z.shape)
+                feeds[z_in] = z
             inverse = glow.infer(z_in, mel, hp, compute=compute)
         gradients = tf.gradients(loss, list(given.values()))
         with tf.Session(config=devices.session_config()) as session:
-            return _Computed(*session.run([loss, gradients, z_own, inverse[0]]))
+            return _Computed(*session.run([loss, gradients, z_own, inverse[0]], feeds))
 
 
 def _distance(found, exact):
@@ -166,7 +167,7 @@ def _distance(found, exact):
 
 def stream(setting: Setting) -> Iterator[Row]:
     """One utterance at a time: `Vocoder`, in blocks, without mel correction."""
-    for precision, preset in itertools.product(_precisions(), setting.presets):
+    for preset, precision in _presets_and_precisions(setting):
         hp = hyperparameters(preset, setting)
         weights = random_weights(hp)
         for groups in setting.blocks:
@@ -186,10 +187,11 @@ def stream(setting: Setting) -> Iterator[Row]:
 def batch(setting: Setting) -> Iterator[Row]:
     """Whole utterances in batches: the graph alone, with and without XLA."""
     xlas = [False] if devices.is_tensorflow_1() else [False, True]
-    for xla, preset, precision in itertools.product(xlas, setting.presets, _precisions()):
-        hp = hyperparameters(preset, setting)
-        for row in _batch_rows(hp, precision, xla, setting):
-            yield dict(preset=preset, precision=precision, xla='on' if xla else 'off', **row)
+    for xla in xlas:
+        for preset, precision in _presets_and_precisions(setting):
+            hp = hyperparameters(preset, setting)
+            for row in _batch_rows(hp, precision, xla, setting):
+                yield dict(preset=preset, precision=precision, xla='on' if xla else 'off', **row)
 
 
 def _batch_rows(hp, precision, xla, setting):
@@ -248,10 +250,24 @@ def nvidia_code(setting: Setting) -> Iterator[Row]:
 
 
 def _precisions(bits=32):
-    """Those of so many bits or more on a CPU, where float16 is slow; all on a GPU."""
-    if bits > 16 and not devices.has_gpu():
-        return ['float32']
-    return ['float32', 'float16'] + ([] if devices.is_tensorflow_1() else ['bfloat16'])
+    """Those that a device has; on a CPU, where float16 is slow, those of so many bits or more.
+
+    The device is set to each as it is read.
+    """
+    for precision in ['float32', 'tf32', 'float16', 'bfloat16']:
+        size = 8 * glow.PRECISIONS[precision].size
+        if size < bits and not devices.has_gpu() or precision == 'tf32' and not devices.has_gpu():
+            continue
+        if precision in ('tf32', 'bfloat16') and devices.is_tensorflow_1():
+            continue
+        devices.allow_tf32(precision == 'tf32')
+        yield precision
+
+
+def _presets_and_precisions(setting):
+    for preset in setting.presets:
+        for precision in _precisions():
+            yield preset, precision
 
 
 def _random_mel(hp, seconds):
@@ -265,16 +281,17 @@ def _random_mel(hp, seconds):
 def training(setting: Setting) -> Iterator[Row]:
     """A step, on clips of noise, and its memory."""
     ways = [('off', False), ('gates', False), ('off', True)]
-    for (xla, reversible), preset, precision in itertools.product(
-            [way for way in ways if way[0] == 'off' or not devices.is_tensorflow_1()],
-            setting.presets, _precisions()):
-        reset_device_memory()
-        row = bench_training.measure(preset, setting.hparams, precision, xla, reversible,
-                                     setting.repeats, profile=False)
-        yield dict({name: row[name] for name in (
-            'preset', 'precision', 'xla', 'step_seconds', 'audio_seconds_a_second',
-            'first_step_seconds')}, reversible='yes' if reversible else 'no',
-            device_mb=device_mb())
+    if devices.is_tensorflow_1():
+        ways.remove(('gates', False))
+    for xla, reversible in ways:
+        for preset, precision in _presets_and_precisions(setting):
+            reset_device_memory()
+            row = bench_training.measure(preset, setting.hparams, precision, xla, reversible,
+                                         setting.repeats, profile=False)
+            yield dict({name: row[name] for name in (
+                'preset', 'precision', 'xla', 'step_seconds', 'audio_seconds_a_second',
+                'first_step_seconds')}, reversible='yes' if reversible else 'no',
+                device_mb=device_mb())
 
 
 def pipeline(setting: Setting) -> Iterator[Row]:

@@ -113,6 +113,22 @@ def test_memory_is_that_of_one_flow():
     assert reversible['activations_mb'] < 0.6 * plain['activations_mb']
 
 
+def test_tf32_is_float32_on_a_cpu():
+    plain, low = losses_and_gradients(TINY, [glow.Compute(), glow.Compute('tf32')])
+    for a, b in zip(plain, low):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.skipif(TF1, reason='TensorFlow 1.15 has no such switch')
+def test_tf32_is_a_switch():
+    try:
+        for allowed in (False, True):
+            devices.allow_tf32(allowed)
+            assert tf.config.experimental.tensor_float_32_execution_enabled() == allowed
+    finally:
+        devices.allow_tf32(True)
+
+
 def test_defaults_and_refusals():
     assert towers.compute_options() == glow.Compute('float32', False, 'off' if TF1 else 'gates')
     assert towers.compute_options(xla='off').xla == 'off'
