@@ -5,14 +5,17 @@ the audio, the window w, and the magnitudes `wanted` of their mel:
 
     S     = rfft(w x)                                                       [frames, bins]
     gain  = clip(wanted / (|S| @ basis), 1 / MOST_GAIN, MOST_GAIN)          [frames, n_mels]
-    S     = S * exp(relaxation * log(gain) @ spread)
+    gains = exp(log(gain) @ spread)                                         [frames, bins]
+    S     = S * gains ** relaxation
     added = w irfft(S)                                                      [frames, win_length]
 
 where relaxation is OVERRELAXATION, and 1 in the last round, which takes what swings away. A row of
 `spread` is a band, and a column has the shares of a bin in its bands. So a bin's gain is the
-geometric mean of those of its bands. What lies between the centres of bands, harmonics and noise,
-stays as the vocoder made it. The audio is the sum of all that overlaps, `added` over w^2; so are
-the frames of the next round, but of neighbours up to `ahead` frames later only.
+geometric mean of those of its bands, and the bands of S * gains are nearer to the wanted ones, but
+not equal: from |S| * gains the gains are computed anew, PASSES times in all, and multiplied. What
+lies between the centres of bands, harmonics and noise, stays as the vocoder made it. The audio is
+the sum of all that overlaps, `added` over w^2; so are the frames of the next round, but of
+neighbours up to `ahead` frames later only.
 
 So a round looks a few frames ahead, and audio can be corrected as it comes: `MelCorrection.start`.
 Seeing all later neighbours does not sound better (docs/voice.md), and takes three times the
@@ -30,7 +33,8 @@ from errors import UserError
 from synthesis.stft import overlap_add
 
 MOST_GAIN = 10.0        # of a band in a round, up or down, before it is over-relaxed
-OVERRELAXATION = 1.7    # 1 leaves more of the error after every round, 2 swings: docs/voice.md
+OVERRELAXATION = 1.8    # 1 leaves more of the error after every round, 2 swings: docs/voice.md
+PASSES = 2              # in which the gains of a round are computed
 LEAST_WEIGHT = 1e-4     # of squared windows, to divide by at the edges
 BLOCK_FRAMES = 500      # corrected at a time, which bounds memory
 
@@ -131,10 +135,14 @@ class MelCorrection:
             return frames
         r, n_fft, power = self.round, self.definition.n_fft, self.definition.power
         spectrum = scipy.fft.rfft(frames * r.window, n_fft)
-        found = np.clip(np.abs(spectrum) ** power @ self._basis, r.least, r.most)
-        ratio = np.clip(wanted, r.least, r.most) / found
-        gain = np.clip(ratio, MOST_GAIN ** -power, MOST_GAIN ** power)
-        spectrum *= np.exp(relaxation / power * np.log(gain) @ self._spread)
+        magnitudes, wanted = np.abs(spectrum) ** power, np.clip(wanted, r.least, r.most)
+        scaled, log_gain = magnitudes, np.zeros_like(wanted)      # of bands, of all passes
+        for i in range(PASSES):
+            if i:
+                scaled = magnitudes * np.exp(log_gain @ self._spread)
+            found = np.clip(scaled @ self._basis, r.least, r.most)
+            log_gain += np.log(np.clip(wanted / found, MOST_GAIN ** -power, MOST_GAIN ** power))
+        spectrum *= np.exp(relaxation / power * log_gain @ self._spread)
         return scipy.fft.irfft(spectrum, n_fft)[:, :len(r.window)] * r.window
 
 

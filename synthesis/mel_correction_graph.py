@@ -10,7 +10,14 @@ import tensorflow.compat.v1 as tf
 
 import ops
 from datasets.mel_definition import MelDefinition
-from synthesis.mel_correction import LEAST_WEIGHT, MOST_GAIN, OVERRELAXATION, Round, round_of
+from synthesis.mel_correction import (
+    LEAST_WEIGHT,
+    MOST_GAIN,
+    OVERRELAXATION,
+    PASSES,
+    Round,
+    round_of,
+)
 
 
 def corrected(audio: tf.Tensor, mel: tf.Tensor, definition: MelDefinition, rounds: int
@@ -199,10 +206,15 @@ def _gained(frames, wanted, one, relaxation, forward, backward, basis, spread):
     power = one.definition.power
     spectrum = ops.matmul(frames, forward)
     energies = sum(tf.square(part) for part in tf.split(spectrum, 2, axis=-1))
-    found = ops.matmul(energies if power == 2 else tf.sqrt(energies), basis)
-    ratio = wanted / tf.clip_by_value(found, one.least, one.most)
-    gain = tf.clip_by_value(ratio, MOST_GAIN ** -power, MOST_GAIN ** power)
-    gain = tf.exp(ops.matmul(relaxation / power * tf.log(gain), spread))
+    magnitudes = energies if power == 2 else tf.sqrt(energies)
+    log_gain: Any = None        # of bands, the sum of those of all passes
+    for _ in range(PASSES):
+        scaled = magnitudes if log_gain is None else magnitudes * tf.exp(
+            ops.matmul(log_gain, spread))
+        found = tf.clip_by_value(ops.matmul(scaled, basis), one.least, one.most)
+        more = tf.log(tf.clip_by_value(wanted / found, MOST_GAIN ** -power, MOST_GAIN ** power))
+        log_gain = more if log_gain is None else log_gain + more
+    gain = tf.exp(ops.matmul(relaxation / power * log_gain, spread))
     return ops.matmul(spectrum * tf.concat([gain, gain], axis=-1), backward)
 
 
