@@ -7,7 +7,6 @@ import functools
 
 import numpy as np
 import scipy.fft
-import scipy.signal
 
 from datasets.mel_definition import MelDefinition
 
@@ -85,10 +84,18 @@ def mel_spectrogram(audio: np.ndarray, definition: MelDefinition) -> np.ndarray:
 @functools.lru_cache(maxsize=16)
 def analysis_window(definition: MelDefinition) -> np.ndarray:
     """float64 [win_length]: the window of the definition's transform. Read-only."""
-    window = scipy.signal.get_window('hann', definition.win_length,
-                                     fftbins=definition.window == 'hann')
+    window = hann_window(definition.win_length, periodic=definition.window == 'hann')
     window.setflags(write=False)
     return window
+
+
+def hann_window(size: int, periodic: bool = True) -> np.ndarray:
+    """float64 [size]: to the bit that of scipy.signal, whose import takes longer than TensorFlow's
+    graph of a small model.
+    """
+    if size == 1:
+        return np.ones(1)
+    return (0.5 + 0.5 * np.cos(np.linspace(-np.pi, np.pi, size + periodic)))[:size]
 
 
 def preemphasis_gain(definition: MelDefinition, hz: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Griffin-Lim: audio of a mel spectrogram without a model."""
 import numpy as np
-import scipy.signal
 
 from datasets.mel_definition import MelDefinition
 from datasets.mel_transform import mel_basis, mel_magnitudes
@@ -32,6 +31,7 @@ def griffin_lim(mel: np.ndarray, definition: MelDefinition, n_iter: int = 60,
     audio = with_magnitudes(linear.astype(np.float32), hop, definition.win_length,
                             (len(magnitudes) - 1) * hop, n_iter, seed)
     if definition.preemphasis:
+        import scipy.signal  # takes long to import, and only such mels need it
         audio = scipy.signal.lfilter([1.0], [1.0, -definition.preemphasis], audio)
     first = before * hop - middle
     return np.asarray(audio[first:first + n_frames * hop], np.float32)

@@ -12,7 +12,8 @@ from typing import Optional
 
 import numpy as np
 import scipy.fft
-import scipy.signal
+
+from datasets.mel_transform import hann_window
 
 
 @functools.lru_cache(maxsize=16)
@@ -24,7 +25,7 @@ def window(n_fft: int, win_length: Optional[int] = None,
     """
     win_length = win_length or n_fft
     before = (n_fft - win_length) // 2
-    values = np.pad(scipy.signal.get_window('hann', win_length),
+    values = np.pad(hann_window(win_length),
                     (before, n_fft - win_length - before), mode='constant').astype(dtype)
     values.setflags(write=False)
     return values

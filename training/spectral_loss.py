@@ -7,7 +7,6 @@ as a fast transform on short frames, and the same on every device and version of
 from typing import Optional
 
 import numpy as np
-import scipy.signal
 import tensorflow.compat.v1 as tf
 
 import params
@@ -64,7 +63,7 @@ def magnitudes(x: tf.Tensor, size: int, hop: int, n_fft: Optional[int] = None,
     Frames are those that lie within x. As many samples as needed of zeros fill up n_fft. The window
     is periodic, or symmetric.
     """
-    window = scipy.signal.get_window('hann', size, fftbins=not symmetric)
+    window = mel_transform.hann_window(size, periodic=not symmetric)
     # phases do not count, so zeros may all stand at the end
     waves = np.exp(-2j * np.pi / (n_fft or size)
                    * np.outer(np.arange(size), np.arange((n_fft or size) // 2 + 1)))
