@@ -28,17 +28,22 @@ def variable_seed(name: str) -> int:
     return zlib.crc32((tf.get_variable_scope().name + '/' + name).encode()) & 0x7fffffff
 
 
+def weight_of(weights: Dict[str, Any], name: str, shape: Sequence[int]) -> Any:
+    """weights[name], an array or a tensor; UserError if there is none of this shape."""
+    if name not in weights or list(weights[name].shape) != list(shape):
+        raise UserError('there is no %s of shape %s among the weights; params.json is not that '
+                        'of its model' % (name, list(shape)))
+    return weights[name]
+
+
 @contextlib.contextmanager
-def frozen(weights: Dict[str, np.ndarray]) -> Iterator[None]:
-    """A block in which variables are constants, the arrays of weights {name: array}.
+def frozen(weights: Dict[str, Union[np.ndarray, tf.Tensor]]) -> Iterator[None]:
+    """A block in which variables are constants, the arrays of weights {name: array}, or tensors.
 
     Raises UserError for a variable that weights lack, or have in another shape.
     """
     def constant(getter, name, shape=None, dtype=tf.float32, **options):
-        if name not in weights or list(weights[name].shape) != list(shape):
-            raise UserError('there is no %s of shape %s among the weights; params.json is not that '
-                            'of its model' % (name, list(shape)))
-        return tf.constant(weights[name], dtype)
+        return tf.convert_to_tensor(weight_of(weights, name, shape), dtype)
 
     with tf.variable_scope(tf.get_variable_scope(), custom_getter=constant):
         yield

@@ -27,7 +27,7 @@ Every function returns its results and a `Carry`: how late they are, and the sta
 operations so far. It goes from function to function as an argument.
 """
 import abc
-from typing import Callable, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, NamedTuple, Optional, Tuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -169,71 +169,86 @@ def utterance_mask(lengths: Optional[tf.Tensor], z: tf.Tensor, hp: HParams) -> O
 class StreamBlock(Boundary):
     """The next groups of one stream, [groups, c]: without a batch axis, cutting copies nothing.
 
-    A function may have fewer results than groups came in, or none, where it has to wait for those
-    of the next block; in the last block it has them all.
+    A first block has fewer results than groups come in: a function waits for what lies ahead in the
+    next block. In the last block it has all that are left. So the first block has more groups than
+    `delay`, if it is not the last as well.
 
     Args:
       hp: hyperparameters.
+      groups: scalar, of this block.
       position: scalar, groups of the utterance before this block, from the group on that begins
         with the first row of the condition.
       last: scalar, 1 if the utterance ends with this block, else 0.
+      delay: groups that the results of the last function are late.
       conv_form: a key of ops.CONV_FORMS.
       fused_groups: a number of groups; a layer that has as many computes its element by element
         operations as one loop that XLA compiles, and not as six. 0 for never. It is one number
         only, since XLA compiles each length anew.
     """
 
-    def __init__(self, hp: HParams, position: tf.Tensor, last: tf.Tensor, conv_form: str,
-                 fused_groups: int = 0):
+    def __init__(self, hp: HParams, groups: tf.Tensor, position: tf.Tensor, last: tf.Tensor,
+                 delay: int, conv_form: str, fused_groups: int = 0):
         self._hp, self._last, self._conv_form = hp, last, conv_form
-        self._position = position
-        self._gate = _fused(_gate, fused_groups)
-        self._res_skip = _fused(ops.res_skip, fused_groups)
+        self._gate, self._res_skip = (_fused(f, fused_groups) for f in (_gate, ops.res_skip))
+        delays = tf.range(delay + 1)
+        self._group = tf.range(position + groups)
+        self._frame = hp.frame_of_group(self._group)
+        self._starts = tf.split(tf.maximum(position - delays, 0), delay + 1)    # by delay
+        self._ends = tf.split(position + groups - delays * (1 - last), delay + 1)
+        self._zeros: Dict[Tuple[int, int, tf.DType], tf.Tensor] = {}
 
     def apply_mask(self, h):
         return h
 
     def dilated_conv(self, h, filters, dilation, carry):
         behind, ahead = ops.receptive_field(ops.shape_of(filters)[0], dilation, self._hp.causal)
-        span, channels = behind + ahead, ops.static_channels(h)
-        before, first = _state_before(h, behind)
-        groups = tf.shape(before)[0] + tf.shape(h)[0] + ahead * self._last
-        ready = tf.maximum(groups - span, 0)
-        # one group at least: oneDNN's convolution to none gives its input back
-        beyond = ahead * self._last + tf.maximum(span + 1 - groups, 0)
-        h = tf.concat([before, h, tf.zeros([beyond, channels], h.dtype)], axis=0)
-        state = State(before, first, _copy(h[ready:groups]))
-        y = ops.CONV_FORMS[self._conv_form](h[None], filters, dilation, [0, 0])
-        return (h[behind:behind + ready], tf.squeeze(y, 0)[:ready],
-                Carry(carry.delay + ahead, carry.states + (state,)))
+        h, carry = self._extended(h, behind, ahead, carry)
+        y = ops.CONV_FORMS[self._conv_form](tf.expand_dims(h, 0), filters, dilation, [0, 0])
+        return (h[behind:-ahead or None], tf.squeeze(y, 0),
+                carry._replace(delay=carry.delay + ahead))
 
     def delay(self, x, groups, carry):
         if groups == 0:
             return x, carry
-        before, first = _state_before(x, 0)
-        x = tf.concat([before, x], axis=0)
-        ready = tf.maximum(tf.shape(x)[0] - groups * (1 - self._last), 0)
-        state = State(before, first, _copy(x[ready:]))
-        return x[:ready], carry._replace(states=carry.states + (state,))
+        x, carry = self._extended(x, 0, groups, carry)
+        return x[:-groups], carry
 
     def gate(self, y, cond, filters, bias, delay):
         cond = tf.cast(cond, filters.dtype)
-        groups, frame_of_group = tf.shape(y)[0], self._hp.frame_of_group
-        start = tf.maximum(self._position - delay, 0)
         if self._hp.upsampling != 'repeat':
             with ops.computed_after(y):
-                return self._gate(y, ops.matmul(cond[start:start + groups], filters), bias)
-        first = frame_of_group(start)
-        rows = ops.matmul(cond[first:frame_of_group(start + groups - 1) + 1], filters)
-        frames = frame_of_group(start + tf.range(groups)) - first
-        curves = []
+                return self._gate(y, ops.matmul(self._delayed(cond, delay), filters), bias)
+        frames, curves = self._delayed(self._frame, delay), []
         if self._hp.cond_terms > 1:
-            curves = [_curves_of_groups(self._hp, start + tf.range(groups))]
+            curves = [_curves_of_groups(self._hp, self._delayed(self._group, delay))]
         with ops.computed_after(y):
-            return self._gate(y, rows, bias, frames, *curves)
+            return self._gate(y, ops.matmul(cond, filters), bias, frames, *curves)
 
     def res_skip(self, y, h, output, bias):
         return self._res_skip(y, h, output, bias)
+
+    def _delayed(self, rows, delay):
+        """Of rows, one a group from the first row of the condition on, those of late groups."""
+        return tf.strided_slice(rows, self._starts[delay], self._ends[delay], [1])
+
+    def _extended(self, x, behind, ahead, carry):
+        """(x [groups, c] with what lies behind and ahead of it, carry).
+
+        Behind are `behind + ahead` groups of the block before, in the first block `behind` zeros.
+        Ahead are `ahead` zeros in the last block.
+        """
+        kept, channels = behind + ahead, ops.static_channels(x)
+        if not kept:
+            return x, carry
+        key = ahead, channels, x.dtype
+        if key not in self._zeros:      # one for all layers of this dilation
+            self._zeros[key] = tf.zeros([ahead * self._last, channels], x.dtype)
+        fed = tf.placeholder(x.dtype, [None, channels])
+        first = np.zeros([behind, channels], x.dtype.as_numpy_dtype)
+        x = tf.concat([fed, x, self._zeros[key]], axis=0)
+        # a copy: a cut of a tensor holds all of the tensor until the block is done
+        state = State(fed, first, tf.raw_ops.DeepCopy(x=x[-kept:]))
+        return x, carry._replace(states=carry.states + (state,))
 
 
 class FixedBlock(Boundary):
@@ -303,18 +318,6 @@ class FixedBlock(Boundary):
 
     def res_skip(self, y, h, output, bias):
         return ops.res_skip(y, h, output, bias)
-
-
-def _state_before(x, groups):
-    """(placeholder for what a block before has kept of x, its value in the first block: zeros)."""
-    channels = ops.static_channels(x)
-    return (tf.placeholder(x.dtype, [None, channels]),
-            np.zeros([groups, channels], x.dtype.as_numpy_dtype))
-
-
-def _copy(x):
-    """x in memory of its own: a cut of a tensor holds all of the tensor until the block is done."""
-    return tf.raw_ops.DeepCopy(x=x)
 
 
 def _cond_curves(hp, dtype=tf.float32):

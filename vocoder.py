@@ -28,9 +28,12 @@ from synthesis.foreign_mels import ForeignMel
 
 Weights = Dict[str, np.ndarray]     # {name of a variable: its value}
 
-# Groups worked on at a time: on a CPU what fits the caches of two cores (measured with presets
-# weixsong and small), on a GPU what keeps it busy.
-CHUNK_GROUPS = {'CPU': 2048, 'GPU': 65536}
+# Groups worked on at a time: on a CPU what fits the caches of two cores (measured with preset
+# weixsong), on a GPU what keeps it busy. A narrow model waits for the number of operations: 5 s of
+# the bundled voice take 0.8 of the time in one block that they take in three, of 2048 groups at
+# most (two shared cores of an AMD EPYC).
+CHUNK_GROUPS = {'CPU': 2048, 'CPU, narrow': 8192, 'GPU': 65536}
+NARROW_CHANNELS = 128   # fewer residual channels are narrow; XLA's loops would delay the start
 BATCH_GROUPS = 65536  # of a batch, padding included; utterances of a larger one are vocoded singly
 
 
@@ -108,14 +111,22 @@ def freeze(hp: HParams, weights: Weights, precision: str = 'float32') -> List[gl
 
     Raises UserError if the weights are not those of `hp`.
     """
-    def values(k):
+    def frozen(ks):
+        """The flows of numbers ks, which are of one width: one graph computes them all."""
+        names = [name for name in weights if name.startswith('waveglow/flow_%d/' % ks[0])]
         with tf.Graph().as_default(), tf.Session(config=devices.session_config()) as session:
-            with ops.frozen(weights), tf.variable_scope('waveglow'):
-                flow = glow.invert_1x1(glow.build_flow(k, hp))
+            fed = {name: tf.placeholder(tf.float32, weights[name].shape) for name in names}
+            with ops.frozen(fed), tf.variable_scope('waveglow'):
+                flow = glow.invert_1x1(glow.build_flow(ks[0], hp))
                 flow = glow.cast_coupling(flow, glow.PRECISIONS[precision])
-            return tf.nest.pack_sequence_as(flow, session.run(tf.nest.flatten(flow)))
+            for k in ks:
+                feeds = {tensor: ops.weight_of(weights, name.replace('_%d/' % ks[0], '_%d/' % k, 1),
+                                               tensor.shape.as_list())
+                         for name, tensor in fed.items()}
+                yield tf.nest.pack_sequence_as(flow, session.run(tf.nest.flatten(flow), feeds))
 
-    return [values(k) for k in range(hp.n_flows)]
+    widths = itertools.groupby(range(hp.n_flows), hp.flow_channels)
+    return [flow for _, ks in widths for flow in frozen(list(ks))]
 
 
 # --- The vocoder ----------------------------------------------------------------------------------
@@ -135,11 +146,12 @@ class Vocoder:
         """hp, weights: see `load_model`. The rest: see `load`."""
         glow.require_precision(precision)
         self.hp = hp
-        device = 'GPU' if devices.has_gpu() else 'CPU'
-        self.chunk_frames = chunk_frames or default_chunk_frames(hp, CHUNK_GROUPS[device])
+        kind = ('GPU' if devices.has_gpu() else
+                'CPU' if hp.residual_channels >= NARROW_CHANNELS else 'CPU, narrow')
+        self.chunk_frames = chunk_frames or default_chunk_frames(hp, CHUNK_GROUPS[kind])
+        self._compiles = kind == 'CPU' and not devices.is_tensorflow_1()
         self._weights = {name: value for name, value in weights.items() if '/flow_' not in name}
         self._flows = freeze(hp, weights, precision)
-        self._compiles = device == 'CPU' and not devices.is_tensorflow_1()
         self._conv_form = 'conv2d_nhwc' if hp.conv_form != 'conv2d_nchw' else hp.conv_form
         self._graph = tf.Graph()
         with self._graph.as_default():
@@ -162,8 +174,8 @@ class Vocoder:
         self._position, self._last = (
             tf.placeholder(tf.int32, [], name) for name in ('position', 'last'))
         fused_groups = hp.groups(self.chunk_frames) if self._compiles else 0
-        block = streaming.StreamBlock(hp, self._position, self._last, self._conv_form,
-                                      fused_groups)
+        block = streaming.StreamBlock(hp, tf.shape(self._z)[0], self._position, self._last,
+                                      glow.receptive_field(hp)[1], self._conv_form, fused_groups)
         self._audio, (self._delay, self._states) = glow.inverse(self._z, self._cond, self._flows,
                                                                 hp, block)
 
@@ -373,9 +385,8 @@ class Vocoder:
         feeds = {self._z: z, self._cond: cond, self._position: position, self._last: int(last)}
         for i, state in enumerate(self._states):
             feeds[state.fed] = state.first if states is None else states[i]
-        results = [] if last else [state.kept for state in self._states]
-        audio, states = self._session.run([self._audio, results], feeds)
-        return audio, states
+        # states of the last block too: TensorFlow would prepare another kind of session.run anew
+        return self._session.run([self._audio, [state.kept for state in self._states]], feeds)
 
 
 def default_chunk_frames(hp: HParams, groups: int) -> int:

@@ -35,6 +35,9 @@ class FlowStream:
                  delay: int, run_condition: Callable[[np.ndarray], np.ndarray],
                  run_block: Callable[..., Tuple[np.ndarray, Any]]):
         self._hp, self._draw_noise, self._chunk_frames = hp, draw_noise, chunk_frames
+        # a first block, of whole chunks, has more groups than the audio is late
+        chunks = -(-(delay + 1) * hp.n_group // (chunk_frames * hp.hop_length))
+        self._first_frames = chunks * chunk_frames
         self._delay, self._run_condition, self._run_block = delay, run_condition, run_block
         self._rows: Callable[[int], int] = (hp.groups if hp.upsampling != 'repeat'
                                             else lambda frames: frames)
@@ -49,8 +52,8 @@ class FlowStream:
     def push(self, mel: np.ndarray, ended: bool = False) -> Iterator[np.ndarray]:
         """Yields the audio that mel [frames, n_mels] completes; all that is left if it `ended`."""
         self._mel = np.concatenate([self._mel, mel])
-        size = self._chunk_frames
         while True:
+            size = self._chunk_frames if self._done else self._first_frames
             self._extend_condition(self._done + size, ended)
             ready = self._frames - self._done
             last = ended and self._frames == self._mel_first + len(self._mel) and ready <= size
