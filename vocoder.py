@@ -29,11 +29,12 @@ from synthesis.foreign_mels import ForeignMel
 Weights = Dict[str, np.ndarray]     # {name of a variable: its value}
 
 # Groups worked on at a time: on a CPU what fits the caches of two cores (measured with preset
-# weixsong), on a GPU what keeps it busy. A narrow model waits for the number of operations: 5 s of
-# the bundled voice take 0.8 of the time in one block that they take in three, of 2048 groups at
-# most (two shared cores of an AMD EPYC).
-CHUNK_GROUPS = {'CPU': 2048, 'CPU, narrow': 8192, 'GPU': 65536}
+# weixsong), on a GPU what keeps it busy.
+CHUNK_GROUPS = {'CPU': 2048, 'GPU': 65536}
 NARROW_CHANNELS = 128   # fewer residual channels are narrow; XLA's loops would delay the start
+# Chunks that a narrow model takes at a time, on a CPU, where they are there: it waits for the number
+# of operations. 5 s of the bundled voice take 0.8 of the time in one block that they take in three.
+NARROW_CHUNKS = 4
 BATCH_GROUPS = 65536  # of a batch, padding included; utterances of a larger one are vocoded singly
 
 
@@ -146,10 +147,11 @@ class Vocoder:
         """hp, weights: see `load_model`. The rest: see `load`."""
         glow.require_precision(precision)
         self.hp = hp
-        kind = ('GPU' if devices.has_gpu() else
-                'CPU' if hp.residual_channels >= NARROW_CHANNELS else 'CPU, narrow')
-        self.chunk_frames = chunk_frames or default_chunk_frames(hp, CHUNK_GROUPS[kind])
-        self._compiles = kind == 'CPU' and not devices.is_tensorflow_1()
+        device = 'GPU' if devices.has_gpu() else 'CPU'
+        is_narrow = hp.residual_channels < NARROW_CHANNELS
+        self.chunk_frames = chunk_frames or default_chunk_frames(hp, CHUNK_GROUPS[device])
+        self._chunks = 1 if chunk_frames or not is_narrow or device == 'GPU' else NARROW_CHUNKS
+        self._compiles = device == 'CPU' and not is_narrow and not devices.is_tensorflow_1()
         self._weights = {name: value for name, value in weights.items() if '/flow_' not in name}
         self._flows = freeze(hp, weights, precision)
         self._conv_form = 'conv2d_nhwc' if hp.conv_form != 'conv2d_nchw' else hp.conv_form
@@ -283,7 +285,7 @@ class Vocoder:
         def flow():
             stream = FlowStream(self.hp, NoiseGenerator(self.hp, sigma, seed).draw,
                                 self.chunk_frames, self._delay, self._run_condition,
-                                self._run_block)
+                                self._run_block, self._chunks)
             for mel, ended in pieces:
                 correcting.expect(mel)
                 yield from stream.push(foreign.convert(mel, ended) if foreign else mel, ended)

@@ -21,7 +21,7 @@ class FlowStream:
     Args:
       hp: hyperparameters.
       draw_noise: gives the z [groups, n_group] that so many more frames complete.
-      chunk_frames: frames of a block.
+      chunk_frames: frames of a block, but for the first and the last.
       delay: groups that the audio of a block is late.
       run_condition: gives the condition [rows, condition_channels] of mel [frames, n_mels]. Rows
         are frames, or with another upsampling than `repeat` groups.
@@ -29,15 +29,17 @@ class FlowStream:
         condition [rows, condition_channels] from the block's delayed groups on, the groups between
         its first row and the block, whether the utterance ends, and the states before: None for
         the first block.
+      chunks: a block may have so many times chunk_frames, if they are there.
     """
 
     def __init__(self, hp: HParams, draw_noise: Callable[[int], np.ndarray], chunk_frames: int,
                  delay: int, run_condition: Callable[[np.ndarray], np.ndarray],
-                 run_block: Callable[..., Tuple[np.ndarray, Any]]):
+                 run_block: Callable[..., Tuple[np.ndarray, Any]], chunks: int = 1):
         self._hp, self._draw_noise, self._chunk_frames = hp, draw_noise, chunk_frames
         # a first block, of whole chunks, has more groups than the audio is late
-        chunks = -(-(delay + 1) * hp.n_group // (chunk_frames * hp.hop_length))
-        self._first_frames = chunks * chunk_frames
+        delayed = -(-(delay + 1) * hp.n_group // (chunk_frames * hp.hop_length))
+        self._first_frames = delayed * chunk_frames
+        self._chunks = chunks
         self._delay, self._run_condition, self._run_block = delay, run_condition, run_block
         self._rows: Callable[[int], int] = (hp.groups if hp.upsampling != 'repeat'
                                             else lambda frames: frames)
@@ -54,8 +56,10 @@ class FlowStream:
         self._mel = np.concatenate([self._mel, mel])
         while True:
             size = self._chunk_frames if self._done else self._first_frames
-            self._extend_condition(self._done + size, ended)
+            most = max(size, self._chunks * self._chunk_frames)
+            self._extend_condition(self._done + most, ended)
             ready = self._frames - self._done
+            size = max(size, min(most, ready) // self._chunk_frames * self._chunk_frames)
             last = ended and self._frames == self._mel_first + len(self._mel) and ready <= size
             if last or ready < size:
                 break
