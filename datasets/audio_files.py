@@ -28,6 +28,7 @@ STREAMED = 0x7fff0000   # a RIFF chunk announced as larger was written without k
 ABSURD = 1 << 30        # so is one announced as larger of which less than a hundredth is there
 MOST_SAMPLES = 1 << 40  # more, and a header does not say how many there are
 MOST_WAV_BYTES = (1 << 32) - 64     # of samples: a WAV counts its bytes in 32 bits
+MOST_FLAC = 4096        # samples that a byte of FLAC stands for: those of a block of silence
 BLOCK = 1 << 16         # samples read at a time
 QUIET = 1e-2            # a channel below this part of the loudest one's RMS is not mixed in
 CANCELLED = 0.2         # a mix below this part of the loudest channel's RMS has lost the speech
@@ -206,6 +207,37 @@ def _wav_header(samples, sample_rate):
     """The 44 bytes before the samples of mono PCM16."""
     return struct.pack('<4sI4s4sIHHIIHH4sI', b'RIFF', 36 + 2 * samples, b'WAVE', b'fmt ', 16, 1, 1,
                        sample_rate, 2 * sample_rate, 2, 16, b'data', 2 * samples)
+
+
+def wav_bytes(pcm: np.ndarray, sample_rate: int) -> bytes:
+    """The content of the wav that a WavWriter makes of the same samples, int16 [samples]."""
+    return _wav_header(len(pcm), sample_rate) + np.asarray(pcm, '<i2').tobytes()
+
+
+def is_whole_wav(head: bytes, size: int, sample_rate: int) -> bool:
+    """Whether a file of `size` bytes that begins so is one that a WavWriter has finished."""
+    return size % 2 == 0 and size > 44 and head[:44] == _wav_header((size - 44) // 2, sample_rate)
+
+
+def flac_bytes(pcm: np.ndarray, sample_rate: int) -> bytes:
+    """A FLAC file of int16 [samples], mono: without loss, and about half the bytes."""
+    content = io.BytesIO()
+    soundfile.write(content, pcm, sample_rate, 'PCM_16', format='FLAC')
+    return content.getvalue()
+
+
+def pcm_of_flac(content: bytes) -> np.ndarray:
+    """int16 [samples] of a mono FLAC file of 16 bits. Raises ValueError for anything else."""
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as f:
+            if (f.format, f.subtype, f.channels) != ('FLAC', 'PCM_16', 1):
+                raise ValueError('not mono FLAC of 16 bits')
+            if f.frames > MOST_FLAC * len(content):
+                raise ValueError('FLAC that announces %d samples in %d bytes'
+                                 % (f.frames, len(content)))
+            return f.read(dtype='int16')
+    except RuntimeError as error:       # soundfile's own, and what it comes of
+        raise ValueError('FLAC that cannot be read (%s)' % error) from error
 
 
 def write_wav(path: str, audio: np.ndarray, sample_rate: int) -> int:

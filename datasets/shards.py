@@ -1,7 +1,8 @@
 """Shards: aligned speech and mels in TFRecord files, on any path that tf.io.gfile reads.
 
-A record is a tf.train.Example of one utterance: name; audio, int16 little-endian samples; mel,
-float32 little-endian [frames, n_mels]; data, the mel definition as JSON. Which shard an
+A record is a tf.train.Example of one utterance: name; audio, int16 little-endian samples, or flac,
+the same as a FLAC file; mel, float32 little-endian [frames, n_mels]; data, the mel definition as
+JSON. Which shard an
 utterance is in, and where, follows from its name alone, so that the same corpus gives the same
 bytes however it was packed.
 """
@@ -30,7 +31,8 @@ import tensorflow.compat.v1 as tf
 
 import errors
 import params
-from datasets import mel_definition
+from datasets import audio_files, mel_definition
+from datasets.mel_definition import MelHParams
 from errors import UserError
 from params import HParams
 
@@ -67,16 +69,18 @@ def shard_path(directory: str, part: str, i: int, count: int) -> str:
     return posixpath.join(directory, '%s-%05d-of-%05d.tfrecord' % (part, i, count))
 
 
-def encode(name: str, audio: np.ndarray, mel: np.ndarray, hp: HParams) -> bytes:
+def encode(name: str, audio: np.ndarray, mel: np.ndarray, hp: MelHParams, flac: bool = False
+           ) -> bytes:
     """The bytes of a record, of audio int16 [samples] and mel [frames, n_mels].
 
-    They are the same for the same arguments.
+    They are the same for the same arguments. flac: whether the samples are stored as FLAC.
     """
     def feature(value):
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
     return tf.train.Example(features=tf.train.Features(feature={
         'name': feature(name.encode('utf-8')),
-        'audio': feature(np.asarray(audio, '<i2').tobytes()),
+        **({'flac': feature(audio_files.flac_bytes(audio, hp.sample_rate))} if flac else
+           {'audio': feature(np.asarray(audio, '<i2').tobytes())}),
         'mel': feature(np.asarray(mel, '<f4').tobytes()),
         'data': feature(_data(hp))})).SerializeToString(deterministic=True)
 
@@ -196,7 +200,7 @@ def writable(path: str) -> ContextManager[None]:
     return errors.as_user_error('cannot write ' + path, '', tf.errors.OpError, OSError)
 
 
-def records(path: str, hp: HParams) -> Iterator[Union[Record, Fault]]:
+def records(path: str, hp: MelHParams) -> Iterator[Union[Record, Fault]]:
     """Yields a Record, or a Fault, for each record of the shard `path`, to its end.
 
     Raises UserError for records of other parameters than `hp`.
@@ -265,12 +269,13 @@ def _next(f, offset, size):
     return size
 
 
-def decode(payload: bytes, hp: HParams, path: str, offset: int) -> Union[Record, Fault]:
+def decode(payload: bytes, hp: MelHParams, path: str, offset: int) -> Union[Record, Fault]:
     """The Record in a payload, or a Fault. Raises UserError if its parameters are others."""
     try:
         features = tf.train.Example.FromString(payload).features.feature
+        kind = 'flac' if 'flac' in features else 'audio'
         name, audio, mel, data = (features[key].bytes_list.value[0]
-                                  for key in ('name', 'audio', 'mel', 'data'))
+                                  for key in ('name', kind, 'mel', 'data'))
         name, data = name.decode('utf-8'), json.loads(data.decode('utf-8'))
     except Exception as error:  # whatever protobuf raises, which differs with its version
         return Fault(path, offset, 'not an utterance of preprocess_data.py (%s)'
@@ -284,6 +289,10 @@ def decode(payload: bytes, hp: HParams, path: str, offset: int) -> Union[Record,
         raise UserError('%s holds data of %s, and this model is for %s; preprocess with the same '
                         '--preset and --hparams'
                         % (path, errors.shown(data, 300), _data(hp).decode()))
+    try:
+        audio = audio if kind == 'audio' else audio_files.pcm_of_flac(audio).astype('<i2').tobytes()
+    except ValueError as error:
+        return Fault(path, offset, 'the audio of %s: %s' % (errors.cut(name), error))
     if len(audio) % 2 or len(mel) % (4 * hp.n_mels):
         return Fault(path, offset, '%s does not hold whole samples and frames' % errors.cut(name))
     mel = np.frombuffer(mel, '<f4').reshape(-1, hp.n_mels)

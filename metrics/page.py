@@ -7,7 +7,6 @@ from typing import Dict, List
 import matplotlib
 import numpy as np
 import PIL.Image
-import soundfile
 
 from datasets import audio_files
 from metrics import measures
@@ -129,9 +128,7 @@ def _base64(data):
 
 
 def _flac(audio, sample_rate):
-    data = io.BytesIO()
-    soundfile.write(data, audio_files.to_pcm16(audio)[0], sample_rate, 'PCM_16', format='FLAC')
-    return data.getvalue()
+    return audio_files.flac_bytes(audio_files.to_pcm16(audio)[0], sample_rate)
 
 
 def _decibels(audio):

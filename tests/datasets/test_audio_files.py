@@ -165,3 +165,16 @@ def test_a_wav_is_written_block_by_block(tmp_path):
             writer.samples = audio_files.MOST_WAV_BYTES // 2
             writer.write(audio[:1])
     assert sorted(os.listdir(str(tmp_path))) == ['x.wav', 'y.wav']
+
+
+def test_a_wav_in_one_piece_is_that_of_the_writer(tmp_path):
+    audio = np.linspace(-1.1, 1, 333).astype(np.float32)
+    path = str(tmp_path / 'x.wav')
+    audio_files.write_wav(path, audio, 16000)
+    with open(path, 'rb') as f:
+        content = f.read()
+    assert content == audio_files.wav_bytes(audio_files.to_pcm16(audio)[0], 16000)
+    assert audio_files.is_whole_wav(content[:44], len(content), 16000)
+    for head, size, rate in ((content[:44], len(content) - 2, 16000), (content[:20], 20, 16000),
+                             (content[:44], len(content), 22050), (b'', 0, 16000)):
+        assert not audio_files.is_whole_wav(head, size, rate)

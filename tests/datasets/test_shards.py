@@ -151,6 +151,25 @@ def test_records_tell_their_mel_definition(tmp_path):
         assert os.path.getsize(path) < 2000         # not 160 numbers a record
 
 
+def test_flac_is_read_as_samples_are(tmp_path):
+    random = np.random.RandomState(0)
+    audio = (8000 * np.cumsum(random.randn(5120)) / 99).astype(np.int16)
+    mel = random.randn(20, 80).astype(np.float32)
+    plain, flac = (shards.encode('a', audio, mel, HP, flac) for flac in (False, True))
+    assert flac == shards.encode('a', audio, mel, HP, True) and len(flac) < len(plain) - 1000
+    path = str(tmp_path / 'train-00000-of-00001.tfrecord')
+    cut = tf.train.Example.FromString(flac)
+    content = cut.features.feature['flac'].bytes_list.value
+    content[0] = b'fLaC' + bytes(99)
+    shards.write(path, [flac, plain, cut.SerializeToString()])
+    first, second, fault = shards.records(path, HP)
+    for record in (first, second):
+        assert record.name == 'a' and record.audio.dtype == np.int16
+        np.testing.assert_array_equal(record.audio, audio)
+        np.testing.assert_array_equal(record.mel, mel)
+    assert 'the audio of a: FLAC that cannot be read' in fault.reason
+
+
 def test_our_reader_reads_what_tensorflow_does(content, tmp_path):
     path = str(tmp_path / 'shard')
     with open(path, 'wb') as f:
