@@ -8,7 +8,6 @@ Folders may be on any path that tf.io.gfile reads and writes.
 """
 import os
 import posixpath
-import tempfile
 from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Optional, Tuple
 
 import apache_beam as beam
@@ -19,7 +18,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 import errors
 import files
-from datasets import audio_files, corpus, features, shards
+from datasets import audio_files, corpus, features, remote, shards
 from errors import UserError
 from params import HParams
 
@@ -55,33 +54,13 @@ class Compute(beam.DoFn):
         name, relative = source
         hp = self._hp
         try:
-            with local_copy(posixpath.join(self._wave_dir, relative)) as path:
+            with remote.local_copy(posixpath.join(self._wave_dir, relative)) as path:
                 found = features.compute(path, hp.mel, self._min_samples)
         except Exception as error:      # one file, whatever it is, is not to lose a corpus
             yield beam.pvalue.TaggedOutput('skipped', (relative, errors.reason(error)))
             return
         yield (name, shards.encode(name, found.audio, found.mel, hp), len(found.audio),
                found.clipped > 0)
-
-
-class local_copy:
-    """A path of this machine for a file: its own, or that of a copy while the block runs."""
-
-    def __init__(self, path: str):
-        self._path = path
-        self._folder: Optional[tempfile.TemporaryDirectory] = None
-
-    def __enter__(self):
-        if '://' not in self._path:
-            return self._path
-        self._folder = tempfile.TemporaryDirectory()
-        copy = os.path.join(self._folder.name, 'copy' + posixpath.splitext(self._path)[1])
-        tf.io.gfile.copy(self._path, copy)
-        return copy
-
-    def __exit__(self, *error):
-        if self._folder:
-            self._folder.cleanup()
 
 
 class AssignShard(beam.DoFn):
@@ -106,9 +85,9 @@ def write_shard(shard: Tuple[str, Iterable[Tuple[bytes, Optional[bytes]]]]) -> N
     shards.write(path, [record for order, record in sorted(found) if record is not None])
 
 
-def write_skipped(path: str, skipped: List[Tuple[str, str]]) -> None:
+def write_skipped(path: str, skipped: List[Tuple[str, str]], namespace: str = NAMESPACE) -> None:
     """Writes the [(path, reason)] of files of no use to skipped.tsv at `path`, and counts them."""
-    Metrics.counter(NAMESPACE, 'skipped').inc(len(skipped))
+    Metrics.counter(namespace, 'skipped').inc(len(skipped))
     with tf.io.gfile.GFile(path, 'w') as f:
         f.write(corpus.skipped_table(skipped))
 
@@ -139,9 +118,7 @@ def run(wave_dir: str, shard_dir: str, hp: HParams, count: int, test_size: Optio
     corpus.test_size_of(len(sources), test_size)    # a wrong one is told before the work
     with shards.writable(shard_dir):
         shards.clear(shard_dir)
-    # workers of this machine, processes of their own, find our modules there
-    os.environ['PYTHONPATH'] = os.pathsep.join(
-        filter(None, [files.ROOT, os.environ.get('PYTHONPATH')]))
+    let_workers_import()
     most = corpus.MOST_HELD_OUT if test_size is None else max(1, test_size)
     empty = [(shards.shard_path(shard_dir, shards.TRAIN, i, count), (b'', None))
              for i in range(count)]
@@ -163,12 +140,7 @@ def run(wave_dir: str, shard_dir: str, hp: HParams, count: int, test_size: Optio
     (listed.unnamed, done.skipped) | 'all skipped' >> beam.Flatten() \
         | beam.combiners.ToList() | 'table' >> beam.Map(
             lambda skipped: write_skipped(posixpath.join(shard_dir, 'skipped.tsv'), skipped))
-    result = pipeline.run()
-    result.wait_until_finish()
-    counters = dict.fromkeys(COUNTERS, 0)
-    for counter in result.metrics().query(
-            MetricsFilter().with_namespace(NAMESPACE))['counters']:
-        counters[counter.key.metric.name] = counter.committed or counter.attempted
+    counters = run_pipeline(pipeline, NAMESPACE, COUNTERS)
     if not counters['train']:
         raise UserError('none of the %d sound files in %s can be used; %s tells why'
                         % (len(sources) + len(unnamed), wave_dir,
@@ -178,18 +150,28 @@ def run(wave_dir: str, shard_dir: str, hp: HParams, count: int, test_size: Optio
     return counters
 
 
+def let_workers_import() -> None:
+    """Lets workers of this machine, which are processes of their own, find our modules."""
+    os.environ['PYTHONPATH'] = os.pathsep.join(
+        filter(None, [files.ROOT, os.environ.get('PYTHONPATH')]))
+
+
+def run_pipeline(pipeline: beam.Pipeline, namespace: str, names: Iterable[str]) -> Dict[str, int]:
+    """Runs a pipeline to its end. Returns {name of a counter: its number}."""
+    result = pipeline.run()
+    result.wait_until_finish()
+    counters = dict.fromkeys(names, 0)
+    for counter in result.metrics().query(MetricsFilter().with_namespace(namespace))['counters']:
+        counters[counter.key.metric.name] = counter.committed or counter.attempted
+    return counters
+
+
 def find_audio(wave_dir: str) -> Tuple[Dict[str, str], List[Tuple[str, str]]]:
     """corpus.find_audio, of a folder on any path that tf.io.gfile lists."""
     if os.path.isdir(wave_dir):
         return corpus.find_audio(wave_dir)
     with shards.readable(wave_dir):
-        found, skipped = corpus.find_files(wave_dir, audio_files.AUDIO_EXTENSIONS, list_folder)
+        found, skipped = corpus.find_files(wave_dir, audio_files.AUDIO_EXTENSIONS,
+                                           remote.list_folder)
     sources, unnamed = corpus.sources_by_name(found)
     return sources, skipped + unnamed
-
-
-def list_folder(path: str) -> corpus.Listing:
-    """corpus.list_folder, of a folder on any path that tf.io.gfile lists; it knows no links."""
-    _, folders, names = next(iter(tf.io.gfile.walk(path)), (path, [], []))
-    return corpus.Listing(identity=None, folders=sorted(name.rstrip('/') for name in folders),
-                          links=[], names=sorted(names))

@@ -2,7 +2,7 @@
 import contextlib
 import os
 import sys
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import params
 from datasets import audio_files, corpus, mel_definition, mel_files, mel_transform
@@ -18,16 +18,19 @@ class Source(NamedTuple):
     root: str   # the folder that was given, or the file's own
 
 
-def find_sources(paths: List[str]) -> List[Source]:
+def find_sources(paths: List[str], is_folder: Callable[[str], bool] = os.path.isdir,
+                 listing: Callable[[str], corpus.Listing] = corpus.list_folder) -> List[Source]:
     """The inputs that files and folders mean; of a folder its mels, or else its sound files.
+
+    is_folder, listing: of paths that are not of this machine.
 
     Raises UserError if a folder holds neither, or two inputs would be written to one wav.
     """
     sources = []
     for path in paths:
-        if os.path.isdir(path):
-            kept, skipped = corpus.find_files(path, mel_files.MEL_SUFFIXES)
-            kept = kept or corpus.find_files(path, audio_files.AUDIO_EXTENSIONS)[0]
+        if is_folder(path):
+            kept, skipped = corpus.find_files(path, mel_files.MEL_SUFFIXES, listing)
+            kept = kept or corpus.find_files(path, audio_files.AUDIO_EXTENSIONS, listing)[0]
             for folder, reason in skipped:
                 print('skipped %s: %s' % (os.path.join(path, folder), reason), file=sys.stderr)
             if not kept:
@@ -89,8 +92,21 @@ def read_source(source: Source, hp: MelHParams) -> Tuple[Mel, bool]:
         return mel_transform.mel_spectrogram(audio, hp.mel), True
     made_with = nearest_params(path, source.root)
     if made_with:
-        params.require_same(hp, made_with, params.DATA_FIELDS, path,
-                            'give %s, which tells what the mels are' % flags_of(made_with))
+        require_definition(hp, made_with, path)
+    return read_checked(path, hp), made_with is not None
+
+
+def require_definition(hp: MelHParams, made_with: params.HParams, path: str) -> None:
+    """Raises UserError unless the mel at `path`, made with `made_with`, is of the definition hp."""
+    params.require_same(hp, made_with, params.DATA_FIELDS, path,
+                        'give %s, which tells what the mels are' % flags_of(made_with))
+
+
+def read_checked(path: str, hp: MelHParams) -> Mel:
+    """The mel [frames, n_mels] in a file without the padding of a batch, which is told.
+
+    Raises UserError if it cannot be a mel by `hp`.
+    """
     mel = mel_files.open_mel(path, hp.n_mels)
     mel, padding = mel_files.cut_padding(mel, hp.mel)
     if not len(mel):
@@ -98,7 +114,7 @@ def read_source(source: Source, hp: MelHParams) -> Tuple[Mel, bool]:
     if padding:
         print('%s: cut %d frames of zeros at its end, the padding of a batch' % (path, padding))
     mel_files.check_mel_values(mel, hp.mel, path)
-    return mel, made_with is not None
+    return mel
 
 
 def is_mel(source: Source) -> bool:
