@@ -2,6 +2,7 @@
 import os
 
 import tensorflow.compat.v1 as tf
+import threadpoolctl
 
 from errors import UserError
 
@@ -22,6 +23,23 @@ def allow_tf32(allowed: bool) -> None:
     """
     if not is_tensorflow_1():
         tf.config.experimental.enable_tensor_float_32_execution(allowed)
+
+
+def available_threads() -> int:
+    """How many threads TensorFlow and NumPy compute with here, unless told: one for each core."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def limit_threads(count: int) -> None:
+    """Lets TensorFlow and NumPy compute with so many threads in this process.
+
+    To be called before the first session. Another number of threads adds up in another order, and
+    so gives other last bits.
+    """
+    os.environ['TF_NUM_INTRAOP_THREADS'] = str(count)
+    threadpoolctl.threadpool_limits(count)
 
 
 def tower_devices(count):

@@ -6,14 +6,16 @@ Without --restore_from it uses the bundled model, a woman's voice at 16 kHz.
 Inputs are .mel, .npy, .npz, .pt and .h5 mels, sound files, and folders of either. Of a sound file
 the mel is computed first (copy synthesis). Mels of another definition than the model's are
 converted: name it with --lc_profile. With --vocoder=griffin_lim no model is used. Writes
-OUT_DIR/NAME.wav. Exit status: 0; 1 if an input was skipped; 2 if nothing could be vocoded.
+OUT_DIR/NAME.wav. With --runner it computes on as many machines as there are (docs/scaling.md): the
+bytes are the same, and what an earlier run has written stays. Exit status: 0; 1 if an input was
+skipped; 2 if nothing could be vocoded.
 """
 import argparse
 import collections
 import os
 import sys
 import time
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, NamedTuple, Optional, Tuple
 
 import command_line
 
@@ -35,16 +37,15 @@ import files
 import glow
 import params
 import utils
-from datasets import audio_files, mel_files, mel_inputs, mel_statistics, mel_transform
+from datasets import audio_files, mel_files, mel_inputs, mel_statistics, mel_transform, shards
 from datasets.mel_definition import PROFILES, MelDefinition, MelHParams
-from datasets.mel_files import Mel, mel_blocks
+from datasets.mel_files import Mel
 from datasets.mel_inputs import Source
 from errors import UserError
 from metrics import pictures
 from synthesis.denoiser import Denoiser
-from synthesis.griffin_lim import griffin_lim
-from synthesis.mel_correction import MelCorrection
 from vocoder import Vocoder
+from vocoding.processing import BrokenAudio, Processing, WithModel, WithoutModel, batches, finite
 
 PLOTTED = 6             # inputs on the picture of --plot
 PLOTTED_SECONDS = 20.0  # of each of them
@@ -61,6 +62,10 @@ class Summary(NamedTuple):
 
 def main():
     args = parse_arguments()
+    if args.threads:
+        devices.limit_threads(args.threads)
+    if args.runner:
+        return vocode_on_beam(args)
     sources = mel_inputs.find_sources(args.lc)
     outputs = [wav_path(args.out_dir, source) for source in sources]
     files.refuse_overwriting([source.path for source in sources],
@@ -89,6 +94,66 @@ def main():
     if skipped:
         print('%d of %d inputs were skipped' % (skipped, len(sources)), file=sys.stderr)
     return 1 if skipped else 0
+
+
+def vocode_on_beam(args: argparse.Namespace) -> int:
+    """Vocodes on Apache Beam and reports; returns the exit status.
+
+    Raises UserError if Beam is not installed, nothing could be vocoded, or the job fails.
+    """
+    try:
+        from vocoding import job, pipeline
+    except ImportError as error:
+        raise UserError('--runner takes Apache Beam (%s): pip install -r requirements-beam.txt'
+                        % error) from error
+    paths = job.expand_patterns(args.lc)
+    of_shards = [path for path in paths if job.is_shard(path)]
+    sources = job.find_sources([path for path in paths if path not in of_shards])
+    files.refuse_overwriting([source.path for source in sources if not mel_inputs.is_mel(source)],
+                             [job.wav_path(args.out_dir, source) for source in sources],
+                             'give another --out_dir')
+    begun = job.stored_identity(args.out_dir) or {}
+    threads = args.threads or int(begun.get('threads') or devices.available_threads())
+    devices.limit_threads(threads)
+    settings = job.Settings(
+        job.find_checkpoint(args.restore_from), params.HParams(), args.out_dir, threads,
+        args.tfrecord_shards, args.preset, args.hparams, args.precision, args.chunk_frames,
+        args.sigma, args.seed, args.mel_correction, args.denoiser_strength, args.batch_size)
+    vocoder = job.load_vocoder(settings)
+    hp = given_definition(args, vocoder.hp)
+    if not vocoder.conversion(hp.mel):
+        hp = vocoder.hp
+    elif args.tfrecord_shards:
+        raise UserError("a shard holds mels of the model's definition; write wavs, without "
+                        '--tfrecord_shards')
+    report_conversion(vocoder, hp)
+    vocoder.close()
+    settings = settings._replace(hp=hp)
+    for path in of_shards:
+        made_with = job.params_in(os.path.dirname(path))
+        if made_with:
+            mel_inputs.require_definition(hp, made_with, path)
+    job.claim(args.out_dir, job.identity_of(settings, [source.name for source in sources]
+                                            + of_shards))
+    counted = pipeline.run(paths, settings, vocoder.hp.sample_rate,
+                           ['--runner=' + args.runner] + args.beam)
+    if args.tfrecord_shards:
+        shards.finish(args.out_dir, vocoder.hp)
+    if counted['kept']:
+        print('%d utterances were there already' % counted['kept'])
+    if counted['utterances']:
+        report(Summary(counted['utterances'], counted['skipped'],
+                       counted['samples'] / vocoder.hp.sample_rate,
+                       counted['microseconds'] / 1e6, counted['clipped']), args.out_dir,
+               kind='shards' if args.tfrecord_shards else 'wavs')
+    table = os.path.join(args.out_dir, 'skipped.tsv')
+    if not counted['utterances'] + counted['kept']:
+        raise UserError('none of the %d inputs can be vocoded; %s tells why'
+                        % (counted['skipped'], table))
+    if counted['skipped']:
+        print('%d inputs were skipped, listed in %s' % (counted['skipped'], table),
+              file=sys.stderr)
+    return 1 if counted['skipped'] else 0
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -140,8 +205,29 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--plot', type=path, metavar='FILE.png',
                         help='picture to write: the mels of the first inputs above the mels of '
                              'their audio, %d seconds of each at most' % PLOTTED_SECONDS)
+    parser.add_argument('--threads', type=int, metavar='N',
+                        help='threads to compute with; another number changes last bits of the '
+                             'audio (default: one for each core, and with --runner as many as '
+                             'this machine has cores, on every worker)')
+    parser.add_argument('--runner', metavar='RUNNER',
+                        help='compute on Apache Beam: DirectRunner, FlinkRunner, SparkRunner or '
+                             'DataflowRunner. --lc takes patterns and shards too, and every path '
+                             'that tf.io.gfile reads. What an earlier run has written stays. Flags '
+                             'that are not listed here go to Beam')
+    parser.add_argument('--tfrecord_shards', type=int, metavar='N',
+                        help='with --runner: write N TFRecord files of FLAC, with the mels, and '
+                             'no wavs')
     command_line.add_hyperparameters(parser)
-    args = parser.parse_args()
+    args, beam_options = parser.parse_known_args()
+    args.beam = beam_options
+    if args.beam and not args.runner:
+        parser.error('unrecognized arguments: ' + ' '.join(args.beam))
+    if args.runner and (args.plot or args.vocoder == 'griffin_lim'):
+        parser.error('--plot and --vocoder=griffin_lim do not go with --runner')
+    if args.tfrecord_shards is not None and not (args.runner and 0 < args.tfrecord_shards < 10**5):
+        parser.error('--tfrecord_shards is from 1 to 99999 and takes --runner')
+    if args.threads is not None and not 0 < args.threads <= 1024:
+        parser.error('--threads is from 1 to 1024')
     for name in ('sigma', 'denoiser_strength'):
         value = getattr(args, name)
         if value is not None and not 0 <= value < float('inf'):
@@ -194,61 +280,6 @@ def wav_path(out_dir: str, source: Source) -> str:
     return os.path.join(out_dir, source.name + '.wav')
 
 
-class WithModel(NamedTuple):
-    """How mels become audio: what `Vocoder.stream` takes beside them."""
-    vocoder: Vocoder
-    sigma: Optional[float] = None           # standard deviation of the noise; None: gen_sigma
-    seed: int = 0                           # random seed of the noise of each utterance
-    mel_correction: Optional[int] = None    # rounds; None: gen_correction_rounds
-    denoiser: Optional[Denoiser] = None
-    profile: Optional[MelDefinition] = None     # of the mels; None for the model's
-
-    @property
-    def definition(self) -> MelDefinition:
-        return self.profile or self.vocoder.hp.mel
-
-    @property
-    def sample_rate(self) -> int:
-        """Hz, of the audio."""
-        return self.vocoder.hp.sample_rate
-
-    def batch(self, mels: List[Mel]) -> Iterator[Iterator[np.ndarray]]:
-        """Yields the audio of each mel: blocks of [samples], computed as they are asked for.
-
-        What `vocoder.vocode_batch` takes at once is computed at once.
-        """
-        vocoder, sigma, seed, rounds, denoiser, profile = self
-        if len(mels) > 1 and vocoder.fits_batch([len(mel) for mel in mels], profile):
-            for audio in vocoder.vocode_batch([mel[:] for mel in mels], sigma, seed, rounds,
-                                              denoiser, profile):
-                yield iter([audio])
-        else:
-            for mel in mels:
-                yield vocoder.stream(mel_blocks(mel), sigma, seed, rounds, denoiser, profile)
-
-
-class WithoutModel(NamedTuple):
-    """How mels become audio by Griffin-Lim."""
-    definition: MelDefinition
-    seed: int = 0                           # random seed of the phases
-    mel_correction: int = 0                 # rounds
-
-    @property
-    def sample_rate(self) -> int:
-        """Hz, of the audio."""
-        return self.definition.sample_rate
-
-    def batch(self, mels: List[Mel]) -> Iterator[Iterator[np.ndarray]]:
-        """Yields the audio of each mel, in one block."""
-        correct = MelCorrection(self.definition, self.mel_correction)
-        for mel in mels:
-            audio = griffin_lim(mel[:], self.definition, seed=self.seed)
-            yield iter([correct(audio, mel[:])])
-
-
-Processing = Union[WithModel, WithoutModel]
-
-
 def vocode_all(processing: Processing, mels: Dict[Source, Mel], out_dir: str, batch_size: int = 1,
                plot: Optional[str] = None) -> Summary:
     """Vocodes mels [frames, n_mels] in batches of similar length and writes out_dir/NAME.wav.
@@ -260,19 +291,20 @@ def vocode_all(processing: Processing, mels: Dict[Source, Mel], out_dir: str, ba
     Raises UserError if a file cannot be written.
     """
     definition, rate = processing.definition, processing.sample_rate
-    order = sorted(mels, key=lambda source: len(mels[source]))
-    for folder in {os.path.dirname(wav_path(out_dir, source)) for source in order}:
+    for folder in {os.path.dirname(wav_path(out_dir, source)) for source in mels}:
         files.remove_leftovers(folder)
+    sources = list(mels)
+    in_batches = batches([len(mel) for mel in mels.values()], batch_size)
 
-    warm_up = mels[order[-1]][:8]       # TensorFlow prepares its graph at the first run
+    warm_up = mels[sources[in_batches[-1][-1]]][:8]     # TensorFlow prepares its graph in the first run
     for blocks in processing.batch([warm_up] * min(batch_size, 2)):
         collections.deque(blocks, maxlen=0)
     vocoded = clipped = 0
     audio_seconds, clock = 0.0, Clock()
     plotted: Dict[Source, tuple] = dict.fromkeys(list(mels)[:PLOTTED] if plot else [], ())
-    with tqdm.tqdm(total=len(order), unit='utterance', file=sys.stdout, disable=None) as bar:
-        for i in range(0, len(order), batch_size):
-            batch = order[i:i + batch_size]
+    with tqdm.tqdm(total=len(mels), unit='utterance', file=sys.stdout, disable=None) as bar:
+        for indices in in_batches:
+            batch = [sources[i] for i in indices]
             computed = clock.timed(processing.batch([mels[source] for source in batch]))
             for source, blocks in zip(batch, computed):
                 audio_seconds += len(mels[source]) * definition.hop_length / definition.sample_rate
@@ -292,11 +324,7 @@ def vocode_all(processing: Processing, mels: Dict[Source, Mel], out_dir: str, ba
         with errors.as_user_error('cannot write ' + plot, 'give another --plot',
                                   OSError), files.atomic_open(plot, 'wb') as f:
             f.write(pictures.spectrogram_png([row for rows in plotted.values() for row in rows]))
-    return Summary(vocoded, len(order) - vocoded, audio_seconds, clock.seconds, clipped)
-
-
-class BrokenAudio(UserError):
-    """Samples that are not finite."""
+    return Summary(vocoded, len(mels) - vocoded, audio_seconds, clock.seconds, clipped)
 
 
 def write_blocks(path: str, blocks: Iterable[np.ndarray], sample_rate: int, kept: int
@@ -309,10 +337,7 @@ def write_blocks(path: str, blocks: Iterable[np.ndarray], sample_rate: int, kept
     beginning = np.zeros(0, np.float32)
     with errors.as_user_error('cannot write ' + path, 'give another --out_dir', OSError):
         with audio_files.wav_writer(path, sample_rate) as writer:
-            for audio in blocks:
-                if not np.isfinite(audio).all():
-                    raise BrokenAudio('%s would hold samples that are not finite; the model is '
-                                      'broken, or untrained' % path)
+            for audio in finite(blocks, path):
                 writer.write(audio)
                 beginning = np.concatenate([beginning, audio[:kept - len(beginning)]])
     return beginning, writer.clipped
@@ -347,14 +372,14 @@ def plotted_rows(source: Source, mel: Mel, audio: np.ndarray, sample_rate: int,
     return (source.name, mel[:frames]), (source.name + ', vocoded', again[:frames])
 
 
-def report(summary: Summary, out_dir: str, plot: Optional[str] = None):
+def report(summary: Summary, out_dir: str, plot: Optional[str] = None, kind: str = 'wavs'):
     """Prints how many utterances were vocoded, how fast, and where they are."""
     print('vocoded %d utterances, %.1f s of speech, in %.1f s: real-time factor %.3f'
           % (summary.vocoded, summary.audio_seconds, summary.compute_seconds,
              summary.compute_seconds / summary.audio_seconds))
     if summary.clipped:
         print('%d samples were beyond full scale and clipped' % summary.clipped)
-    print('the wavs are in %s%s' % (out_dir, ', a picture in %s' % plot if plot else ''))
+    print('the %s are in %s%s' % (kind, out_dir, ', a picture in %s' % plot if plot else ''))
 
 
 if __name__ == '__main__':

@@ -162,7 +162,7 @@ def run_pipeline(pipeline: beam.Pipeline, namespace: str, names: Iterable[str]) 
     result.wait_until_finish()
     counters = dict.fromkeys(names, 0)
     for counter in result.metrics().query(MetricsFilter().with_namespace(namespace))['counters']:
-        counters[counter.key.metric.name] = counter.committed or counter.attempted
+        counters[counter.key.metric.name] += counter.committed or counter.attempted    # a step's
     return counters
 
 
