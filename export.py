@@ -29,6 +29,9 @@ run in float32, on any number of frames, on a CPU or a GPU.
 A LiteRT file has the second too, for one utterance. It holds params.json (unzip reads it). With
 --block_frames it vocodes a stream, block by block: docs/export.md tells how.
 
+A SavedModel checks what it is given: a mel of another rank or number of bands, NaN, or values that
+the mel profile cannot have fail with a sentence. docs/serving.md tells how to serve it.
+
 The utterances of a batch have one length, and the audio of each is what it would be alone. The
 graph takes whole utterances: its memory grows with batch * frames. inference.py works block by
 block. Exit status: 0; 2, with one sentence, if there is nothing to export: nothing is written then.
@@ -60,6 +63,7 @@ from errors import UserError
 from interop import litert
 from params import HParams
 from synthesis import mel_correction_graph
+from vocoding import mel_check_graph
 
 OPSET = 17                   # of ONNX
 MAX_GRAPH_BYTES = 2 ** 31    # of a message of protobuf, and so of a graph or an ONNX file
@@ -173,14 +177,16 @@ def write_saved_model(hp: HParams, weights: vocoder.Weights, folder: str) -> Non
     Raises OSError if it cannot be written, UserError if the weights are not those of hp.
     """
     with tf.Graph().as_default(), tf.Session(config=devices.session_config()) as session:
-        mel = tf.placeholder(tf.float32, [None, None, hp.n_mels], 'mel')
+        # of any shape: the graph itself tells in a sentence what is wrong with one
+        mel = tf.placeholder(tf.float32, None, 'mel')
         sigma = tf.placeholder(tf.float32, None, 'sigma')
         seed = tf.placeholder(tf.int64, None, 'seed')
+        checked_mel = mel_check_graph.checked_mel(mel, hp)
         # one graph for both signatures: what is not given is drawn
-        noise = tf.placeholder_with_default(draw_noise(sigma, seed, mel, hp),
-                                            [None, None, hp.n_group], 'noise')
+        noise = tf.placeholder_with_default(draw_noise(sigma, seed, checked_mel, hp), None, 'noise')
+        checked_noise = mel_check_graph.checked_noise(noise, checked_mel, hp)
         flows, values = as_variables(vocoder.freeze(hp, weights))
-        audio = {'audio': build_vocoding(mel, noise, flows, hp, weights)}
+        audio = {'audio': build_vocoding(checked_mel, checked_noise, flows, hp, weights)}
         for v, array in values.items():
             session.run(v.initializer, {v.initializer.inputs[1]: array})
         signature = tf.saved_model.predict_signature_def

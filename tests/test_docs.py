@@ -16,9 +16,12 @@ SUFFIXES = 'py', 'json', 'scp'     # of files that bear a module's name
 BEAM = {'--project', '--region', '--temp_location', '--sdk_container_image', '--direct_num_workers',
         '--direct_running_mode', '--flink_master', '--environment_type'}
 FIREWALL = {'--dport'}       # of iptables
+# of TensorFlow Serving
+SERVING = {'--enable_batching', '--batching_parameters_file', '--tensorflow_intra_op_parallelism',
+           '--rest_api_port', '--model_name', '--model_base_path', '--rest_api_timeout_in_ms'}
 # of a user's data, of a LiteRT file, and of NVIDIA's repository
 ELSEWHERE = ('params.json', 'converted/params.json', 'block.json', 'waveglow/glow.py',
-             'config.json')
+             'config.json', 'vocoded.json')
 
 
 @functools.lru_cache(None)
@@ -117,7 +120,7 @@ def test_commands_exist_and_take_their_flags(page):
 def test_flags_and_names_in_the_text_exist(page):
     scripts = [os.path.relpath(path, ROOT) for folder in ('', 'bench', 'recipes', 'docs/nhwc')
                for path in glob.glob(os.path.join(ROOT, folder, '*.py'))]
-    all_flags = set().union(*map(flags, scripts)) | BEAM | FIREWALL
+    all_flags = set().union(*map(flags, scripts)) | BEAM | FIREWALL | SERVING
     for span in code_spans(read(page)):
         unknown = set(re.findall(r'(?:^|\s)(--\w+)', span)) - all_flags
         assert not unknown, span
@@ -132,7 +135,7 @@ def test_flags_and_names_in_the_text_exist(page):
 def test_the_map_has_every_module():
     """docs/architecture.md names each file of the library and of the commands."""
     page = read('docs/architecture.md')
-    folders = ('', 'datasets', 'interop', 'metrics', 'synthesis', 'training')
+    folders = ('', 'datasets', 'interop', 'metrics', 'synthesis', 'training', 'vocoding')
     modules = [os.path.relpath(path, ROOT) for folder in folders
                for path in glob.glob(os.path.join(ROOT, folder, '*.py'))]
     missing = [path for path in modules if '`%s`' % path not in page

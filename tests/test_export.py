@@ -104,6 +104,45 @@ def test_without_this_repository(tiny, tmp_path):
         assert np.abs(row - expected).max() < 2e-5 * np.abs(expected).max()
 
 
+WRONG = {
+    'rank': (lambda mel: mel[0], 'batch x frames x 80, and has no shape [21 80]; put the mels'),
+    'number': (lambda mel: np.float32(3), 'batch x frames x 80, and has no shape []; put'),
+    'turned': (lambda mel: mel.swapaxes(1, 2), 'x 80 bands, and has no shape [1 80 21]; turn it'),
+    'empty': (lambda mel: mel[:, :0], 'mel of shape [1 0 80] holds nothing'),
+    'nan': (lambda mel: np.where(mel == mel.max(), np.float32(np.nan), mel), 'NaN or infinite'),
+    'infinite': (lambda mel: mel - np.float32(np.inf), 'NaN or infinite'),
+    'loud': (lambda mel: np.full_like(mel, 40), 'values from 40 to 40, and those of mel profile '
+                                                'tacotron2 lie between'),
+    'decibels': (lambda mel: np.full_like(mel, -60.5), 'values from -60.5 to -60.5, and'),
+}
+
+
+@pytest.mark.parametrize('signature', ['serving_default', 'from_noise'])
+def test_a_wrong_mel_is_told_by_the_graph(tiny, signature):
+    """With nothing but TensorFlow; an HTTP server answers with the same sentence."""
+    given = {'sigma': np.float32(0.6), 'seed': np.int64(0)}
+    if signature == 'from_noise':
+        given = {'noise': noise(FRAMES, TINY, 0.5, 3)[None]}
+    with tf.Session(graph=tf.Graph()) as session:
+        meta = tf.saved_model.load(session, ['serve'], tiny[0])
+        found = meta.signature_def[signature]
+
+        def run(**values):
+            return session.run(found.outputs['audio'].name, {
+                found.inputs[name].name: value for name, value in dict(given, **values).items()})
+
+        for spoil, sentence in WRONG.values():
+            with pytest.raises(tf.errors.InvalidArgumentError) as failed:
+                run(mel=spoil(mel_of(TINY)))
+            assert sentence in str(failed.value)
+        if signature == 'from_noise':
+            for wrong in (given['noise'][0], given['noise'][:, 1:]):
+                with pytest.raises(tf.errors.InvalidArgumentError,
+                                   match='noise for this mel is batch x groups x 8'):
+                    run(mel=mel_of(TINY), noise=wrong)
+        assert run(mel=mel_of(TINY)).shape == (1, FRAMES * TINY.hop_length)
+
+
 def test_seeds_and_sigmas(tiny, tmp_path):
     """One number for all or one each; an utterance in a batch has its own seed's noise."""
     folder, weights, _ = tiny
