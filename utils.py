@@ -42,7 +42,7 @@ class Checkpoints:
         """
         for directory in (self.directory, self.best_directory):
             _remove_leftovers(directory)
-        paths = _complete_checkpoints(self.directory)
+        paths = complete_checkpoints(self.directory)
         for path in reversed(paths):
             try:
                 self._restore(session, path)
@@ -50,7 +50,7 @@ class Checkpoints:
                 print('cannot read %s (%s); trying the one before' % (path, errors.reason(error)))
                 continue
             self._saver.recover_last_checkpoints(paths[:paths.index(path) + 1])
-            self._best_saver.recover_last_checkpoints(_complete_checkpoints(self.best_directory))
+            self._best_saver.recover_last_checkpoints(complete_checkpoints(self.best_directory))
             return path
         if paths:
             raise UserError('none of the %d checkpoints in %s can be read; take another '
@@ -85,7 +85,7 @@ class Checkpoints:
         For a checkpoint whose weights give no finite loss. Returns the path of the checkpoint
         before it, which is then the newest, or None.
         """
-        paths = [p for p in _complete_checkpoints(self.directory)
+        paths = [p for p in complete_checkpoints(self.directory)
                  if not p.endswith('-%d' % step)]
         if paths:
             tf.train.update_checkpoint_state(
@@ -101,7 +101,7 @@ class Checkpoints:
 
 
 def has_checkpoint(directory: str) -> bool:
-    return bool(_complete_checkpoints(directory))
+    return bool(complete_checkpoints(directory))
 
 
 def find_checkpoint(path: str) -> str:
@@ -110,7 +110,7 @@ def find_checkpoint(path: str) -> str:
     Raises UserError if there is none.
     """
     if os.path.isdir(path):
-        paths = _complete_checkpoints(path)
+        paths = complete_checkpoints(path)
         if not paths:
             raise UserError('there is no checkpoint in %s; give a run of train.py' % path)
         return paths[-1]
@@ -190,7 +190,7 @@ def _remove_leftovers(directory):
             os.unlink(path)
 
 
-def _complete_checkpoints(directory):
+def complete_checkpoints(directory):
     """Paths of the complete checkpoints in `directory`, oldest first."""
     def complete(names):
         paths = [os.path.join(directory, name) for name in names]

@@ -4,6 +4,7 @@ Audio is float32 [samples], mono, -1 to 1.
 """
 import contextlib
 import io
+import math
 import os
 import struct
 from typing import Any, BinaryIO, Iterator, List, Tuple
@@ -31,21 +32,24 @@ MOST_WAV_BYTES = (1 << 32) - 64     # of samples: a WAV counts its bytes in 32 b
 MOST_FLAC = 4096        # samples that a byte of FLAC stands for: those of a block of silence
 BLOCK = 1 << 16         # samples read at a time
 QUIET = 1e-2            # a channel below this part of the loudest one's RMS is not mixed in
+MOST_RATE = 96000       # values a second of all channels, beside `most_seconds`: stereo at 48 kHz
 CANCELLED = 0.2         # a mix below this part of the loudest channel's RMS has lost the speech
 
 
-def read_wav(path: str, sample_rate: int) -> np.ndarray:
+def read_wav(path: str, sample_rate: int, most_seconds: float = math.inf) -> np.ndarray:
     """The audio in a file of any rate, width, channel count and container that soundfile reads.
 
     Returns float32 [samples] at `sample_rate` Hz, channels mixed as `mix_channels` does. Its full
     scale is -1 to 1; resampling, and float files, may overshoot a little.
     Raises UserError ('PATH: what is wrong') for a file that is missing, not audio, truncated,
-    empty, or holds NaN, infinity or values far beyond full scale.
+    empty, longer than most_seconds (of which no more is decoded), or holds NaN, infinity or values
+    far beyond full scale.
     """
-    return read_audio(path, sample_rate)[0]
+    return read_audio(path, sample_rate, most_seconds)[0]
 
 
-def read_audio(path: str, sample_rate: int) -> Tuple[np.ndarray, List[str]]:
+def read_audio(path: str, sample_rate: int, most_seconds: float = math.inf
+               ) -> Tuple[np.ndarray, List[str]]:
     """`read_wav`, and what is worth telling: how the file was mixed, what its header lacks."""
     def refuse(reason):
         raise UserError('%s: %s' % (path, reason))
@@ -53,7 +57,7 @@ def read_audio(path: str, sample_rate: int) -> Tuple[np.ndarray, List[str]]:
     if not os.path.isfile(path):     # a FIFO would block for ever
         refuse('not a regular file' if os.path.lexists(path) else 'no such file')
     try:
-        audio, rate, announced = _decode(path)
+        audio, rate, announced = _decode(path, most_seconds)
         missing, unknown = _missing_bytes(path), announced == 0 and len(audio) > 0
     except Exception as error:      # of a damaged file a decoder may raise anything
         if not os.access(path, os.R_OK):
@@ -61,6 +65,9 @@ def read_audio(path: str, sample_rate: int) -> Tuple[np.ndarray, List[str]]:
         raise UserError('%s: not audio that can be read (%s)' % (
             path, str(getattr(error, 'error_string', error)).strip().rstrip('.')
             or 'no memory')) from error
+    if _is_too_long(len(audio), audio.shape[1], rate, most_seconds):
+        refuse('longer than %g s, or with more than %d values a second in all its channels; cut it'
+               % (most_seconds, MOST_RATE))
     if missing or len(audio) < 0.95 * announced:     # the length of an MP3 is only an estimate
         refuse('truncated: its header announces more samples than there are')
     if not len(audio):
@@ -116,15 +123,23 @@ class _Sequential(soundfile.SoundFile):
         return False
 
 
-def _decode(path):
-    """(float32 [samples, channels], Hz, samples that the header announces or 0) of a sound file."""
+def _decode(path, most_seconds):
+    """(float32 [samples, channels], Hz, samples that the header announces or 0) of a sound file.
+
+    Reading ends where the file is too long.
+    """
     with _Sequential(_mended(path)) as f:
         blocks, announced = [], f.frames if f.frames < MOST_SAMPLES else 0
-        while not blocks or len(blocks[-1]) == BLOCK:
+        while not blocks or len(blocks[-1]) == BLOCK and not _is_too_long(
+                len(blocks) * BLOCK, f.channels, f.samplerate, most_seconds):
             blocks.append(f.read(BLOCK, dtype='float32', always_2d=True))
         if isinstance(f.name, io.BytesIO) or _is_streamed(path):
             announced = 0
         return np.concatenate(blocks), f.samplerate, announced
+
+
+def _is_too_long(samples, channels, rate, most_seconds):
+    return samples > most_seconds * rate or samples * channels > most_seconds * MOST_RATE
 
 
 def _mended(path):
