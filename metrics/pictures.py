@@ -15,17 +15,44 @@ def spectrogram_png(rows: List[Tuple[str, np.ndarray]]) -> bytes:
     from matplotlib.figure import Figure
     figure = Figure(figsize=(9, 2.2 * len(rows)), dpi=80)
     canvas = FigureCanvasAgg(figure)
-    low, high = np.percentile(rows[0][1], [1, 99.9])
+    levels = colour_range(rows[0][1])
     for i, (title, mel) in enumerate(rows):
         axes = figure.add_subplot(len(rows), 1, i + 1)
-        axes.imshow(np.asarray(mel).T, origin='lower', aspect='auto', vmin=low, vmax=high,
-                    interpolation='nearest', cmap='magma')
+        _draw(axes, mel, levels)
         axes.set_title(title, fontsize=9, loc='left')
         axes.set_ylabel('mel band', fontsize=8)
         axes.tick_params(labelsize=7)
     axes.set_xlabel('frame', fontsize=8)
     figure.tight_layout()
     return _png(canvas)
+
+
+def colour_range(mel: np.ndarray) -> Tuple[float, float]:
+    """The values of a mel [frames, n_mels] that are drawn darkest and brightest."""
+    low, high = np.percentile(mel, [1, 99.9])
+    return float(low), float(high)
+
+
+def panel_png(mel: np.ndarray, levels: Tuple[float, float], frame_seconds: float) -> bytes:
+    """A PNG of one mel spectrogram [frames, n_mels] over seconds, to stand beside others.
+
+    levels: as `colour_range` gives them, the same for all that stand together.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(6, 3), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.07, 0.13, 0.92, 0.84))
+    _draw(axes, mel, levels, (0, len(mel) * frame_seconds, 0, np.shape(mel)[1]))
+    axes.set_xlabel('seconds', fontsize=8, labelpad=1)
+    axes.set_ylabel('mel band', fontsize=8, labelpad=2)
+    axes.tick_params(labelsize=8)
+    return _png(canvas)
+
+
+def _draw(axes, mel, levels, extent=None):
+    axes.imshow(np.asarray(mel).T, origin='lower', aspect='auto', vmin=levels[0], vmax=levels[1],
+                interpolation='nearest', cmap='magma', extent=extent)
 
 
 def losses_png(panels: Dict[str, Dict[str, Dict[int, float]]]) -> bytes:
