@@ -28,7 +28,8 @@ tests/train: TESTS = tests/test_train.py tests/test_hop_training.py
 tests/model: TESTS = tests --ignore-glob=tests/*/* --ignore-glob=tests/test_[a-f]* \
     --ignore=tests/test_train.py --ignore=tests/test_hop_training.py
 tests/commands: TESTS = tests --ignore-glob=tests/*/* --ignore-glob=tests/test_[g-z]*
-tests/library: TESTS = tests/bench tests/datasets tests/metrics tests/synthesis tests/vocoding
+tests/library: TESTS = tests/bench tests/datasets tests/metrics tests/playground tests/synthesis \
+    tests/vocoding
 tests/interop: TESTS = tests/interop
 # of the jobs that a caller's -j allows, else of two
 RUN_PARTS = $(MAKE) $(if $(findstring -j,$(MAKEFLAGS)),,-j2) --output-sync=target --keep-going \

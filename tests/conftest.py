@@ -2,6 +2,7 @@ import ctypes
 import gc
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 
@@ -18,12 +19,15 @@ NEEDS = {'torch': ['test_convert_pytorch.py', 'interop/test_torchfile_pytorch.py
          'pesq': ['metrics/test_measures.py', 'test_evaluate.py'],
          'nbclient': ['test_tour.py'],
          'hibari': ['test_text_to_speech.py'],
+         'gradio': ['playground/test_page.py'], 'selenium': ['playground/test_page.py'],
          'apache_beam': ['datasets/test_beam.py', 'vocoding/test_pipeline.py']}
 OF_RECIPES = 'hibari',      # these may be absent everywhere
 LEFT_OUT = {package: paths for package, paths in NEEDS.items()
             if (sys.version_info < (3, 10) or package in OF_RECIPES)
             and importlib.util.find_spec(package) is None}
 collect_ignore = sum(LEFT_OUT.values(), [])
+# No package brings these: Debian's packages chromium and chromium-driver do.
+HAS_CHROMIUM = shutil.which('chromedriver') is not None
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -31,6 +35,9 @@ def pytest_terminal_summary(terminalreporter):
     for package, paths in LEFT_OUT.items():
         terminalreporter.write_line('NOT TESTED here, for want of %s: %s'
                                     % (package, ', '.join(paths)))
+    if not HAS_CHROMIUM and 'gradio' not in LEFT_OUT:
+        terminalreporter.write_line('NOT TESTED here, for want of Chromium and its chromedriver: '
+                                    'the page of app.py in a browser')
 
 
 def pytest_collection_finish():

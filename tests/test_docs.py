@@ -135,7 +135,8 @@ def test_flags_and_names_in_the_text_exist(page):
 def test_the_map_has_every_module():
     """docs/architecture.md names each file of the library and of the commands."""
     page = read('docs/architecture.md')
-    folders = ('', 'datasets', 'interop', 'metrics', 'synthesis', 'training', 'vocoding')
+    folders = ('', 'datasets', 'interop', 'metrics', 'playground', 'synthesis', 'training',
+               'vocoding')
     modules = [os.path.relpath(path, ROOT) for folder in folders
                for path in glob.glob(os.path.join(ROOT, folder, '*.py'))]
     missing = [path for path in modules if '`%s`' % path not in page
