@@ -296,7 +296,7 @@ def vocode_all(processing: Processing, mels: Dict[Source, Mel], out_dir: str, ba
     sources = list(mels)
     in_batches = batches([len(mel) for mel in mels.values()], batch_size)
 
-    warm_up = mels[sources[in_batches[-1][-1]]][:8]     # TensorFlow prepares its graph in the first run
+    warm_up = mels[sources[in_batches[-1][-1]]][:8]     # the first run prepares the graph
     for blocks in processing.batch([warm_up] * min(batch_size, 2)):
         collections.deque(blocks, maxlen=0)
     vocoded = clipped = 0

@@ -32,8 +32,8 @@ Weights = Dict[str, np.ndarray]     # {name of a variable: its value}
 # weixsong), on a GPU what keeps it busy.
 CHUNK_GROUPS = {'CPU': 2048, 'GPU': 65536}
 NARROW_CHANNELS = 128   # fewer residual channels are narrow; XLA's loops would delay the start
-# Chunks that a narrow model takes at a time, on a CPU, if they are there: it waits for the number of
-# operations. 5 s of the bundled voice take 0.8 of the time in one block that they take in three.
+# Chunks that a narrow model takes at a time, on a CPU, if they are there: it waits for the number
+# of operations. The bundled voice takes 0.8 of the time for 5 s in one block, not three.
 NARROW_CHUNKS = 4
 BATCH_GROUPS = 65536  # of a batch, padding included; utterances of a larger one are vocoded singly
 

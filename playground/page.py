@@ -30,7 +30,8 @@ CSS = '''
 .gradio-container {max-width: 1320px !important; margin: 0 auto !important}
 #progress {align-items: stretch}
 #progress #status, #progress #status * {padding: 0}
-#progress #cancel {height: auto; font-size: 1em; font-weight: normal; padding: .4em 1em; align-self: center}
+#progress #cancel {height: auto; font-size: 1em; font-weight: normal; padding: .4em 1em;
+           align-self: center}
 .picture {border: none !important; background: none !important}
 #progress #status p {margin: 0; padding: .6em .9em; border-radius: 6px;
            background: var(--background-fill-secondary)}
