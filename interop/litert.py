@@ -19,6 +19,7 @@ import ops
 import params
 import streaming
 from errors import UserError
+from interop.litert_weights import int8_filters
 from params import HParams
 from synthesis.mel_correction_graph import BlockCorrection
 
@@ -177,11 +178,11 @@ def _convert(build, quantize) -> bytes:
             builder.save()
         converter = tf2.lite.TFLiteConverter.from_saved_model(saved, signature_keys=[SIGNATURE])
         converter.target_spec.supported_ops = [tf2.lite.OpsSet.TFLITE_BUILTINS]
-        if quantize != 'none':
-            converter.optimizations = [tf2.lite.Optimize.DEFAULT]
         if quantize == 'float16':
+            converter.optimizations = [tf2.lite.Optimize.DEFAULT]
             converter.target_spec.supported_types = [tf2.float16]
-        return converter.convert()
+        content = converter.convert()
+        return int8_filters(content) if quantize == 'int8' else content
 
 
 def _with_files(model: bytes, texts: Dict[str, str]) -> bytes:

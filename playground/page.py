@@ -1,6 +1,8 @@
 """The page: what a person sees and sets, and what a press of a button starts, in Gradio."""
 import collections
 import contextlib
+import ctypes
+import gc
 import html
 import importlib.util
 import os
@@ -28,15 +30,14 @@ SESSIONS = 1000         # of which is known whether they cancelled
 ARRIVED = 'waveglow.arrived'    # in the scope of a request: when it came, as time.time() tells
 CSS = '''
 .gradio-container {max-width: 1320px !important; margin: 0 auto !important}
-#progress {align-items: stretch}
+#progress {align-items: center}
 #progress #status, #progress #status * {padding: 0}
-#progress #cancel {height: auto; font-size: 1em; font-weight: normal; padding: .4em 1em;
-           align-self: center}
+#progress #cancel {font-size: 1em; font-weight: normal; padding: .4em 1em}
 .picture {border: none !important; background: none !important}
 #progress #status p {margin: 0; padding: .6em .9em; border-radius: 6px;
            background: var(--background-fill-secondary)}
-#status .error {background: #fee2e2; color: #7f1d1d}
-.dark #status .error {background: #7f1d1d; color: #fee2e2}
+#progress #status .error {background: #fee2e2; color: #7f1d1d}
+.dark #progress #status .error {background: #7f1d1d; color: #fee2e2}
 #status progress {width: 14em; margin-right: .8em; vertical-align: middle}
 '''
 
@@ -234,6 +235,8 @@ class _Desk:
                         yield [_done(given, found)] + self._written(given.name, found)
         except Exception as error:
             yield [_failed(error)] + nothing
+        finally:
+            _free_memory()
 
     def _written(self, name: str, found: Comparison) -> list:
         """Paths of the wav and the picture of every system."""
@@ -243,6 +246,16 @@ class _Desk:
                               ('waveglow', found.waveglow)):
             paths += _write_system(os.path.join(folder, '%s-%s' % (name, title)), system)
         return paths
+
+
+_malloc_trim = getattr(ctypes.CDLL(None), 'malloc_trim', None) if os.name == 'posix' else None
+
+
+def _free_memory():
+    """Frees pictures, which refer to themselves, and what malloc keeps."""
+    gc.collect()
+    if _malloc_trim:        # glibc's
+        _malloc_trim(0)
 
 
 def _write_system(stem: str, system: System) -> list:
