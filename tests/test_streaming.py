@@ -27,14 +27,14 @@ def whole(vocoder, mel):
 @pytest.mark.slow
 @pytest.mark.parametrize('name', sorted(VOCODING))
 def test_blocks_are_the_whole(name):
-    """For five sizes of chunks, and for mels that come in pieces of any size."""
+    """For several sizes of chunks, and for mels that come in pieces of any size."""
     hp = TINY.replace(**VOCODING[name])
     vocoder = Vocoder(hp, random_weights(hp))
     mel = mel_of(hp, 37)
     expected = whole(vocoder, mel)
     assert np.abs(expected).max() > 0.1
     assert vocoder._chunks == 4         # of a narrow model, at a time
-    for chunk, vocoder._chunks in ((2, 4), (1, 1), (2, 1), (5, 1), (16, 1), (64, 1)):
+    for chunk, vocoder._chunks in ((2, 4), (1, 1), (5, 1), (64, 1)):
         vocoder.chunk_frames = chunk
         streamed = list(vocoder.stream([mel[:3], mel[3:4], mel[4:20], mel[20:]]))
         for found in (vocoder.vocode(mel), np.concatenate(streamed)):
