@@ -1,7 +1,7 @@
 """Filters of a LiteRT file as int8, which the interpreter turns to float32 when it starts.
 
 TensorFlow's own `Optimize.DEFAULT` rounds activations to int8 too, which costs the bundled voice
-1.2 of its PESQ of 3.28. Filters alone cost nothing that can be measured.
+1.2 of its PESQ of 3.28. Filters alone cost 0.04.
 """
 from typing import Any, Dict, Tuple
 
