@@ -120,12 +120,13 @@ def test_too_little_memory_is_told_in_a_sentence(work, status, told):
     code = """if 1:
         import ctypes, mmap, os, resource, signal, sys, time
         import command_line
+        from command_line import memory_limit
         sys.argv = ['x.py']
         resource.setrlimit(resource.RLIMIT_AS, (1 << 30, resource.RLIM_INFINITY))
-        command_line.STUCK_SECONDS = 0.5
+        memory_limit.STUCK_SECONDS = 0.5
 
         def fill():
-            while command_line._virtual_memory(os.getpid()) < (1 << 30) - (4 << 20):
+            while memory_limit._virtual_memory(os.getpid()) < (1 << 30) - (4 << 20):
                 yield
 
         command_line.guard_memory()

@@ -1,0 +1,104 @@
+"""What all commands share: arguments and their types, exit status, errors in one line."""
+import argparse
+import contextlib
+import logging
+import os
+import select
+import signal
+import sys
+import traceback
+from typing import Callable, Optional
+
+import errors
+import params
+from command_line.memory_limit import guard_memory, out_of_memory, print_error
+from errors import UserError
+
+__all__ = ['add_hyperparameters', 'boolean', 'guard_memory', 'local_path', 'random_seed',
+           'run_script']
+
+
+def local_path(text: str) -> str:
+    """A path from the command line; `corpus\\wavs` means corpus/wavs where paths have slashes."""
+    if os.sep == '/' and '\\' in text and not os.path.exists(text):
+        return text.replace('\\', '/')
+    return text
+
+
+def random_seed(text: str) -> int:
+    """argparse type of a random seed: what every generator of random numbers here takes."""
+    with contextlib.suppress(ValueError):
+        if 0 <= int(text) < 2 ** 32:
+            return int(text)
+    raise argparse.ArgumentTypeError('a random seed is a whole number from 0 to %d, not %r'
+                                     % (2 ** 32 - 1, text))
+
+
+def boolean(text: str) -> bool:
+    """argparse type of a switch that may carry a value: true or false, or a whole number."""
+    named = {'true': True, 'false': False}
+    if text.lower() in named:
+        return named[text.lower()]
+    with contextlib.suppress(ValueError):
+        return int(text) != 0
+    raise argparse.ArgumentTypeError('true or false is expected, not %r' % text)
+
+
+def add_hyperparameters(parser: argparse.ArgumentParser):
+    """Adds --preset and --hparams to a parser: what `params.resolve` takes."""
+    parser.add_argument('--preset', metavar='NAME',
+                        help='hyperparameters to start from: %s (default: those of the data or '
+                             'checkpoint, else %s)'
+                             % (', '.join(params.PRESETS), params.DEFAULT_PRESET))
+    parser.add_argument('--hparams', metavar='NAME=VALUE,...', default='',
+                        help='hyperparameters to change; params.py documents every name')
+
+
+def run_script(main: Callable[[], Optional[int]]):
+    """Runs `main()` and exits with what it returns; a UserError becomes one line on stderr.
+
+    With WAVEGLOW_TRACEBACK=1 in the environment the line comes after the traceback.
+    Exit status: 0 for success, 2 for bad input, 130 after Ctrl-C, else what `main` returned. Where
+    nobody reads any more what the script prints (`| head`), SIGPIPE ends it, as it ends others.
+    """
+    logging.getLogger('tensorflow').setLevel(logging.ERROR)     # of deprecations it warns at length
+    reconfigure = getattr(sys.stdout, 'reconfigure', None)      # not of every stand-in
+    if reconfigure:
+        reconfigure(errors='backslashreplace')      # of paths that are not UTF-8
+    try:
+        status = _run(main)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not hasattr(signal, 'SIGPIPE') or not _is_unread():     # but a pipe to a worker is
+            raise
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGPIPE)
+    sys.exit(status or 0)
+
+
+def _run(main):
+    try:
+        return main()
+    except SystemExit as ending:        # argparse's
+        return ending.code
+    except UserError as error:
+        if os.environ.get('WAVEGLOW_TRACEBACK', '0') not in ('', '0'):
+            traceback.print_exc()
+        print_error(error)
+        return 2
+    except KeyboardInterrupt:
+        print('%s: interrupted' % os.path.basename(sys.argv[0]), file=sys.stderr)
+        return 130
+    except Exception as error:
+        if not errors.is_out_of_memory(error):
+            raise
+        print_error(out_of_memory(error))
+        return 2
+
+
+def _is_unread():
+    """Whether nobody reads any more what this process prints."""
+    outputs = select.poll()
+    for descriptor in (1, 2):
+        outputs.register(descriptor, 0)     # for errors alone
+    return bool(outputs.poll(0))
