@@ -44,6 +44,8 @@ from synthesis.mel_correction import MelCorrection
 try:
     from metrics import measures, page
 except ImportError as error:
+    if errors.is_out_of_memory(error):
+        raise
     sys.exit('%s: %s is not installed; run pip install -r requirements-eval.txt'
              % (os.path.basename(__file__), error.name))
 

@@ -84,7 +84,9 @@ def _run(main):
     except UserError as error:
         if os.environ.get('WAVEGLOW_TRACEBACK', '0') not in ('', '0'):
             traceback.print_exc()
-        print_error(error)
+        cause = error.__cause__     # a package may be there, and its library too large to load
+        is_memory = isinstance(cause, ImportError) and errors.is_out_of_memory(cause)
+        print_error(out_of_memory(cause) if is_memory else error)
         return 2
     except KeyboardInterrupt:
         print('%s: interrupted' % os.path.basename(sys.argv[0]), file=sys.stderr)

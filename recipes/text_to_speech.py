@@ -22,6 +22,8 @@ from vocoder import Vocoder
 try:
     from synthesis.text_front_end import FrontEnd
 except ImportError as error:
+    if errors.is_out_of_memory(error):
+        raise
     sys.exit('text_to_speech.py: %s is not installed; run pip install -r requirements-tts.txt'
              % error.name)
 

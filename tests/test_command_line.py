@@ -110,6 +110,8 @@ def test_a_path_that_is_not_utf_8_is_printed():
     ('os.kill(os.getpid(), signal.SIGSEGV)', 2, 'ended by SIGSEGV'),
     ('ctypes.CDLL(None).exit(1)', 2, 'a library ended it'),
     ('raise ImportError("libx.so: failed to map segment from shared object")', 2, 'libx.so'),
+    ('command_line.run_script(lambda: import_torch("libx.so: failed to map segment"))', 2,
+     'libx.so'),
     ('sys.exit(1)', 1, None),
     ('command_line.run_script(lambda: bytearray(1 << 33))', 2, '(MemoryError), limited to'),
     ('command_line.run_script(lambda: 5)', 5, None),
@@ -119,7 +121,7 @@ def test_a_path_that_is_not_utf_8_is_printed():
 def test_too_little_memory_is_told_in_a_sentence(work, status, told):
     code = """if 1:
         import ctypes, mmap, os, resource, signal, sys, time
-        import command_line
+        import command_line, errors
         from command_line import memory_limit
         sys.argv = ['x.py']
         resource.setrlimit(resource.RLIMIT_AS, (1 << 30, resource.RLIM_INFINITY))
@@ -128,6 +130,12 @@ def test_too_little_memory_is_told_in_a_sentence(work, status, told):
         def fill():
             while memory_limit._virtual_memory(os.getpid()) < (1 << 30) - (4 << 20):
                 yield
+
+        def import_torch(said):
+            try:
+                raise ImportError(said)
+            except ImportError as error:
+                raise errors.UserError('this takes PyTorch') from error
 
         command_line.guard_memory()
         """ + work
