@@ -20,8 +20,7 @@ import command_line
 
 if __name__ == '__main__':
     command_line.guard_memory()     # before libraries that take much
-
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
+    command_line.prepare_tensorflow_import()
 
 import numpy as np
 import tensorflow.compat.v1 as tf

@@ -30,6 +30,7 @@ import command_line
 
 if __name__ == '__main__':
     command_line.guard_memory()     # before libraries that take much
+    command_line.prepare_tensorflow_import()    # which writes shards
 
 import errors
 import params

@@ -18,9 +18,8 @@ from training import signals
 
 if __name__ == '__main__':
     command_line.guard_memory()     # before libraries that take much
+    command_line.prepare_tensorflow_import()
     signals.end_when_there_is_nothing_to_save()
-
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
 
 import devices
 import files

@@ -2,6 +2,6 @@
 
 Each bench runs as a module, prints a table and writes JSON that names the machine.
 """
-import os
+import command_line
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before any bench imports TensorFlow
+command_line.prepare_tensorflow_import()        # before any bench imports it

@@ -7,13 +7,14 @@ It needs no network. The mel has another sample rate and hop, so it is converted
 other front end (docs/mels.md).
 """
 import argparse
-import os
 import sys
 import time
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
-
 import command_line
+
+if __name__ == '__main__':
+    command_line.prepare_tensorflow_import()
+
 import errors
 import utils
 from datasets import audio_files

@@ -16,9 +16,11 @@ import os
 import shutil
 from typing import NamedTuple, Sequence
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')     # before TensorFlow is imported
-
 import command_line
+
+if __name__ == '__main__':
+    command_line.prepare_tensorflow_import()
+
 import errors
 import files
 import glow

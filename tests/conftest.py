@@ -8,8 +8,10 @@ import sys
 
 import pytest
 
+import command_line
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+command_line.prepare_tensorflow_import()
 os.environ['PYTHONPATH'] = ROOT        # of the processes that tests start
 os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')  # the numbers below are a CPU's
 
@@ -59,7 +61,7 @@ def pytest_pyfunc_call(pyfuncitem):
     return True
 
 
-GROWTH = 32 << 20           # bytes of memory after which `_free_memory` looks for garbage
+GROWTH = 256 << 20           # bytes of memory after which `_free_memory` looks for garbage
 _malloc_trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)      # glibc's
 _kept = 0                   # bytes of memory after it did so the last time
 

@@ -9,7 +9,7 @@ import glow
 import params
 
 # A flow of every part, small enough for tests.
-TINY = params.preset('small').replace(n_flows=4, n_group=8, n_early_every=2, n_layers=3,
+TINY = params.preset('small').replace(n_flows=3, n_group=8, n_early_every=2, n_layers=2,
                                       residual_channels=12, skip_channels=10, clip_samples=2048,
                                       batch_size=4)
 # One of every kind of condition, and of time.

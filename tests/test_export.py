@@ -207,7 +207,7 @@ def test_what_cannot_be_exported(tiny, tmp_path, monkeypatch):
     with pytest.raises(UserError, match='no checkpoint'):
         export.export_saved_model(str(tmp_path), str(tmp_path / 'out'))
     with pytest.raises(UserError, match='params.json is not that of its model'):
-        other = write_run(tmp_path / 'run', TINY.replace(n_layers=2), weights)
+        other = write_run(tmp_path / 'run', TINY.replace(n_layers=3), weights)
         export.export_saved_model(other, str(tmp_path / 'out'))
     with pytest.raises(UserError, match='has no inverse'):
         broken = dict(weights, **{'waveglow/flow_1/W': np.ones_like(weights['waveglow/flow_1/W'])})

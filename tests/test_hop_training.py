@@ -21,11 +21,9 @@ from vocoder import Vocoder
 NAMES = ['auth-incorrect', 'conf-waitforleader', 'tt-weasels']
 # How a step is computed, and from what: {hop: (changes, options)}.
 WAYS = {160: (dict(), dict(accumulate=2)),
-        256: (dict(), dict()),
         275: (dict(stft_weight=1.0), dict(num_towers=2)),
-        300: (dict(n_layers=2), dict(compute=compute_options('float32', True, 'off'))),
-        441: (dict(), dict())}
-SHARDS = (275, 441)
+        300: (dict(n_layers=2), dict(compute=compute_options('float32', True, 'off')))}
+SHARDS = 275,
 
 
 def prepare(folder, hp, shards):
@@ -54,6 +52,7 @@ def train_and_resume(folder, hp, steps, shards=False, **options):
     data, mel = prepare(folder, hp, shards)
     once, twice = (str(folder / name) for name in ('once', 'twice'))
     hp = hp.replace(save_every=steps // 2)
+    options = dict(dict(compute=compute_options(xla='off')), **options)
     run.train(hp, data, TrainingOptions(run_dir=once, max_steps=steps, **options))
     shutil.copytree(once, twice)
     for path in glob.glob(os.path.join(glob.escape(twice), '*-%d.*' % steps)):

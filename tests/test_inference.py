@@ -249,7 +249,7 @@ def test_a_vocoder_refuses_what_is_no_mel(vocoder):
     (['--lc', 'x.npy', '--restore_from', 'nowhere'], 'no checkpoint'),
     (['--lc', 'x.npy', '--restore_from', '.'], 'no checkpoint'),
     (['--lc', 'x.npy', '--preset', 'weixsong'], 'differ in'),
-    (['--lc', 'x.npy', '--hparams', 'n_flows=2'], 'n_flows 2 and 3'),
+    (['--lc', 'x.npy', '--hparams', 'n_flows=3'], 'n_flows 3 and 2'),
 ])
 def test_refusals(monkeypatch, trained, tmp_path, arguments, words):
     monkeypatch.chdir(str(tmp_path))

@@ -66,12 +66,14 @@ def test_blocks_of_the_compiled_length(name, precision, tolerance):
 @pytest.mark.own_process
 @pytest.mark.parametrize('name', ['nvidia', 'weixsong', 'small'])
 def test_blocks_are_the_whole_at_the_presets_depth(name):
-    """All flows and layers of a preset, narrow for the test's time."""
-    hp = params.preset(name).replace(residual_channels=8, skip_channels=8, encoder_channels=8)
+    """All layers and an early output of a preset, narrow for the test's time."""
+    hp = params.preset(name)
+    hp = hp.replace(n_flows=min(hp.n_flows, hp.n_early_every + 1), residual_channels=8,
+                    skip_channels=8, encoder_channels=8)
     vocoder = Vocoder(hp, random_weights(hp))
     mel = mel_of(hp, 250)  # longer than the receptive field
     expected = whole(vocoder, mel)
-    for chunk in (7, 20, 41, 96, 250):
+    for chunk in (7, 96, 250):
         vocoder.chunk_frames = chunk
         found = vocoder.vocode(mel)
         assert np.abs(found - expected).max() < 2e-5 * np.abs(expected).max()

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,7 +91,7 @@ def test_learns_real_speech_and_says_so(monkeypatch, data, tmp_path, capsys):
         with wave.open(str(path)) as heard, wave.open(str(listen / 'original' / path.name)) as said:
             assert heard.getnframes() == said.getnframes() == audio.length_frames
     assert len(list((listen / 'step_150').glob('*.wav'))) == 1
-    assert params.load(str(tmp_path / 'run')).n_flows == 3
+    assert params.load(str(tmp_path / 'run')).n_flows == 2
     # the newest few and the best are kept
     assert len(glob.glob(str(tmp_path / 'run' / 'model.ckpt-*.index'))) == 3
     best, = glob.glob(str(tmp_path / 'run' / 'best' / 'model.ckpt-*.index'))
@@ -102,37 +103,38 @@ def test_learns_real_speech_and_says_so(monkeypatch, data, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_continues_to_the_same_bits(data, tmp_path):
+def test_killed_at_any_moment_it_continues_to_the_same_bits(monkeypatch, data, tmp_path):
     """kill -9 at random moments, the same command again, against a training in one go."""
-    rng, more = random.Random(7), ['--max_steps=90', '--hparams=save_every=7,eval_every=20']
-    assert script('train.py', *command(data, tmp_path / 'whole', *more)).returncode == 0
-    run = str(tmp_path / 'cut' / 'run')
+    rng, more = random.Random(7), ['--max_steps=60', '--hparams=save_every=7,eval_every=20']
+    assert run(monkeypatch, data, tmp_path / 'whole', *more) == 0
+    run_dir = str(tmp_path / 'cut' / 'run')
 
     def saved():  # the newest step saved, 0 before the first
-        found = glob.glob(os.path.join(run, 'model.ckpt-*.index'))
+        found = glob.glob(os.path.join(run_dir, 'model.ckpt-*.index'))
         return max([int(re.search(r'-(\d+)\.index', path).group(1)) for path in found] or [0])
 
-    for kills in range(4):  # three are killed after a save of their own, the fourth ends
+    for kills in range(3):  # two are killed after a save of their own, the third ends
         process = subprocess.Popen([sys.executable, '-u', TRAIN]
                                    + command(data, tmp_path / 'cut', *more),
                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                    universal_newlines=True)
-        if kills < 3:
+        if kills < 2:
             enough = saved() + 7 * rng.randint(1, 2)
             while process.poll() is None and saved() < enough:
                 time.sleep(0.02)
             time.sleep(rng.random() * 0.1)
             process.kill()
         out = process.communicate()[0]
-        assert process.returncode == (-signal.SIGKILL if kills < 3 else 0), out
+        assert process.returncode == (-signal.SIGKILL if kills < 2 else 0), out
         assert ('continuing' in out) == (kills > 0), out
     assert_same_bits(weights(tmp_path / 'whole' / 'run'), weights(tmp_path / 'cut' / 'run'))
 
 
 @pytest.mark.slow
-def test_sigterm_saves_and_the_same_command_continues_to_the_same_bits(data, tmp_path):
+def test_sigterm_saves_and_the_same_command_continues_to_the_same_bits(monkeypatch, data,
+                                                                       tmp_path, capsys):
     more = ['--max_steps=150', '--hparams=save_every=1000,eval_every=50']
-    assert script('train.py', *command(data, tmp_path / 'whole', *more)).returncode == 0
+    run(monkeypatch, data, tmp_path / 'whole', *more)
     arguments = command(data, tmp_path / 'cut', '--max_steps=1000000',
                         '--hparams=save_every=1000,eval_every=50,summary_every=1')
     process = subprocess.Popen([sys.executable, TRAIN] + arguments, stdout=subprocess.PIPE,
@@ -146,8 +148,9 @@ def test_sigterm_saves_and_the_same_command_continues_to_the_same_bits(data, tmp
     assert 'SIGTERM: stopped and saved at step' in out
     stopped = weights(tmp_path / 'cut' / 'run')['global_step']
     assert 3 <= stopped < 150
-    finished = script('train.py', *command(data, tmp_path / 'cut', *more))
-    assert 'continuing' in finished.stdout and finished.returncode == 0
+    capsys.readouterr()
+    assert run(monkeypatch, data, tmp_path / 'cut', *more) == 0
+    assert 'continuing' in capsys.readouterr().out
     assert_same_bits(weights(tmp_path / 'whole' / 'run'), weights(tmp_path / 'cut' / 'run'))
 
 
@@ -155,8 +158,7 @@ def test_sigterm_saves_and_the_same_command_continues_to_the_same_bits(data, tmp
 @pytest.mark.slow
 def test_towers_parts_and_reversible_flows_train_like_the_whole_batch(monkeypatch, data, tmp_path):
     found = []
-    for i, more in enumerate(([], ['--ngpu=2'], ['--accumulate=2'],
-                              ['--ngpu=2', '--accumulate=2', '--reversible'])):
+    for i, more in enumerate(([], ['--ngpu=2'], ['--accumulate=2', '--reversible'])):
         # a large epsilon: Adam would blow the rounding of a gradient near zero up to a whole step
         run(monkeypatch, data, tmp_path / str(i), '--max_steps=5',
             '--hparams=adam_epsilon=0.1,batch_size=4,stft_weight=1', *more)
@@ -164,7 +166,7 @@ def test_towers_parts_and_reversible_flows_train_like_the_whole_batch(monkeypatc
     for other in found[1:]:
         assert sorted(other) == sorted(found[0])
         for name in other:
-            np.testing.assert_allclose(found[0][name], other[name], atol=2e-5, err_msg=name)
+            np.testing.assert_allclose(found[0][name], other[name], atol=1e-4, err_msg=name)
 
 
 STFT = ',stft_weight=1,nll_weight=0.1'
@@ -182,9 +184,12 @@ STFT = ',stft_weight=1,nll_weight=0.1'
         ('', ['--precision=bfloat16', '--xla=gates', '--reversible', '--accumulate=2'])]))
 def test_each_way_of_computing_continues_to_the_same_bits(monkeypatch, data, tmp_path, capsys,
                                                           hparams, more):
-    more = more + ['--hparams=batch_size=4' + hparams]
-    for name, steps in (('whole', 8), ('cut', 3), ('cut', 8)):
-        run(monkeypatch, data, tmp_path / name, '--max_steps=%d' % steps, *more)
+    more = more + ['--max_steps=6', '--hparams=batch_size=4,save_every=3' + hparams]
+    run(monkeypatch, data, tmp_path / 'whole', *more)
+    shutil.copytree(str(tmp_path / 'whole'), str(tmp_path / 'cut'))
+    for path in (tmp_path / 'cut' / 'run').glob('**/*-6.*'):
+        path.unlink()
+    run(monkeypatch, data, tmp_path / 'cut', *more)
     assert 'from step 3' in capsys.readouterr().out
     assert_same_bits(weights(tmp_path / 'whole' / 'run'), weights(tmp_path / 'cut' / 'run'))
 
@@ -355,7 +360,7 @@ def started(data, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('more,words', [
-    (['--hparams=n_flows=2'], ['n_flows 2 and 3', '--run_name']),
+    (['--hparams=n_flows=3'], ['n_flows 3 and 2', '--run_name']),
     (['--preset=weixsong'], ['sample_rate', '--run_name']),
     (['--filelist=nowhere.scp'], ['nowhere.scp']),
     (['--wave_dir=nowhere'], ['nowhere']),

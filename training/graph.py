@@ -67,6 +67,7 @@ class TrainingGraph(NamedTuple):
     step: StepFetches                   # of the last part
     stop_requested: tf.Tensor           # placeholder: whether a signal asks this host to stop
     fingerprints: tf.Tensor             # of all hosts' settings, int64 [num_hosts, settings]
+    reset_averages: tf.Operation        # sets the averages of the weights to the weights
     broadcast: tf.Operation             # gives all hosts the chief's variables
     heldout: Optional[HeldoutGraph]     # None without held-out utterances
     vocoding: VocodingGraph
@@ -105,7 +106,7 @@ def build_training_graph(hp: HParams, training_clips: Callable[..., tf.data.Data
     scale = loss_scale.of_precision(compute.precision)
     found = _build_gradients(hp, batch, device_names, compute, accumulate, hosts, scale)
     learning_rate = optimizer.schedule(hp, tf.cast(global_step, tf.float32))
-    train_op, gradient_norm, ema = optimizer.optimize(
+    train_op, gradient_norm, averages = optimizer.optimize(
         hp, zip(found.gradients, found.variables), learning_rate, global_step, scale)
     with tf.control_dependencies([train_op] + list(found.loss) + list(found.gradients)):
         train_op = found.make_clear()
@@ -113,7 +114,7 @@ def build_training_graph(hp: HParams, training_clips: Callable[..., tf.data.Data
         train_op = tf.group(train_op, positions.assign(
             collectives.all_gather(batch.shard_position[-1], hosts, POSITIONS_KEY)))
 
-    with tf.device(device_names[0]), towers.averaged_variables(ema):
+    with tf.device(device_names[0]), towers.averaged_variables(averages):
         heldout = None if heldout_clips is None else _build_heldout(hp, heldout_clips)
         vocoding = build_vocoding(hp)
     if len(tf.trainable_variables()) != len(found.variables):
@@ -132,6 +133,7 @@ def build_training_graph(hp: HParams, training_clips: Callable[..., tf.data.Data
         stop_requested=found.stop_requested,
         fingerprints=collectives.all_gather(tf.constant(fingerprints, tf.int64), hosts,
                                             FINGERPRINTS_KEY),
+        reset_averages=averages.reset() if averages else tf.no_op(),
         broadcast=broadcast, heldout=heldout, vocoding=vocoding, best=best)
 
 

@@ -1,9 +1,10 @@
 """Adam: its learning rate over time, clipping, and the averages of the weights."""
 import math
-from typing import Iterable, Optional, Tuple
+from typing import Iterable, Optional, Sequence, Tuple
 
 import tensorflow.compat.v1 as tf
 
+import utils
 from params import HParams
 from training.loss_scale import LossScale
 
@@ -23,7 +24,7 @@ def schedule(hp: HParams, step: tf.Tensor) -> tf.Tensor:
 def optimize(hp: HParams, gradients: Iterable[Tuple[tf.Tensor, tf.Variable]],
              learning_rate: tf.Tensor, global_step: tf.Variable,
              loss_scale: Optional[LossScale] = None) -> Tuple[
-                 tf.Operation, tf.Tensor, Optional[tf.train.ExponentialMovingAverage]]:
+                 tf.Operation, tf.Tensor, Optional['Averages']]:
     """A step of Adam on [(gradient, variable)]; Kingma & Ba 2014, arXiv 1412.6980.
 
     loss_scale: of a loss whose gradients may not be finite: such a step only counts.
@@ -36,18 +37,50 @@ def optimize(hp: HParams, gradients: Iterable[Tuple[tf.Tensor, tf.Variable]],
     if hp.clip_norm:
         gradients, _ = tf.clip_by_global_norm(gradients, hp.clip_norm, use_norm=norm)
     adam = tf.train.AdamOptimizer(learning_rate, hp.adam_beta1, hp.adam_beta2, hp.adam_epsilon)
-    # num_updates: young averages follow the weights more closely
-    ema = (tf.train.ExponentialMovingAverage(hp.ema_decay, num_updates=global_step)
-           if hp.ema_decay else None)
+    averages = Averages(variables, hp.ema_decay, global_step) if hp.ema_decay else None
 
     def update(*step):
         updated = adam.apply_gradients(zip(gradients, variables), *step)
-        if not ema:
+        if not averages:
             return updated
         with tf.control_dependencies([updated]):
-            return ema.apply(variables)
+            return averages.update()
 
     if loss_scale is None:
-        return update(global_step), norm, ema
+        return update(global_step), norm, averages
     with tf.control_dependencies([loss_scale.apply_if_finite(norm, update)]):
-        return global_step.assign_add(1).op, norm, ema
+        return global_step.assign_add(1).op, norm, averages
+
+
+class Averages:
+    """Exponential moving averages of variables, which start at the variables' initial values.
+
+    What tf.train.ExponentialMovingAverage computes and names, to the bit. It builds a conditional
+    for each variable, which takes half as long as all else that a training graph has of it.
+    """
+
+    def __init__(self, variables: Sequence[tf.Variable], decay: float, step: tf.Variable):
+        """decay: at most; young averages follow the weights more closely."""
+        self._decay, self._step = decay, step
+        self._averages = {}
+        for variable in variables:
+            with tf.device(variable.device):
+                self._averages[variable.op.name] = tf.Variable(
+                    variable.initial_value, trainable=False, use_resource=True,
+                    name=variable.op.name + utils.AVERAGE)
+        self._variables = variables
+
+    def average(self, variable: tf.Variable) -> tf.Variable:
+        return self._averages[variable.op.name]
+
+    def reset(self) -> tf.Operation:
+        """Sets all averages to what the variables are then."""
+        return tf.group(*(self.average(v).assign(v.read_value()) for v in self._variables))
+
+    def update(self) -> tf.Operation:
+        """One step of all averages towards what the variables are then."""
+        step = tf.cast(self._step.read_value(), tf.float32)
+        rate = 1 - tf.minimum(self._decay, (1 + step) / (10 + step))
+        return tf.group(*(
+            self.average(v).assign_sub((self.average(v) - v.read_value()) * rate)
+            for v in self._variables))

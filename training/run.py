@@ -159,8 +159,7 @@ def _initialize(session: tf.Session, graph: TrainingGraph, checkpoints: utils.Ch
         if not restored and options.restore_from:
             start = utils.find_checkpoint(options.restore_from)
             utils.load_weights(session, start)
-            session.run([v.initializer for v in tf.global_variables()
-                         if utils.AVERAGE in v.op.name])
+            session.run(graph.reset_averages)
             print('starting from the weights of %s' % start)
     with monitor.guard(), monitor.waiting():
         session.run(graph.broadcast)

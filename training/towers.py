@@ -10,6 +10,7 @@ from errors import UserError
 from params import HParams
 from training import objective, packing
 from training.loss_scale import LossScale
+from training.optimizer import Averages
 
 # What XLA may compile of a training step, and what that means.
 XLA_CHOICES = {
@@ -130,12 +131,12 @@ def variables_on(device: str):
     return tf.variable_scope(tf.get_variable_scope(), custom_getter=get)
 
 
-def averaged_variables(ema: Optional[tf.train.ExponentialMovingAverage]):
-    """A variable scope in which variables read as their averages under `ema`.
+def averaged_variables(averages: Optional[Averages]):
+    """A variable scope in which variables read as their averages.
 
-    With `ema` None they read as what they are.
+    Without averages they read as what they are.
     """
     def get(getter, *args, **kwargs):
         variable = getter(*args, **kwargs)
-        return variable if ema is None else ema.average(variable)
+        return averages.average(variable) if averages else variable
     return tf.variable_scope(tf.get_variable_scope(), custom_getter=get)

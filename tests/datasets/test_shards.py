@@ -1,6 +1,7 @@
 """Shards: what is packed is what comes out, damage is named, and training goes on where it was."""
 import collections
 import os
+import shutil
 import struct
 import sys
 
@@ -274,13 +275,17 @@ def run(monkeypatch, root, *arguments):
 
 @pytest.mark.slow
 def test_training_on_shards_continues_to_the_same_bits(corpus, monkeypatch, tmp_path, capsys):
-    data = ['--data=' + corpus[1], '--accumulate=2', '--hparams=stft_weight=0.1,save_every=100']
-    assert run(monkeypatch, tmp_path / 'whole', *data, '--max_steps=40') == 0
+    data = ['--data=' + corpus[1], '--accumulate=2', '--max_steps=30',
+            '--hparams=stft_weight=0.1,save_every=13']
+    assert run(monkeypatch, tmp_path / 'whole', *data) == 0
     assert 'data: 5 shards' in capsys.readouterr().out
-    for steps in (13, 29, 40):
-        assert run(monkeypatch, tmp_path / 'cut', *data, '--max_steps=%d' % steps) == 0
+    shutil.copytree(str(tmp_path / 'whole'), str(tmp_path / 'cut'))
+    for step in (26, 30):
+        for path in (tmp_path / 'cut' / 'run').glob('**/*-%d.*' % step):
+            path.unlink()
+    assert run(monkeypatch, tmp_path / 'cut', *data) == 0
+    assert 'from step 13' in capsys.readouterr().out
     assert_same_bits(weights(tmp_path / 'cut' / 'run'), weights(tmp_path / 'whole' / 'run'))
-    assert 'held-out loss' in capsys.readouterr().out
     with pytest.raises(UserError, match='reads shards on 1 hosts, and this command reads files'):
         run(monkeypatch, tmp_path / 'cut', '--filelist=%s' % (corpus[0] / 'train.scp'),
             '--wave_dir=' + WAVS, '--lc_dir=%s' % (corpus[0] / 'mels'))

@@ -24,7 +24,7 @@ from errors import UserError
 from training import greeting, hosts
 from training.hosts import SINGLE_HOST, Hosts
 
-KILLS = int(os.environ.get('KILLS', 2))     # of processes in training, the chief's among them
+KILLS = int(os.environ.get('KILLS', 1))     # of processes in training
 
 
 @pytest.fixture(scope='module')
@@ -103,22 +103,22 @@ def test_two_hosts_of_two_towers_train_as_one_tower_does(data, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind, kills', [('data', KILLS), ('sharded', max(1, KILLS - 1))])
-def test_killed_hosts_continue_to_the_same_bits(kind, kills, tmp_path, request):
+@pytest.mark.parametrize('kind, first', [('data', 0), ('sharded', 1)])
+def test_killed_hosts_continue_to_the_same_bits(kind, first, tmp_path, request):
     """kill -9 of either host at random moments: the other ends, says so; then as if never cut."""
     data = request.getfixturevalue(kind)
-    steps = 60 * (kills + 1)
+    steps = 60 * (KILLS + 1)
     more = ['--max_steps=%d' % steps, '--accumulate=2',
             '--hparams=batch_size=4,save_every=5,eval_every=40,gen_test_wave_every=1000']
     whole = weights(train_together(data, tmp_path / 'whole', *more))
     rng, run, cut = random.Random(3), tmp_path / 'cut' / 'host_0' / 'run', 0
-    for kill in range(kills + 1):
+    for kill in range(KILLS + 1):
         addresses = free_addresses(2)
         pair = [start(data, tmp_path / 'cut', i, addresses, *more) for i in range(2)]
-        victim, step = kill % 2, cut + rng.randint(5, 30)
-        while kill < kills and newest(run) < step and pair[victim].poll() is None:
+        victim, step = (first + kill) % 2, cut + rng.randint(5, 30)
+        while kill < KILLS and newest(run) < step and pair[victim].poll() is None:
             time.sleep(0.01)
-        if kill < kills:
+        if kill < KILLS:
             time.sleep(rng.random() * 0.2)
             pair[victim].kill()
             killed = time.monotonic()
