@@ -402,15 +402,18 @@ def inverse(z: tf.Tensor, cond: tf.Tensor, flows: List[Flow], hp: HParams,
     boundary, carry = boundary or streaming.WholeUtterances(hp), streaming.Carry()
     n_early = hp.n_group - hp.flow_channels(hp.n_flows - 1)
     early, x = z[..., :n_early], z[..., n_early:]
-    for k in reversed(range(hp.n_flows)):
+
+    def run(x, cond, flow, boundary, carry):
         delay_before = carry.delay
         a = tf.split(x, 2, axis=-1)[0]
-        log_s, t, carry = wavenet(a, cond, flows[k].coupling, hp, boundary, carry)
+        log_s, t, carry = wavenet(a, cond, flow.coupling, hp, boundary, carry)
         x, carry = boundary.delay(x, carry.delay - delay_before, carry)
         a, b = tf.split(x, 2, axis=-1)
         x = tf.concat([a, (b - t) * tf.exp(-log_s)], axis=-1)
+        return ops.matmul(x, flow.w), carry
 
-        x = ops.matmul(x, flows[k].w)
+    for k in reversed(range(hp.n_flows)):
+        x, carry = boundary.run_flow(run, x, cond, flows[k], carry)
         if hp.early_output_before(k):
             n_early -= hp.n_early_size
             out = early[..., n_early:n_early + hp.n_early_size]

@@ -27,7 +27,7 @@ Every function returns its results and a `Carry`: how late they are, and the sta
 operations so far. It goes from function to function as an argument.
 """
 import abc
-from typing import Callable, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -88,6 +88,14 @@ class Boundary(abc.ABC):
     def res_skip(self, y: tf.Tensor, h: tf.Tensor, output: tf.Tensor, bias: tf.Tensor
                  ) -> Tuple[tf.Tensor, tf.Tensor]:
         """ops.res_skip."""
+
+    def run_flow(self, run: Callable[..., Tuple[tf.Tensor, Carry]], x: tf.Tensor, cond: tf.Tensor,
+                 flow: Any, carry: Carry) -> Tuple[tf.Tensor, Carry]:
+        """run(x, cond, flow, boundary, carry) -> (x, carry), of one flow of several.
+
+        What `run` builds may be built once, and copied for other flows of the same width.
+        """
+        return run(x, cond, flow, self, carry)
 
 
 class WholeUtterances(Boundary):
@@ -166,6 +174,24 @@ def utterance_mask(lengths: Optional[tf.Tensor], z: tf.Tensor, hp: HParams) -> O
     return ops.sequence_mask(hp.groups(lengths), ops.shape_of(z)[1], z.dtype)
 
 
+class Places(NamedTuple):
+    """Where in an utterance the groups of a StreamBlock are: scalars, and a row for each group."""
+    position: tf.Tensor     # of the first, counted from the first row of the condition
+    end: tf.Tensor          # position + groups
+    last: tf.Tensor         # 1 if the utterance ends with this block, else 0
+    late: tf.Tensor         # groups that they are late before the first function
+    group: tf.Tensor        # [end], number of each group from the first row of the condition on
+    frame: tf.Tensor        # [end], and its frame
+
+    @classmethod
+    def of_block(cls, hp: HParams, groups: tf.Tensor, position: tf.Tensor, last: tf.Tensor
+                 ) -> 'Places':
+        """Those of the block of so many groups, a scalar. The other arguments: see the fields."""
+        group = tf.range(position + groups)
+        return cls(position, position + groups, last, tf.zeros_like(last), group,
+                   hp.frame_of_group(group))
+
+
 class StreamBlock(Boundary):
     """The next groups of one stream, [groups, c]: without a batch axis, cutting copies nothing.
 
@@ -175,27 +201,36 @@ class StreamBlock(Boundary):
 
     Args:
       hp: hyperparameters.
-      groups: scalar, of this block.
-      position: scalar, groups of the utterance before this block, from the group on that begins
-        with the first row of the condition.
-      last: scalar, 1 if the utterance ends with this block, else 0.
-      delay: groups that the results of the last function are late.
+      places: of its groups.
+      flow_delay: groups that the results of one flow are later than its inputs.
       conv_form: a key of ops.CONV_FORMS.
       fused_groups: a number of groups; a layer that has as many computes its element by element
         operations as one loop that XLA compiles, and not as six. 0 for never. It is one number
         only, since XLA compiles each length anew.
     """
 
-    def __init__(self, hp: HParams, groups: tf.Tensor, position: tf.Tensor, last: tf.Tensor,
-                 delay: int, conv_form: str, fused_groups: int = 0):
-        self._hp, self._last, self._conv_form = hp, last, conv_form
+    def __init__(self, hp: HParams, places: Places, flow_delay: int, conv_form: str,
+                 fused_groups: int = 0):
+        self._hp, self._places, self._flow_delay = hp, places, flow_delay
+        self._conv_form, self._fused_groups = conv_form, fused_groups
         self._gate, self._res_skip = (_fused(f, fused_groups) for f in (_gate, ops.res_skip))
-        delays = tf.range(delay + 1)
-        self._group = tf.range(position + groups)
-        self._frame = hp.frame_of_group(self._group)
-        self._starts = tf.split(tf.maximum(position - delays, 0), delay + 1)    # by delay
-        self._ends = tf.split(position + groups - delays * (1 - last), delay + 1)
+        delays = places.late + tf.range(flow_delay + 1)
+        self._starts = tf.split(tf.maximum(places.position - delays, 0), flow_delay + 1)
+        self._ends = tf.split(places.end - delays * (1 - places.last), flow_delay + 1)
         self._zeros: Dict[Tuple[int, int, tf.DType], tf.Tensor] = {}
+        self._flows: Dict[int, _BuiltFlow] = {}     # by channels
+
+    def run_flow(self, run, x, cond, flow, carry):
+        channels = ops.static_channels(x)
+        inputs = x, cond, flow, self._places._replace(late=tf.constant(carry.delay))
+        if channels not in self._flows:
+            def build(x, cond, flow, places):
+                block = StreamBlock(self._hp, places, self._flow_delay, self._conv_form,
+                                    self._fused_groups)
+                return run(x, cond, flow, block, Carry())
+            self._flows[channels] = _BuiltFlow(build, inputs)
+        x, late, states = self._flows[channels].copy(inputs)
+        return x, Carry(carry.delay + late, carry.states + states)
 
     def apply_mask(self, h):
         return h
@@ -218,9 +253,9 @@ class StreamBlock(Boundary):
         if self._hp.upsampling != 'repeat':
             with ops.computed_after(y):
                 return self._gate(y, ops.matmul(self._delayed(cond, delay), filters), bias)
-        frames, curves = self._delayed(self._frame, delay), []
+        frames, curves = self._delayed(self._places.frame, delay), []
         if self._hp.cond_terms > 1:
-            curves = [_curves_of_groups(self._hp, self._delayed(self._group, delay))]
+            curves = [_curves_of_groups(self._hp, self._delayed(self._places.group, delay))]
         with ops.computed_after(y):
             return self._gate(y, ops.matmul(cond, filters), bias, frames, *curves)
 
@@ -242,13 +277,45 @@ class StreamBlock(Boundary):
             return x, carry
         key = ahead, channels, x.dtype
         if key not in self._zeros:      # one for all layers of this dilation
-            self._zeros[key] = tf.zeros([ahead * self._last, channels], x.dtype)
+            self._zeros[key] = tf.zeros([ahead * self._places.last, channels], x.dtype)
         fed = tf.placeholder(x.dtype, [None, channels])
         first = np.zeros([behind, channels], x.dtype.as_numpy_dtype)
         x = tf.concat([fed, x, self._zeros[key]], axis=0)
         # a copy: a cut of a tensor holds all of the tensor until the block is done
         state = State(fed, first, tf.raw_ops.DeepCopy(x=x[-kept:]))
         return x, carry._replace(states=carry.states + (state,))
+
+
+class _BuiltFlow:
+    """What one flow of a StreamBlock builds, to be copied: Python takes a millisecond an operation.
+
+    Args:
+      build: makes (x, Carry) of `inputs`, a structure of tensors.
+    """
+
+    def __init__(self, build: Callable[..., Tuple[tf.Tensor, Carry]], inputs: Any):
+        with tf.Graph().as_default() as graph:
+            fed = tf.nest.map_structure(lambda x: tf.placeholder(x.dtype, x.shape), inputs)
+            x, carry = build(*fed)
+        self._x, self._carry = x.name, carry
+        # what is fed is not copied, and TensorFlow takes no input that nothing needs
+        self._inputs = [x.op.name for x in tf.nest.flatten(fed)]
+        self._definition = graph.as_graph_def()
+        nodes = [node for node in self._definition.node if node.name not in self._inputs]
+        self._needed = {name.lstrip('^').split(':')[0] for node in nodes for name in node.input}
+        del self._definition.node[:]
+        self._definition.node.extend(nodes)
+
+    def copy(self, inputs: Any) -> Tuple[tf.Tensor, int, Tuple[State, ...]]:
+        """(x, groups that it is later than the inputs, states) in the default graph."""
+        states = self._carry.states
+        given = zip(self._inputs, tf.nest.flatten(inputs))
+        x, *found = tf.import_graph_def(
+            self._definition, {name + ':0': x for name, x in given if name in self._needed},
+            [self._x] + [name for s in states for name in (s.fed.name, s.kept.name)], 'flow')
+        return x, self._carry.delay, tuple(
+            State(fed, state.first, kept)
+            for state, fed, kept in zip(states, found[::2], found[1::2]))
 
 
 class FixedBlock(Boundary):

@@ -1,5 +1,6 @@
 """Checkpoints: those of a training, and the weights in one."""
 import contextlib
+import copy
 import glob
 import os
 import re
@@ -32,7 +33,9 @@ class Checkpoints:
         self.directory = directory
         self.best_directory = os.path.join(directory, 'best')
         self._saver = tf.train.Saver(max_to_keep=max(2, keep), save_relative_paths=True)
-        self._best_saver = tf.train.Saver(max_to_keep=1, save_relative_paths=True)
+        same = copy.deepcopy(self._saver.as_saver_def())    # operations, but for what is kept
+        same.max_to_keep = 1
+        self._best_saver = tf.train.Saver(saver_def=same, save_relative_paths=True)
 
     def restore(self, session: tf.Session) -> Optional[str]:
         """Loads the newest checkpoint that can be read. Returns its path, or None if there is none.

@@ -176,8 +176,9 @@ class Vocoder:
         self._position, self._last = (
             tf.placeholder(tf.int32, [], name) for name in ('position', 'last'))
         fused_groups = hp.groups(self.chunk_frames) if self._compiles else 0
-        block = streaming.StreamBlock(hp, tf.shape(self._z)[0], self._position, self._last,
-                                      glow.receptive_field(hp)[1], self._conv_form, fused_groups)
+        places = streaming.Places.of_block(hp, tf.shape(self._z)[0], self._position, self._last)
+        block = streaming.StreamBlock(hp, places, glow.receptive_field(hp)[1] // hp.n_flows,
+                                      self._conv_form, fused_groups)
         self._audio, (self._delay, self._states) = glow.inverse(self._z, self._cond, self._flows,
                                                                 hp, block)
 

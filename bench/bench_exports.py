@@ -217,7 +217,7 @@ def block_stream(path: str, hp: HParams) -> Callable[[np.ndarray], Iterator[np.n
 def memory_apart(path: str, minutes: float) -> List[float]:
     """`measure_memory` in a process of its own."""
     done = subprocess.run([sys.executable, '-m', 'bench.bench_exports', '--memory_of', path,
-                           '--minutes', str(minutes)], stdout=subprocess.PIPE,
+                           '--minutes', str(minutes)], stdout=subprocess.PIPE, cwd=files.ROOT,
                           universal_newlines=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 

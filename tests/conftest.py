@@ -18,7 +18,7 @@ os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')  # the numbers below are a CPU
 # requirements-test.txt asks for these from Python 3.10 on: there their absence is an error.
 NEEDS = {'torch': ['test_convert_pytorch.py', 'interop/test_torchfile_pytorch.py'],
          'tf2onnx': ['test_export_onnx.py'],
-         'pesq': ['metrics/test_measures.py', 'test_evaluate.py'],
+         'pesq': ['metrics/test_measures.py', 'test_evaluate.py', 'bench/test_bench_exports.py'],
          'nbclient': ['test_tour.py'],
          'hibari': ['test_text_to_speech.py'],
          'gradio': ['playground/test_page.py'], 'selenium': ['playground/test_page.py'],

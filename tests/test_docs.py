@@ -48,7 +48,7 @@ def code_spans(page):
 def commands(page):
     """[[word]] of the commands in a page that begin with python, python3 or sbatch."""
     text = re.sub(r'\\\n\s*', ' ', '\n'.join(code_blocks(page) + code_spans(page)))
-    lines = [re.sub(r'^(time |KILLS=\d+ )', '', line.strip()) for line in text.split('\n')]
+    lines = [re.sub(r'^(time |([A-Z]+=\d+ )+)', '', line.strip()) for line in text.split('\n')]
     return [shlex.split(line, comments=True) for line in lines
             if re.match(r'(python3?|sbatch|venv\w+/bin/python) ', line)]
 

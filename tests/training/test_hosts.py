@@ -24,7 +24,8 @@ from errors import UserError
 from training import greeting, hosts
 from training.hosts import SINGLE_HOST, Hosts
 
-KILLS = int(os.environ.get('KILLS', 1))     # of processes in training
+KILLS = int(os.environ.get('KILLS', 1))     # times that hosts are killed in training
+HOSTS = int(os.environ.get('HOSTS', 0))     # of which two are killed; 0 for two and three hosts
 
 
 @pytest.fixture(scope='module')
@@ -73,10 +74,10 @@ def finish(processes, seconds=240):
     return [(process.returncode, out) for process, out in zip(processes, outputs)]
 
 
-def train_together(data, root, *more):
-    addresses = free_addresses(2)
-    ended = finish([start(data, root, i, addresses, *more) for i in range(2)])
-    assert [status for status, _ in ended] == [0, 0], ended
+def train_together(data, root, *more, count=2):
+    addresses = free_addresses(count)
+    ended = finish([start(data, root, i, addresses, *more) for i in range(count)])
+    assert [status for status, _ in ended] == [0] * count, ended
     assert not (root / 'host_1').exists()       # the chief alone writes
     for address, (_, out) in zip(addresses, ended):
         assert 'port %s is open on all addresses' % address.split(':')[1] in out
@@ -103,35 +104,44 @@ def test_two_hosts_of_two_towers_train_as_one_tower_does(data, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind, first', [('data', 0), ('sharded', 1)])
-def test_killed_hosts_continue_to_the_same_bits(kind, first, tmp_path, request):
-    """kill -9 of either host at random moments: the other ends, says so; then as if never cut."""
+@pytest.mark.parametrize('kind, count, turns', [
+    ('data', HOSTS or 2, [[HOSTS // 2, HOSTS - 1], [0, 1]] if HOSTS else [[0], [1]]),
+    ('sharded', 3, [[1], [0]])])
+def test_killed_hosts_continue_to_the_same_bits(kind, count, turns, tmp_path, request):
+    """kill -9 of some hosts at random moments: the others end, say so; then as if never cut.
+
+    turns: the hosts of each kill, by turns.
+    """
     data = request.getfixturevalue(kind)
     steps = 60 * (KILLS + 1)
     more = ['--max_steps=%d' % steps, '--accumulate=2',
-            '--hparams=batch_size=4,save_every=5,eval_every=40,gen_test_wave_every=1000']
-    whole = weights(train_together(data, tmp_path / 'whole', *more))
+            '--hparams=batch_size=%d,save_every=5,eval_every=40,gen_test_wave_every=1000'
+            % (2 * count)]
+    whole = weights(train_together(data, tmp_path / 'whole', *more, count=count))
     rng, run, cut = random.Random(3), tmp_path / 'cut' / 'host_0' / 'run', 0
     for kill in range(KILLS + 1):
-        addresses = free_addresses(2)
-        pair = [start(data, tmp_path / 'cut', i, addresses, *more) for i in range(2)]
-        victim, step = (first + kill) % 2, cut + rng.randint(5, 30)
-        while kill < KILLS and newest(run) < step and pair[victim].poll() is None:
+        addresses = free_addresses(count)
+        processes = [start(data, tmp_path / 'cut', i, addresses, *more) for i in range(count)]
+        step, victims = cut + rng.randint(5, 30), turns[kill % 2]
+        while kill < KILLS and newest(run) < step and processes[0].poll() is None:
             time.sleep(0.01)
         if kill < KILLS:
             time.sleep(rng.random() * 0.2)
-            pair[victim].kill()
+            for victim in victims:
+                processes[victim].kill()
             killed = time.monotonic()
-            ended = finish(pair)
+            ended = finish(processes)
             assert time.monotonic() - killed < 60
-            status, out = ended[1 - victim]
-            assert status == 2 and out.count('error: ') == 1 and 'Traceback' not in out, out
-            name = 'worker 1' if victim else 'the chief, worker 0'
-            assert '%s (%s) is gone' % (name, addresses[victim]) in out
+            gone = ['%s (%s) is gone' % ('worker %d' % i if i else 'the chief, worker 0',
+                                         addresses[i]) for i in victims]
+            others = [ended[i] for i in range(count) if i not in victims]
+            for status, out in others:
+                assert status == 2 and out.count('error: ') == 1 and 'Traceback' not in out, out
+            assert any(words in out for words in gone for _, out in others), others
             cut = newest(run)
             assert 0 < cut < steps
-    ended = finish(pair)
-    assert [status for status, _ in ended] == [0, 0], ended
+    ended = finish(processes)
+    assert [status for status, _ in ended] == [0] * count, ended
     assert all('continuing' in out for _, out in ended)
     assert_same_bits(weights(run), whole)
 
