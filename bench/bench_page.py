@@ -21,6 +21,7 @@ from typing import Any, Dict, Iterator
 
 from bench.table import write_table
 from command_line import run_script
+from errors import UserError
 from files import ROOT
 from playground.voices import BUNDLED, NEWEST
 
@@ -51,8 +52,8 @@ def measure(rounds: int, requests: int) -> Iterator[Dict[str, Any]]:
         [sys.executable, '-u', os.path.join(ROOT, 'app.py'), '--port=%d' % port], cwd=ROOT,
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True)
     try:
-        assert server.stdout
-        next(line for line in server.stdout if 'the page is at' in line)
+        if not any('the page is at' in line for line in server.stdout or ()):
+            raise UserError('app.py has ended; run it by hand to see why')
         with tempfile.TemporaryDirectory() as folder:
             client = Client('http://127.0.0.1:%d' % port, verbose=False, analytics_enabled=False,
                             download_files=folder)

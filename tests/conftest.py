@@ -21,7 +21,8 @@ NEEDS = {'torch': ['test_convert_pytorch.py', 'interop/test_torchfile_pytorch.py
          'pesq': ['metrics/test_measures.py', 'test_evaluate.py', 'bench/test_bench_exports.py'],
          'nbclient': ['test_tour.py'],
          'hibari': ['test_text_to_speech.py'],
-         'gradio': ['playground/test_page.py'], 'selenium': ['playground/test_page.py'],
+         'gradio': ['playground/test_page.py'],
+         'selenium': ['playground/test_page.py', 'metrics/test_sample_page.py'],
          'apache_beam': ['datasets/test_beam.py', 'vocoding/test_pipeline.py']}
 OF_RECIPES = 'hibari',      # these may be absent everywhere
 LEFT_OUT = {package: paths for package, paths in NEEDS.items()
@@ -39,7 +40,7 @@ def pytest_terminal_summary(terminalreporter):
                                     % (package, ', '.join(paths)))
     if not HAS_CHROMIUM and 'gradio' not in LEFT_OUT:
         terminalreporter.write_line('NOT TESTED here, for want of Chromium and its chromedriver: '
-                                    'the page of app.py in a browser')
+                                    'the page of app.py and samples/index.html in a browser')
 
 
 def pytest_collection_finish():
