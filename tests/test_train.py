@@ -179,7 +179,6 @@ STFT = ',stft_weight=1,nll_weight=0.1'
     (STFT, ['--xla=off', '--accumulate=2', '--ngpu=2']),
     ('', ['--xla=off', '--precision=float16', '--accumulate=2'])] + (
     [] if tf.__version__.startswith('1.') else [
-        ('', ['--precision=bfloat16', '--xla=gates']),
         (STFT, ['--precision=bfloat16', '--xla=gates']),
         ('', ['--precision=bfloat16', '--xla=gates', '--reversible', '--accumulate=2'])]))
 def test_each_way_of_computing_continues_to_the_same_bits(monkeypatch, data, tmp_path, capsys,

@@ -113,7 +113,7 @@ def test_killed_hosts_continue_to_the_same_bits(kind, count, turns, tmp_path, re
     turns: the hosts of each kill, by turns.
     """
     data = request.getfixturevalue(kind)
-    steps = 60 * (KILLS + 1)
+    steps = 45 * (KILLS + 1)
     more = ['--max_steps=%d' % steps, '--accumulate=2',
             '--hparams=batch_size=%d,save_every=5,eval_every=40,gen_test_wave_every=1000'
             % (2 * count)]
