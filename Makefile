@@ -22,7 +22,7 @@ DEMO_NAMES := auth-incorrect demo-thanks queue-youarenext tt-weasels
 
 # TensorFlow keeps memory of what a process has run, and a laptop has 8 GB: so the tests run in parts,
 # two at a time. Those that take longest come first.
-TEST_PARTS := tests/training tests/train tests/interop tests/model tests/commands tests/library
+TEST_PARTS := tests/training tests/train tests/library tests/interop tests/model tests/commands
 tests/training: TESTS = tests/training
 tests/train: TESTS = tests/test_train.py tests/test_hop_training.py
 tests/model: TESTS = tests --ignore-glob=tests/*/* --ignore-glob=tests/test_[a-f]* \
