@@ -60,7 +60,10 @@ class Averages:
     """
 
     def __init__(self, variables: Sequence[tf.Variable], decay: float, step: tf.Variable):
-        """decay: at most; young averages follow the weights more closely."""
+        """Args:
+          decay: at most; young averages follow the weights more closely.
+          step: a resource variable that counts; of others TensorFlow 1.15 reads old values.
+        """
         self._decay, self._step = decay, step
         self._averages = {}
         for variable in variables:

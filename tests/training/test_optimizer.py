@@ -26,7 +26,7 @@ def test_clipping_and_averages():
     hp = params.preset('weixsong').replace(clip_norm=1.0, ema_decay=0.9)
     with tf.Graph().as_default(), tf.Session() as session:
         w = ops.variable('w', [2], tf.constant_initializer([1.0, 2.0]))
-        step = tf.train.get_or_create_global_step()
+        step = ops.variable('global_step', [], tf.zeros_initializer(), tf.int64, trainable=False)
         op, norm, ema = optimizer.optimize(hp, [(tf.constant([3.0, -4.0]), w)], 0.1, step)
         session.run(tf.global_variables_initializer())
         assert session.run([norm, op])[0] == 5.0
