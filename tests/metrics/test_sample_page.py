@@ -1,12 +1,10 @@
 """samples/index.html as a visitor hears it, in Chromium. Needs selenium, from Python 3.10 on."""
-import json
 import os
-import shutil
 import time
 
+import chromium
 import pytest
 from conftest import HAS_CHROMIUM, ROOT
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 PAGE = 'file://' + os.path.join(ROOT, 'samples', 'index.html')
@@ -15,16 +13,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not HAS_CHROMIUM, reason='no 
 
 @pytest.fixture(scope='module')
 def browser():
-    options = webdriver.ChromeOptions()
-    for argument in ('--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage',
-                     '--autoplay-policy=no-user-gesture-required', '--mute-audio',
-                     '--disable-background-networking', '--disable-component-update'):
-        options.add_argument(argument)
-    options.set_capability('goog:loggingPrefs', {'performance': 'ALL'})
-    found = webdriver.Chrome(
-        options=options, service=webdriver.ChromeService(shutil.which('chromedriver')))
-    yield found
-    found.quit()
+    with chromium.started() as found:
+        yield found
 
 
 def wait_until(true, what):
@@ -61,9 +51,7 @@ def test_players_switch_at_the_same_moment(browser):
 
 def test_nothing_is_fetched_from_elsewhere(browser):
     browser.get(PAGE)
-    asked = [json.loads(entry['message'])['message'] for entry in browser.get_log('performance')]
-    urls = [event['params']['request']['url'] for event in asked
-            if event['method'] == 'Network.requestWillBeSent']
+    urls = chromium.requested_urls(browser)
     folder = 'file://' + os.path.join(ROOT, 'samples') + '/'
     assert PAGE in urls
     assert not [url for url in urls if not url.startswith((folder, 'data:'))]

@@ -4,20 +4,19 @@ Needs gradio and selenium, which requirements-test.txt asks for from Python 3.10
 """
 import contextlib
 import glob
-import json
 import os
-import shutil
 import socket
 import time
 import traceback
 
+import chromium
 import numpy as np
 import pytest
 import soundfile
 from conftest import HAS_CHROMIUM
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 from speech import SPEECH, speech
@@ -191,16 +190,8 @@ def wavs_under(folder):
 
 @pytest.fixture(scope='module')
 def browser():
-    options = webdriver.ChromeOptions()
-    for argument in ('--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage',
-                     '--window-size=1360,1100', '--autoplay-policy=no-user-gesture-required',
-                     '--disable-background-networking', '--disable-component-update'):
-        options.add_argument(argument)
-    options.set_capability('goog:loggingPrefs', {'performance': 'ALL'})
-    found = webdriver.Chrome(
-        options=options, service=webdriver.ChromeService(shutil.which('chromedriver')))
-    yield found
-    found.quit()
+    with chromium.started() as found:
+        yield found
 
 
 class Visit:
@@ -219,8 +210,13 @@ class Visit:
         """Drops a sound; waits until its waveform is drawn."""
         for close in self.browser.find_elements(By.CSS_SELECTOR, '#sound [aria-label="Clear"]'):
             close.click()
-        self.find('#sound input[type=file]').send_keys(path)
-        self.find('#sound .waveform-container')
+        for _ in range(5):      # a page that is still starting does not hear it
+            self.find('#sound input[type=file]').send_keys(path)
+            with contextlib.suppress(TimeoutException):
+                WebDriverWait(self.browser, 20).until(lambda browser: browser.find_elements(
+                    By.CSS_SELECTOR, '#sound .waveform-container'))
+                return
+        raise AssertionError('the page takes no sound')
 
     def press(self, name):
         self.browser.execute_script('arguments[0].click()', self.find('#' + name))
@@ -287,9 +283,7 @@ def test_a_visit(browser, address, tmp_path, monkeypatch):
     monkeypatch.undo()
     visit.press('vocode_sound')
     assert '5.0 s of speech' in visit.status('took')
-    asked = [json.loads(entry['message'])['message'] for entry in browser.get_log('performance')]
-    urls = [event['params']['request']['url'] for event in asked
-            if event['method'] == 'Network.requestWillBeSent']
+    urls = chromium.requested_urls(browser)
     assert len(urls) > 20
     assert not [url for url in urls if not url.startswith((address, 'data:', 'blob:'))]
 
