@@ -23,7 +23,8 @@ def test_steps_by_hand(monkeypatch):
     hp = params.preset('weixsong').replace(clip_norm=1.0, ema_decay=0.9)
     with tf.Graph().as_default(), tf.Session() as session:
         w = ops.variable('w', [2], tf.constant_initializer(START))
-        gradient, step = tf.placeholder(tf.float32, [2]), tf.train.get_or_create_global_step()
+        gradient = tf.placeholder(tf.float32, [2])
+        step = ops.variable('global_step', [], tf.zeros_initializer(), tf.int64, trainable=False)
         scale = loss_scale.of_precision('float16')
         op, norm, ema = optimizer.optimize(hp, [(gradient, w)], 0.1, step, scale)
         session.run(tf.global_variables_initializer())
