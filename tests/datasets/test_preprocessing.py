@@ -1,82 +1,18 @@
 """Preprocessing of a corpus with everything in it that corpora have in them."""
-import glob
 import json
-import multiprocessing
 import os
-import random
 import re
-import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
-import soundfile
-from conftest import ROOT
-from speech import definition
+from preprocessed import WAVS, Corpus, put, tree, utterance
 
-import command_line
 import params
 import preprocess_data
-from datasets import audio_files, corpus, file_lists, mel_files, mel_transform, preprocessing
+from datasets import audio_files, corpus, mel_files, mel_transform
 from errors import UserError
-
-WAVS = sorted(glob.glob(os.path.join(ROOT, 'samples', 'wavs', '*.wav')))
-
-
-def speech(k=0, seconds=1.5):
-    return soundfile.read(WAVS[k], dtype='float32')[0][:int(16000 * seconds)]
-
-
-def put(path, audio, rate=16000, **how):
-    os.makedirs(os.path.dirname(str(path)), exist_ok=True)
-    soundfile.write(str(path), audio, rate, **how)
-
-
-def tree(folder):
-    """{path under folder: mtime in ns} of all files in it but the locks, which every run opens."""
-    paths = [os.path.join(path, name) for path, _, names in os.walk(str(folder)) for name in names
-             if name != '.lock']
-    return {os.path.relpath(path, str(folder)): os.lstat(path).st_mtime_ns for path in paths}
-
-
-class Corpus:
-    """Folders under `root`, and preprocess_data.py's main() on them."""
-
-    def __init__(self, root, monkeypatch, capsys):
-        self.wavs, self.mels, self.data = (str(root / name) for name in ('wavs', 'mels', 'data'))
-        self.monkeypatch, self.capsys = monkeypatch, capsys
-
-    def run(self, *flags):
-        """(exit status, stdout, stderr) of a run on two workers."""
-        self.monkeypatch.setattr(sys, 'argv', [
-            'preprocess_data.py', '--wave_dir', self.wavs, '--mel_dir', self.mels, '--data_dir',
-            self.data, '--preset', 'small', '--num_workers', '2'] + list(flags))
-        self.capsys.readouterr()
-        with pytest.raises(SystemExit) as status:
-            command_line.run_script(preprocess_data.main)
-        return (status.value.code,) + tuple(self.capsys.readouterr())
-
-    def names(self, *lists):
-        return sorted(sum((file_lists.read_file_list(os.path.join(self.data, name + '.scp'))
-                           for name in lists or ('train', 'test')), []))
-
-    def skipped(self):
-        with open(os.path.join(self.data, 'skipped.tsv'), encoding='utf-8') as f:
-            return dict(line.rstrip('\n').split('\t') for line in f)
-
-    def check(self, wave_dir, profile='tacotron2', rate=16000):
-        """Every listed utterance is what training needs, and a mel of what training hears."""
-        for name in self.names():
-            path = os.path.join(wave_dir, name + '.wav')
-            assert audio_files.is_plain_wav(path, rate), path
-            audio = audio_files.read_wav(path, rate)
-            mel = mel_files.read_mel(os.path.join(self.mels, name + '.mel'), 80)
-            assert len(mel) >= len(audio) // 256
-            np.testing.assert_allclose(mel, mel_transform.mel_spectrogram(
-                audio, definition(profile, rate)), atol=1e-5)
 
 
 @pytest.fixture
@@ -87,27 +23,27 @@ def made(tmp_path, monkeypatch, capsys):
 def zoo(folder):
     """Fills `folder`; returns (names that can be used, {path: part of the reason} of the rest)."""
     join = os.path.join
-    put(join(folder, 'plain.wav'), speech(0))
-    put(join(folder, 'a', 'b', 'nested one.wav'), speech(1))
-    put(join(folder, 'a', 'stereo.flac'), np.stack([speech(2)] * 2, axis=1), 44100)
-    put(join(folder, 'eight.wav'), speech(3), 8000, subtype='PCM_U8')
-    put(join(folder, 'wide.wav'), speech(4), subtype='PCM_24')
-    put(join(folder, 'float.wav'), 2 * speech(5) / np.abs(speech(5)).max(), subtype='FLOAT')
-    put(join(folder, 'Upper.WAV'), speech(6))
-    put(join(folder, u'sp\u00e9cial, #1.wav'), speech(7))
-    put(join(folder, 'extensible.wav'), speech(8), format='WAVEX', subtype='PCM_16')
+    put(join(folder, 'plain.wav'), utterance(0))
+    put(join(folder, 'a', 'b', 'nested one.wav'), utterance(1))
+    put(join(folder, 'a', 'stereo.flac'), np.stack([utterance(2)] * 2, axis=1), 44100)
+    put(join(folder, 'eight.wav'), utterance(3), 8000, subtype='PCM_U8')
+    put(join(folder, 'wide.wav'), utterance(4), subtype='PCM_24')
+    put(join(folder, 'float.wav'), 2 * utterance(5) / np.abs(utterance(5)).max(), subtype='FLOAT')
+    put(join(folder, 'Upper.WAV'), utterance(6))
+    put(join(folder, u'sp\u00e9cial, #1.wav'), utterance(7))
+    put(join(folder, 'extensible.wav'), utterance(8), format='WAVEX', subtype='PCM_16')
     good = ['plain', 'a/b/nested one', 'a/stereo', 'eight', 'wide', 'float', 'Upper',
             u'sp\u00e9cial, #1', 'extensible']
-    nan = speech(9).copy()
+    nan = utterance(9).copy()
     nan[7000] = np.nan
     put(join(folder, 'nan.wav'), nan, subtype='FLOAT')
     put(join(folder, 'no samples.wav'), np.zeros(0))
     put(join(folder, 'silent.wav'), np.zeros(20000))
-    put(join(folder, 'short.wav'), speech(0)[4000:4900])
-    put(join(folder, 'clash.wav'), speech(1))
-    put(join(folder, 'clash.flac'), speech(1))
-    put(join(folder, 'tab\tin it.wav'), speech(2))
-    put(join(folder, 'line\nin it.wav'), speech(2))
+    put(join(folder, 'short.wav'), utterance(0)[4000:4900])
+    put(join(folder, 'clash.wav'), utterance(1))
+    put(join(folder, 'clash.flac'), utterance(1))
+    put(join(folder, 'tab\tin it.wav'), utterance(2))
+    put(join(folder, 'line\nin it.wav'), utterance(2))
     with open(join(folder, 'text.wav'), 'w') as f:
         f.write('not a sound\n' * 50)
     with open(join(folder, 'zero bytes.wav'), 'w'):
@@ -150,15 +86,15 @@ def test_a_corpus_with_everything_in_it(made):
         assert params.load(folder) == params.preset('small')
     # The files hold the audio: the first is its source bit for bit, a converted one near it.
     np.testing.assert_array_equal(audio_files.read_wav(os.path.join(converted, 'plain.wav'), 16000),
-                                  speech(0))
+                                  utterance(0))
     audio = audio_files.read_wav(os.path.join(converted, 'wide.wav'), 16000)
-    assert np.abs(audio - speech(4)).max() < 1.1 / 32768
+    assert np.abs(audio - utterance(4)).max() < 1.1 / 32768
 
 
 def test_again_redoes_only_what_changed(made):
     for k in range(6):
-        put(os.path.join(made.wavs, 's%d.wav' % (k % 2), 'u%d.wav' % k), speech(k))
-    put(os.path.join(made.wavs, 'u.flac'), speech(6), 22050)
+        put(os.path.join(made.wavs, 's%d.wav' % (k % 2), 'u%d.wav' % k), utterance(k))
+    put(os.path.join(made.wavs, 'u.flac'), utterance(6), 22050)
     assert made.run()[0] == 0
     before = tree(made.mels), tree(os.path.join(made.data, 'wavs'))
 
@@ -171,8 +107,8 @@ def test_again_redoes_only_what_changed(made):
     after = tree(made.mels), tree(os.path.join(made.data, 'wavs'))
     assert changed(before[0], after[0]) == changed(before[1], after[1]) == []
 
-    put(os.path.join(made.wavs, 's0.wav', 'u0.wav'), speech(8))
-    put(os.path.join(made.wavs, 'u.flac'), speech(9), 22050)
+    put(os.path.join(made.wavs, 's0.wav', 'u0.wav'), utterance(8))
+    put(os.path.join(made.wavs, 'u.flac'), utterance(9), 22050)
     os.unlink(os.path.join(made.mels, 's1.wav', 'u1.mel'))
     status, out, _ = made.run()
     assert '3 computed' in out
@@ -203,7 +139,7 @@ def test_again_redoes_only_what_changed(made):
 def test_mels_of_any_definition_with_statistics(made, tmp_path):
     """The values, what is stored of them, and what another run redoes."""
     for k in range(2):
-        put(os.path.join(made.wavs, '%d.wav' % k), speech(k))
+        put(os.path.join(made.wavs, '%d.wav' % k), utterance(k))
     rng, stats = np.random.RandomState(0), str(tmp_path / 'stats.npy')
     mean, scale = rng.randn(60), 0.5 + rng.rand(60)
     np.save(stats, np.stack([mean, scale]))
@@ -230,7 +166,7 @@ def test_mels_of_any_definition_with_statistics(made, tmp_path):
 def test_a_corpus_with_the_former_name_of_its_mel_profile_is_not_redone(made):
     """Manifest and params.json of earlier versions call the profile weixsong `seed`."""
     for k in range(2):
-        put(os.path.join(made.wavs, '%d.wav' % k), speech(k))
+        put(os.path.join(made.wavs, '%d.wav' % k), utterance(k))
     profile = '--hparams', 'mel_profile=weixsong'
     assert made.run(*profile)[0] == 0
     manifest = os.path.join(made.data, corpus.MANIFEST)
@@ -252,8 +188,8 @@ def test_a_corpus_with_the_former_name_of_its_mel_profile_is_not_redone(made):
 
 def test_a_forgotten_preset_does_not_throw_the_corpus_away(made, monkeypatch):
     """Without --preset, what data_dir/params.json says holds."""
-    put(os.path.join(made.wavs, 'u0.wav'), speech(0))
-    put(os.path.join(made.wavs, 'u1.wav'), speech(1))
+    put(os.path.join(made.wavs, 'u0.wav'), utterance(0))
+    put(os.path.join(made.wavs, 'u1.wav'), utterance(1))
     assert made.run()[0] == 0
     before = tree(made.mels)
     assert len(before) == 3
@@ -269,7 +205,7 @@ def test_a_forgotten_preset_does_not_throw_the_corpus_away(made, monkeypatch):
 def test_the_last_line_is_the_command_to_train(made, tmp_path):
     made.wavs = str(tmp_path / "it's a $corpus")
     for k in range(3):
-        put(os.path.join(made.wavs, '%d.wav' % k), speech(k))
+        put(os.path.join(made.wavs, '%d.wav' % k), utterance(k))
     status, out, _ = made.run()
     assert status == 0
     folder = tmp_path / 'elsewhere'
@@ -288,7 +224,7 @@ def test_the_last_line_is_the_command_to_train(made, tmp_path):
 def test_output_within_the_corpus_is_not_taken_for_speech(made, where):
     for k in range(3):
         put(os.path.join(made.wavs, 'wavs' if where == 'beside' else 'x', '%d.wav' % k),
-            speech(k), 22050)
+            utterance(k), 22050)
     if where == 'beside':       # data_dir/wavs is the corpus itself: it must stay as it is
         made.data, made.wavs = made.wavs, os.path.join(made.wavs, 'wavs')
         made.mels = os.path.join(made.data, 'mels')
@@ -316,7 +252,7 @@ def test_bad_input_is_told_in_one_sentence(made, tmp_path):
     put(os.path.join(made.wavs, 'silent.wav'), np.zeros(16000))
     refused('none of the 1 sound files')
     for k in range(3):
-        put(os.path.join(made.wavs, '%d.wav' % k), speech(k))
+        put(os.path.join(made.wavs, '%d.wav' % k), utterance(k))
     refused('leaves none to train on', '--test_size=4')
     refused('less than 1', '--num_workers=0')
     refused('did you mean', '--hparams=sample_rat=8000')
@@ -346,38 +282,6 @@ def test_the_split_is_seeded_and_stable():
         corpus.split(names, 200, 0)
 
 
-# --- Processes that die.
-
-def deadly(job):
-    if 'deadly' in job.source:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return 'done', job.name
-
-
-def jobs(names):
-    return [preprocessing.Job(name, name, name + '.mel', None,
-                              definition('weixsong'), 0) for name in names]
-
-
-def test_a_worker_that_dies_takes_one_file_with_it(monkeypatch):
-    monkeypatch.setattr(preprocessing, 'compute', deadly)
-    names = ['%d' % k for k in range(20)]
-    names[3] = names[17] = 'deadly'
-    results = list(preprocessing.run_jobs(jobs(names), 2, multiprocessing.get_context('fork')))
-    assert sorted(job.name for job, _ in results) == sorted(names)
-    for job, (outcome, reason) in results:
-        assert outcome == ('skipped' if job.name == 'deadly' else 'done')
-
-
-def test_workers_can_be_spawned(tmp_path):
-    job = preprocessing.Job('x', WAVS[0], str(tmp_path / 'x.mel'), str(tmp_path / 'x.wav'),
-                            definition('weixsong', 22050), 2048)
-    (_, (outcome, record)), = preprocessing.run_jobs([job], 1,
-                                                       multiprocessing.get_context('spawn'))
-    assert outcome == 'done' and record.samples == len(audio_files.read_wav(job.wav, 22050))
-    assert record.mel == corpus.size_and_mtime(job.mel)
-
-
 def test_a_manifest_is_what_was_written(tmp_path):
     """Any names, and the parameters of many records held once."""
     for records in ({}, {name: {'data': {'hop_length': 256}, 'mel': [1, n]}
@@ -386,82 +290,6 @@ def test_a_manifest_is_what_was_written(tmp_path):
         found = corpus.read_manifest(str(tmp_path))
         assert found == records and list(found) == list(records)
     assert found['a']['data'] is found['b/c']['data']
-
-
-KILLS = '''
-import os, signal, sys, time
-import params
-from datasets import mel_transform, preprocessing
-wavs, mels, data, *moments = sys.argv[1:]
-hp = params.preset('small')
-mel_transform.mel_basis(hp.mel)
-for k, moment in enumerate(map(float, moments)):
-    child = os.fork()
-    if not child:
-        os.setsid()
-        preprocessing.preprocess(wavs, mels, data, hp, num_workers=2)
-        os._exit(0)
-    time.sleep(moment)
-    (os.kill if k % 2 else os.killpg)(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    if k % 2:   # its workers live, must see it, and end
-        time.sleep(1)
-    print('killed', flush=True)
-    sys.stdin.readline()
-'''
-
-
-def test_killed_at_any_moment_leaves_no_half_file(made, tmp_path):
-    for k in range(8 * len(WAVS)):
-        path = os.path.join(made.wavs, 'w', '%03d.wav' % k)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        os.link(WAVS[k % len(WAVS)], path) if k % 4 else put(path, speech(k % 16, 9), 44100)
-    whole = Corpus(tmp_path / 'whole', made.monkeypatch, made.capsys)
-    whole.wavs = made.wavs
-    began = time.time()
-    assert whole.run()[0] == 0
-    took = time.time() - began
-    complete = sorted(tree(whole.mels)) + sorted(tree(whole.data))
-
-    lot = random.Random(3)
-    moments = ['%.3f' % (took * lot.uniform(0.1, 0.9)) for _ in range(8)]
-    with subprocess.Popen([sys.executable, '-c', KILLS, made.wavs, made.mels, made.data] + moments,
-                          env=dict(os.environ, PYTHONPATH=ROOT), stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as killer:
-        for _ in moments:
-            assert killer.stdout.readline() == b'killed\n'
-            for path in sorted(tree(made.mels)) + sorted(tree(made.data)):
-                if os.path.basename(path).startswith('.tmp-'):
-                    continue
-                assert path in complete
-                if path.endswith(('.mel', '.wav')):
-                    same_bytes(made, whole, path)
-            for name in ('train', 'test'):
-                if os.path.exists(os.path.join(made.data, name + '.scp')):
-                    assert made.names(name) == whole.names(name)
-            if os.path.exists(os.path.join(made.data, corpus.MANIFEST)):
-                os.unlink(os.path.join(made.data, corpus.MANIFEST))     # the next redoes everything
-            killer.stdin.write(b'\n')
-            killer.stdin.flush()
-    litter = os.path.join(made.mels, 'w', '.tmp-abcdefgh-0.mel')
-    with open(litter, 'wb') as f:
-        f.write(b'half')
-    assert made.run()[0] == 0
-    assert sorted(tree(made.mels)) + sorted(tree(made.data)) == complete
-    for path in complete:
-        if path.endswith(('.mel', '.wav', '.scp')):
-            same_bytes(made, whole, path)
-    shutil.rmtree(made.wavs)
-
-
-def same_bytes(made, whole, path):
-    for mine, its in ((made.mels, whole.mels), (made.data, whole.data)):
-        if os.path.exists(os.path.join(its, path)) and os.path.exists(os.path.join(mine, path)):
-            a, b = os.path.join(mine, path), os.path.join(its, path)
-            with open(a, 'rb') as f, open(b, 'rb') as g:
-                assert f.read() == g.read(), path
-            return
-    pytest.fail(path)
 
 
 @pytest.mark.parametrize('text', [
