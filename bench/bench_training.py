@@ -150,12 +150,15 @@ def measure(preset: str, hparams: str, precision: str, xla: str, reversible: boo
 def noise_clips(hp: HParams) -> tf.data.Dataset:
     """clip_files.Clips of one batch, again and again."""
     rng, n = np.random.RandomState(0), hp.batch_size
+
+    def draw(*sizes):
+        return rng.standard_normal((n,) + sizes).astype(np.float32)
+
     return tf.data.Dataset.from_tensors(Clips(
-        (0.1 * rng.standard_normal([n, hp.clip_frames * hp.hop_length])).astype(np.float32),
-        (hp.mel_mean + hp.mel_std * rng.standard_normal(
-            [n, hp.clip_frames, hp.n_mels])).astype(np.float32),
+        0.1 * draw(hp.clip_frames * hp.hop_length),
+        hp.mel_mean + hp.mel_std * draw(hp.clip_frames, hp.n_mels),
         np.array(['noise'] * n), np.zeros([n], np.int64),
-        noise=rng.standard_normal([n, hp.groups(hp.clip_frames), hp.n_group]).astype(np.float32))).repeat()
+        noise=draw(hp.groups(hp.clip_frames), hp.n_group))).repeat()
 
 
 def print_profile(session: tf.Session, graph: TrainingGraph) -> None:
