@@ -88,6 +88,7 @@ class HParams(MelHParams):
     stft_weight: float = 0.0         # of the STFT distance of samples from the clips; 0 for none
     stft_distance: str = 'magnitudes'  # magnitudes | mels, see training/spectral_loss.py
     stft_sigma: float = 0.6          # standard deviation of these samples' noise
+    adversarial_weight: float = 0.0  # of what discriminators hear in these samples; 0 for none
     dither: float = 0.5              # of digital silence, in steps of PCM16; 0 for none: runs of
                                      # exact zeros have no finite likelihood
 
@@ -338,7 +339,8 @@ def _validate(hp):
             raise UserError('%s=%s is not finite' % (field.name, value))
     zero_allowed = ('warmup_steps', 'clip_norm', 'ema_decay', 'mel_mean', 'n_early_size',
                     'adam_beta1', 'adam_beta2', 'gen_sigma', 'gen_utterances',
-                    'gen_correction_rounds', 'stft_weight', 'stft_sigma', 'dither')
+                    'gen_correction_rounds', 'stft_weight', 'stft_sigma', 'adversarial_weight',
+                    'dither')
     for field in dataclasses.fields(hp):
         value = getattr(hp, field.name)
         if (field.type not in (int, float) or field.name == 'mel_mean'
@@ -402,6 +404,9 @@ def _validate_combinations(hp):
     if hp.stft_weight and hp.clip_frames * hp.hop_length < longest:
         raise UserError('stft_weight=%g takes clips of %d samples or more, not clip_samples=%d'
                         % (hp.stft_weight, longest, hp.clip_samples))
+    if hp.adversarial_weight and not hp.stft_weight:
+        raise UserError('adversarial_weight=%g takes samples, and stft_weight=0 draws none; take '
+                        'stft_weight=1' % hp.adversarial_weight)
     if hp.upsampling != 'repeat' and hp.upsample_width < hp.upsample_strides[-1]:
         raise UserError('upsample_width=%d is less than the stride of %d of upsampling=%s, which '
                         'would leave samples without a condition; take a multiple of the stride'

@@ -13,6 +13,7 @@ import errors
 import files
 from errors import UserError
 
+SCOPE = 'waveglow/'      # of the model's variables; other scopes hold what training alone needs
 AVERAGE = '/ExponentialMovingAverage'
 BUNDLED_MODEL = os.path.join(files.ROOT, 'samples', 'model')
 
@@ -127,7 +128,7 @@ def find_checkpoint(path: str) -> str:
 
 
 def load_weights(session: tf.Session, path: str):
-    """Loads the trainable variables of the session's graph, and no others, from checkpoint `path`.
+    """Loads the model's variables of the session's graph, and no others, from checkpoint `path`.
 
     The averaged weights are loaded where the checkpoint holds them. Raises UserError if a variable
     is missing or the checkpoint cannot be read.
@@ -135,7 +136,7 @@ def load_weights(session: tf.Session, path: str):
     with reading_checkpoint('checkpoint ' + path):
         stored = tf.train.load_checkpoint(path).get_variable_to_shape_map()
         variables = {}
-        for v in tf.trainable_variables():
+        for v in tf.trainable_variables(SCOPE):
             name = v.op.name + AVERAGE if v.op.name + AVERAGE in stored else v.op.name
             if stored.get(name) != v.shape.as_list():
                 raise UserError('checkpoint %s has no %s of shape %s; its params.json is not that '
@@ -151,7 +152,7 @@ def read_weights(path: str) -> Dict[str, np.ndarray]:
         stored = reader.get_variable_to_shape_map()
         # the optimizer's slots and the averages lie below the names of their variables
         names = [name for name in stored
-                 if name.startswith('waveglow/') and os.path.dirname(name) not in stored]
+                 if name.startswith(SCOPE) and os.path.dirname(name) not in stored]
         return {name: reader.get_tensor(name + AVERAGE if name + AVERAGE in stored else name)
                 for name in names}
 

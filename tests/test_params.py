@@ -69,6 +69,7 @@ def test_override():
     ('cond_terms=2,upsampling=transposed,upsample_width=512', ['cond_terms=2', 'repeat']),
     ('cond_terms=17', ['cond_terms=17', '16 groups']),
     ('nll_share=1.5', ['nll_share=1.5', '1 or less']),
+    ('adversarial_weight=1', ['adversarial_weight=1', 'stft_weight=1']),
     ('stft_distance=mel', ['stft_distance=mel', "'mels'"]),
     ('batch_size=1000000000', ['batch_size=1e+09', '65536 or less']),
     ('residual_channels=1e18', ['residual_channels=1e+18', 'channels']),
@@ -192,7 +193,7 @@ def test_every_field_is_of_the_model_or_free_to_change():
     free = {f.name for f in dataclasses.fields(HParams)} - set(params.MODEL_FIELDS)
     assert free == {
         'sigma', 'nll_weight', 'nll_share', 'stft_weight', 'stft_distance', 'stft_sigma',
-        'dither', 'conv_form',
+        'adversarial_weight', 'dither', 'conv_form',
         'lr', 'warmup_steps', 'lr_schedule', 'lr_decay_rate',
         'lr_decay_steps', 'adam_beta1', 'adam_beta2', 'adam_epsilon', 'clip_norm', 'ema_decay',
         'batch_size', 'clip_samples', 'dither', 'summary_every', 'eval_every', 'eval_utterances',

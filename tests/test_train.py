@@ -23,6 +23,7 @@ import ops
 import params
 import train
 import utils
+import vocoder
 from datasets import file_lists
 from datasets.clips import Clips
 from errors import UserError
@@ -169,7 +170,7 @@ def test_towers_parts_and_reversible_flows_train_like_the_whole_batch(monkeypatc
             np.testing.assert_allclose(found[0][name], other[name], atol=1e-4, err_msg=name)
 
 
-STFT = ',stft_weight=1,nll_weight=0.1'
+STFT = ',stft_weight=1,nll_weight=0.1,adversarial_weight=0.5'
 
 
 @pytest.mark.own_process
@@ -289,12 +290,27 @@ def test_another_held_out_set_does_not_compete_for_the_best(monkeypatch, data, t
 
 
 @pytest.mark.slow
-def test_averages_are_not_begun_on_the_way(monkeypatch, data, tmp_path):
+def test_averages_and_discriminators_are_not_begun_on_the_way(monkeypatch, data, tmp_path):
     run(monkeypatch, data, tmp_path, '--max_steps=2', '--hparams=ema_decay=0')
     with pytest.raises(UserError, match='ema_decay=0'):
         run(monkeypatch, data, tmp_path, '--max_steps=4', '--hparams=ema_decay=0.9')
+    adversarial = '--hparams=stft_weight=1,adversarial_weight=1,summary_every=1'
+    with pytest.raises(UserError, match='adversarial_weight=0; discriminators'):
+        run(monkeypatch, data, tmp_path, '--max_steps=4', adversarial)
+    # a run of its own may begin them; the model is as large as before
+    run(monkeypatch, data, tmp_path / 'other', '--max_steps=2', adversarial,
+        '--restore_from=%s' % (tmp_path / 'run'))
+    other = tmp_path / 'other' / 'run'
+    assert any(name.startswith('discriminator_512/') for name in weights(other))
+    assert sorted(vocoder.load_model(str(other))[1]) == sorted(
+        vocoder.load_model(str(tmp_path / 'run'))[1])
+    found = events.read(str(other))
+    for tag in ('adversarial', 'discriminators'):
+        assert all(value.simple_value > 0 for _, value in found['train/' + tag])
+        assert len(found['train/' + tag]) == 2
 
 
+@pytest.mark.slow
 def test_iterators_stay_on_the_cpu():
     """On a GPU their host tensors would be taken for its own; the graph tells without a GPU."""
     hp = TINY

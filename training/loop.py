@@ -202,6 +202,9 @@ class TrainingLoop:
             'train/objective': loss.total, 'train/gradient_norm': result.gradient_norm,
             'train/learning_rate': result.learning_rate,
             'train/seconds_of_audio_a_second': speed}
+        if self.hp.adversarial_weight:
+            values.update({'train/adversarial': loss.adversarial,
+                           'train/discriminators': loss.discriminators})
         if np.size(result.loss_scale):
             values['train/loss_scale'] = result.loss_scale
         self.events.scalars(values, step)

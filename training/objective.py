@@ -6,23 +6,27 @@ import tensorflow.compat.v1 as tf
 import glow
 from datasets.clip_files import Clips
 from params import HParams
-from training import spectral_loss
+from training import discriminators, spectral_loss
 
 
 class Objective(NamedTuple):
     """What is minimized, and what it is the sum of: scalars."""
-    total: tf.Tensor        # hp.nll_weight * nll + hp.stft_weight * stft
+    total: tf.Tensor        # the sum of the weighted losses
     nll: tf.Tensor          # the negative log-likelihood, nats a sample: z + log_s + log_det
     z: tf.Tensor            # the terms of glow.Loss
     log_s: tf.Tensor
     log_det: tf.Tensor
     stft: tf.Tensor         # spectral_loss.distance of samples; 0 if hp.stft_weight is
+    adversarial: tf.Tensor  # what discriminators tell samples by; 0 if hp.adversarial_weight is
+    discriminators: tf.Tensor       # the loss of the discriminators themselves; 0 like it
 
 
 def objective(clips: Clips, hp: HParams, compute: glow.Compute = glow.Compute()) -> Objective:
     """The loss of a batch: hp.nll_weight * glow.loss + hp.stft_weight * the STFT distance.
 
-    The distance is that of samples, drawn through the inverse of the flow, from clips.audio.
+    The distance is that of samples, drawn through the inverse of the flow, from clips.audio. With
+    hp.adversarial_weight, that times what discriminators tell these samples by is added, and the
+    loss of the discriminators themselves, which has gradients to their weights alone.
 
     Args:
       clips: a batch; noise is N(0, 1), [batch, steps, n_group], and read only if
@@ -34,11 +38,18 @@ def objective(clips: Clips, hp: HParams, compute: glow.Compute = glow.Compute())
         count = max(1, round(hp.nll_share * audio.shape.as_list()[0]))
         audio, mel = audio[:count], mel[:count]
     loss = glow.loss(audio, mel, hp, compute)
-    total, stft = hp.nll_weight * loss.total, tf.zeros([], clips.audio.dtype)
+    total, zero = hp.nll_weight * loss.total, tf.zeros([], clips.audio.dtype)
+    stft, adversarial, own = zero, zero, zero
     if hp.stft_weight:
         drawn = glow.infer(hp.stft_sigma * clips.noise, clips.mel, hp, compute=compute)
-        stft = spectral_loss.distance(glow.whole_groups(drawn, hp),
-                                      glow.whole_groups(clips.audio, hp), hp)
+        drawn, reference = (glow.whole_groups(x, hp) for x in (drawn, clips.audio))
+        stft = spectral_loss.distance(drawn, reference, hp)
         total += hp.stft_weight * stft
+        if hp.adversarial_weight:
+            found = discriminators.losses(drawn, reference,
+                                          glow.PRECISIONS[compute.precision])
+            adversarial, own = found.samples + found.features, found.own
+            total += hp.adversarial_weight * adversarial + own
     return Objective(total=total, nll=loss.total, z=loss.z, log_s=loss.log_s,
-                     log_det=loss.log_det, stft=stft)
+                     log_det=loss.log_det, stft=stft, adversarial=adversarial,
+                     discriminators=own)

@@ -102,6 +102,10 @@ def require_compatible(hp: HParams, data: Union[FileData, ShardData],
             raise UserError('the run in %s has ema_decay=%g; averages can neither be begun nor '
                             'given up on the way: take another --run_name with --restore_from=%s'
                             % (run_dir, stored.ema_decay, run_dir))
+        if bool(hp.adversarial_weight) != bool(stored.adversarial_weight):
+            raise UserError('the run in %s has adversarial_weight=%g; discriminators can neither '
+                            'be begun nor given up on the way: take another --run_name with '
+                            '--restore_from=%s' % (run_dir, stored.adversarial_weight, run_dir))
     elif options.restore_from:
         start = os.path.dirname(utils.find_checkpoint(options.restore_from))
         params.require_same(hp, params.load(start), params.MODEL_FIELDS, 'the model in ' + start,
@@ -195,7 +199,7 @@ def hop_note(hp: HParams) -> str:
 def _print_summary(hp: HParams, source: Source, device_names: List[str],
                    options: TrainingOptions) -> None:
     sizes: Dict[str, int] = collections.Counter()   # the flows of one width count together
-    for v in tf.trainable_variables():
+    for v in tf.trainable_variables(utils.SCOPE):
         part = v.op.name.split('/')[1]
         if part.startswith('flow_'):
             part = 'flows of %d channels' % hp.flow_channels(int(part[len('flow_'):]))

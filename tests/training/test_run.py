@@ -204,7 +204,7 @@ def test_a_divergence_tells_digital_silence(tmp_path, zeros, told):
     audio = np.random.RandomState(0).uniform(0.1, 1, [2, 500]).astype(np.float32)
     part = PartFetches([b'a'], [3], audio[:1].copy(), None)
     audio[1, 200:200 + zeros] = 0
-    result = StepFetches(loss=Objective(*[np.nan] * 6), learning_rate=1, gradient_norm=np.nan,
+    result = StepFetches(loss=Objective(*[np.nan] * 8), learning_rate=1, gradient_norm=np.nan,
                          loss_scale=(), clip_names=[b'b'], start_frames=[7], audio=audio[1:],
                          stopping=False, op=None)
     with pytest.raises(UserError) as error:
