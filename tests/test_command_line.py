@@ -104,6 +104,7 @@ def test_a_path_that_is_not_utf_8_is_printed():
     assert done.stdout.splitlines() == [b'na\\udcefve.npy \\xef'] and done.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith('linux'), reason='Linux limits address space')
 @pytest.mark.parametrize('work, status, told', [
     ('os.abort()', 2, 'ended by SIGABRT'),

@@ -43,6 +43,7 @@ def run(monkeypatch, main, *arguments):
     return main()
 
 
+@pytest.mark.slow
 def test_from_nvidias_mel_to_a_wav(monkeypatch, tmp_path, state, checkpoint, capsys):
     """The audio is that of NVIDIA's definition for the noise of the same seed."""
     model, mel = tmp_path / 'model', np.random.RandomState(0).randn(80, 7).astype(np.float32) - 5

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import nvidia_reference as reference
+import pytest
 import torch
 
 import convert
@@ -31,6 +32,7 @@ def test_there_and_back_as_a_file(monkeypatch, tmp_path):
         'WN_config': {'n_layers': 3, 'n_channels': 8, 'kernel_size': 3}}
 
 
+@pytest.mark.slow
 def test_another_hop_there_and_back_with_its_config(monkeypatch, tmp_path, capsys):
     """24 kHz, a hop of 300, 100 bands: what config.json states comes back in the new one."""
     monkeypatch.chdir(str(tmp_path))

@@ -378,6 +378,7 @@ def hparams():
 
 # --- The test -------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('name', sorted(KINDS))
 def test_a_damaged_input_gives_a_result_or_a_sentence(name, tmp_path, capsys):

@@ -15,6 +15,7 @@ def inputs(hp, rng, batch=2, frames=3, dtype=np.float32):
     return audio, mel
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', sorted(params.PRESETS))
 @pytest.mark.parametrize('dtype,bound', [(np.float32, 1e-3), (np.float64, 1e-9)])
 def test_infer_undoes_encode_for_every_preset(name, dtype, bound):
@@ -32,7 +33,8 @@ def test_infer_undoes_encode_for_every_preset(name, dtype, bound):
     assert np.abs(back - audio).max() < bound
 
 
-@pytest.mark.parametrize('name', sorted(CONDITIONS))
+@pytest.mark.parametrize('name', ['repeat'] + [
+    pytest.param(name, marks=pytest.mark.slow) for name in sorted(CONDITIONS) if name != 'repeat'])
 def test_infer_undoes_encode_for_every_condition(name):
     """And the loss reaches every trainable variable."""
     hp = TINY.replace(**CONDITIONS[name])
@@ -151,6 +153,7 @@ def test_condition_follows_a_series_of_cosines_within_a_frame():
                                    atol=1e-5)
 
 
+@pytest.mark.slow
 def test_terms_of_the_condition_start_at_zero():
     """A model with more of them starts as the one with a condition constant within a frame."""
     audio, mel = inputs(TINY, np.random.RandomState(0))
@@ -184,6 +187,7 @@ def test_coupling_has_the_stated_receptive_field():
         assert (reached.min(), reached.max()) == (middle - behind, middle + ahead)
 
 
+@pytest.mark.slow
 def test_two_models_in_one_graph():
     """The same scope twice shares its weights; another scope holds another model."""
     rng = np.random.RandomState(0)

@@ -82,6 +82,7 @@ def test_no_circle():
             del left[module]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('module, absent', [
     ('vocoder', ['training', 'interop', 'soundfile', 'soxr']),
     ('datasets.shards', ['interop', 'training', 'glow']),

@@ -49,6 +49,7 @@ def names_of(folder):
                   if name.endswith(('.mel', '.wav')))
 
 
+@pytest.mark.slow
 def test_a_folder_of_mels(monkeypatch, trained, tmp_path, capsys):
     mels, model = trained
     out = tmp_path / 'out'

@@ -179,6 +179,7 @@ def test_ten_minutes_take_no_more_memory_than_ten_seconds(tmp_path):
     assert after < 1.05 * before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('precision, tolerance', [('bfloat16', 0.05), ('float16', 0.01)])
 def test_16_bits_are_near_float32(precision, tolerance):
     hp = TINY

@@ -34,6 +34,7 @@ def own_audio(front_end, text=SENTENCE):
     return front_end._tts(text, seed=0)
 
 
+@pytest.mark.slow
 def test_mel_is_that_of_the_audio_that_the_front_end_makes(front_end):
     mel, audio = front_end.mel(SENTENCE), own_audio(front_end)
     expected = mel_spectrogram(audio, front_end.definition)

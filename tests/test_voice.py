@@ -53,6 +53,7 @@ def test_stages_train_the_bundled_model():
         assert getattr(hp, field) == getattr(bundled, field), field
 
 
+@pytest.mark.slow
 def test_the_long_schedule_trains_a_model_that_can_be_bundled():
     hp = params.preset('small')
     for stage in voice.LONG_STAGES:

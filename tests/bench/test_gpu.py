@@ -33,6 +33,7 @@ def test_more_bits_have_smaller_errors():
     assert rows['float32']['loss'] < 1e-6
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path):
     """A section that ends well, one that fails, and one for which no time is left."""
     path = tmp_path / 'gpu.json'

@@ -47,6 +47,7 @@ def take(steps, directory, utterances, seed=0, first_step=0, hp=HP):
         return [Clips(*session.run(element)) for _ in range(steps)]
 
 
+@pytest.mark.slow
 def test_noise_belongs_to_the_clip(corpus):
     """Of every clip of a seed its own, whatever step and part of a batch it comes in."""
     hp = HP.replace(stft_weight=1.0, clip_samples=2048, batch_size=2)

@@ -232,6 +232,7 @@ def test_magnitudes_are_the_inverse_of_values(name):
     assert again.max() <= max(d.floor, 1e-4) * 1.001
 
 
+@pytest.mark.slow     # librosa takes seconds to be imported
 @pytest.mark.parametrize('rate', [16000, 22050, 24000, 44100])
 @pytest.mark.parametrize('name', ['weixsong', 'tacotron2', 'vocos', 'whisper'])
 def test_mel_basis_is_that_of_librosa(name, rate):

@@ -69,6 +69,7 @@ for k, moment in enumerate(map(float, moments)):
 '''
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_leaves_no_half_file(tmp_path, monkeypatch, capsys):
     made, whole = (Corpus(tmp_path / name, monkeypatch, capsys) for name in ('made', 'whole'))
     for k in range(8 * len(WAVS)):

@@ -85,6 +85,7 @@ def test_blocks_of_one_shape_are_the_whole(name):
                 assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_the_state_does_not_grow():
     hp = TINY.replace(gen_correction_rounds=2)
     weights = random_weights(hp)

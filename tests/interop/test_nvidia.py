@@ -60,6 +60,7 @@ def assert_same_function(hp, weights, state, every=4, size=2, frames=5, reversed
     assert abs(found[2] - expected_loss) < 1e-4 * abs(expected_loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', sorted(SIZES))
 def test_a_converted_model_is_the_same_function(tmp_path, name):
     sizes, early = SIZES[name]
@@ -103,6 +104,7 @@ SPELLINGS = {'weight_g': dict, 'parametrized': reference.parametrized,
              'unfused, removed': lambda state: reference.unfused(reference.removed(state))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('container', sorted(CONTAINERS))
 @pytest.mark.parametrize('spelling', sorted(SPELLINGS))
 def test_containers_and_spellings(tmp_path, container, spelling):
@@ -230,6 +232,7 @@ def test_the_hop_is_that_of_the_upsampling(tmp_path):
         assert (hp.hop_length, hp.upsample_width) == (256, 800)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('hop,bands', [(200, 40), (275, 100), (300, 160), (512, 80)])
 def test_other_hops_and_bands_there_and_back(tmp_path, hop, bands):
     """The same function, and the same numbers after it, at hops that n_group divides and not."""
@@ -339,6 +342,7 @@ REFUSALS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', sorted(REFUSALS))
 def test_refusals(tmp_path, name):
     spoil, words = REFUSALS[name]
@@ -389,6 +393,7 @@ def test_there_and_back_to_the_bit(tmp_path, name):
                                    'kernel_size': SIZES[name][0].get('kernel', 3)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('changes', [
     dict(),                                             # repetition, mel_mean, mel_std, audio_scale
     dict(residual_channels=7, skip_channels=9),
@@ -421,6 +426,7 @@ def test_what_nvidias_architecture_can_express_of_ours(changes):
         np.testing.assert_array_equal(value, kept[name], 'export changed ' + name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('negative', [[0], [2], [0, 1], [1, 4], [0, 2, 4], [0, 1, 2, 3, 4]])
 def test_reflections_become_rotations(tmp_path, negative):
     """NVIDIA's loss is NaN where a determinant is negative. Early outputs leave on the way."""

@@ -152,6 +152,7 @@ def test_numbers_are_read_when_they_are_asked_for(tmp_path, save):
         tensor.numpy()
 
 
+@pytest.mark.slow
 @containers
 def test_a_damaged_file_gives_a_result_or_a_sentence(tmp_path, save):
     path, rng = str(tmp_path / 'x.pt'), random.Random(0)

@@ -142,6 +142,7 @@ def test_nvidias_classes_in_a_module_that_is_not_here(tmp_path, options, monkeyp
     assert read.name == 'glow.WaveGlow' and len(torchfile.state_dict(read)) == 19
 
 
+@pytest.mark.slow
 @savers
 @pytest.mark.parametrize('optimizer', [torch.optim.Adam, torch.optim.SGD, torch.optim.RMSprop])
 def test_a_training_state(tmp_path, options, optimizer):

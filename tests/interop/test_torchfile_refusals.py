@@ -22,7 +22,9 @@ def refused(path):
     return sentence
 
 
-@pytest.mark.parametrize('name', sorted(CASES))
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=[pytest.mark.slow] * name.startswith(('deep_', 'many_')))
+    for name in sorted(CASES)])
 def test_refused(tmp_path, name):
     write, words = CASES[name]
     path = str(tmp_path / 'x.pt')
@@ -49,6 +51,7 @@ assert 'tensorflow' not in sys.modules and 'torch' not in sys.modules
 '''
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith('linux'), reason='limits memory as Linux does')
 def test_all_of_it_within_a_gigabyte_and_two_minutes(tmp_path):
     paths = {str(tmp_path / name): words for name, (_, words) in CASES.items()}

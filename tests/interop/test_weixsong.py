@@ -126,6 +126,7 @@ def test_reference_convolves_as_tensorflow_does(width, stride):
 
 # --- Conversion -----------------------------------------------------------------------------------
 
+@pytest.mark.slow
 @pytest.mark.parametrize('variant', sorted(VARIANTS))
 def test_converted_model_is_the_same_model(variant, tmp_path):
     """The same z, audio and loss, in exactly the variables of the hyperparameters that are read."""
@@ -143,6 +144,7 @@ def test_converted_model_is_the_same_model(variant, tmp_path):
             upsample_channels=6)
 
 
+@pytest.mark.slow
 def test_published_width(tmp_path):
     weights = weixsong_reference.weights(
         np.random.RandomState(0), encoder='conv', n_flows=2, n_early_every=1, n_layers=8,
@@ -175,6 +177,7 @@ def test_nvidias_code_can_train_a_converted_model(tmp_path, positive):
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_training_continues(tmp_path):
     """The loss has a gradient for every variable."""
     weights = weixsong_reference.weights(np.random.RandomState(0),
@@ -182,6 +185,7 @@ def test_training_continues(tmp_path):
     assert_same_model(weights, tmp_path, gradients=True)
 
 
+@pytest.mark.slow
 def test_filters_of_length_zero(tmp_path):
     """Legal in weixsong/WaveGlow, whose norm has an epsilon; here they would be 0 / 0."""
     rng = np.random.RandomState(0)
@@ -254,6 +258,7 @@ OTHER_MELS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('what', sorted(OTHER_MELS))
 def test_mels_and_hop_that_are_told(what, tmp_path):
     sizes, overrides = OTHER_MELS[what]
@@ -327,6 +332,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('what', sorted(REFUSED))
 def test_what_is_refused(what, tmp_path):
     weights, words = REFUSED[what]

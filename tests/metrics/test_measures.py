@@ -24,18 +24,21 @@ def tones(n, size):
                       for k in range(1, HP.n_group // 2)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_the_original_is_perfect():
     found = measures.compare(SPEECH, SPEECH, HP)
     assert found['pesq'] > 4.6 and abs(found['stoi'] - 1) < 1e-6
     assert found['mcd'] == found['log_mel_l1'] == found['f0_cents'] == found['voicing'] == 0
 
 
+@pytest.mark.slow
 def test_white_noise_is_no_speech():
     found = measures.compare(NOISE[:len(SPEECH)], SPEECH, HP)
     assert found['pesq'] < 1.2 and found['stoi'] < 0.5
     assert found['mcd'] > 10 and found['log_mel_l1'] > 1 and found['voicing'] > 20
 
 
+@pytest.mark.slow
 def test_worse_is_worse():
     """Noise of two levels below speech: every measure of quality orders them."""
     little, much = (measures.compare(SPEECH + gain * NOISE[:len(SPEECH)], SPEECH, HP)
@@ -143,6 +146,7 @@ def test_opinions_without_their_package_are_left_out(monkeypatch):
     assert not measures.has_mos() and measures.mos(SPEECH, RATE) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not measures.has_mos(), reason='speechmos is not installed')
 def test_opinions_of_speech_and_of_noise():
     state = np.random.get_state()[1].copy()

@@ -43,6 +43,7 @@ def test_audio_is_that_of_the_library(vocoder):
     assert progress[-1].seconds == progress[-1].total
 
 
+@pytest.mark.slow
 def test_settings_reach_the_model(vocoder):
     given = given_speech(0.5)
 

@@ -35,6 +35,7 @@ def test_griffin_lim_repeats_itself():
     assert np.abs(first - griffin_lim(mel, profile, 3, 6)).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', PROFILES)
 def test_griffin_lim_of_a_frame_or_two(name):
     mel = mel_transform.mel_spectrogram(speech(1), definition(name))
@@ -56,6 +57,7 @@ def test_griffin_lim_keeps_time_and_loudness(name):
     assert 0.5 < np.sqrt(energy.sum() / np.sum(np.square(audio, dtype=np.float64))) < 1.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('n_fft', [1024, 2048])
 def test_griffin_lim_is_that_of_librosa(n_fft):
     audio = speech(1)

@@ -59,6 +59,7 @@ def test_what_xla_compiles_has_the_same_gradients(xla, reversible):
     assert distance(plain[1:], compiled[1:]) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('reversible', [False, True])
 def test_scaled_float16_gradients_are_the_gradients(reversible):
     """11 bits of mantissa: losses within 0.1%, gradients within 1% in all."""
@@ -70,6 +71,7 @@ def test_scaled_float16_gradients_are_the_gradients(reversible):
     assert 0 < np.linalg.norm(a - b) < 0.01 * np.linalg.norm(a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('reversible', [False, True])
 def test_bfloat16_gradients_point_the_same_way(reversible):
     """8 bits of mantissa: losses within 1%, gradients within 5% in all. 1.15 has none on a CPU."""
@@ -113,6 +115,7 @@ def test_memory_is_that_of_one_flow():
     assert reversible['activations_mb'] < 0.6 * plain['activations_mb']
 
 
+@pytest.mark.slow
 def test_tf32_is_float32_on_a_cpu():
     plain, low = losses_and_gradients(TINY, [glow.Compute(), glow.Compute('tf32')])
     for a, b in zip(plain, low):

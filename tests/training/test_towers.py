@@ -25,6 +25,7 @@ def gradients_of(count, hp=TINY):
         return values, placed, {v.device for _, v in gradients}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('bucket', [1, 500, packing.BUCKET_ELEMENTS])
 def test_two_towers_give_the_gradients_of_one(monkeypatch, bucket):
     """Packed one variable at a time, some at a time, and all in one."""
