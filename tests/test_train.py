@@ -319,7 +319,8 @@ def test_iterators_stay_on_the_cpu():
             return tf.data.Dataset.range(9).map(lambda i: Clips(
                 tf.zeros([hp.clip_frames * hp.hop_length]), tf.zeros([hp.clip_frames, hp.n_mels]),
                 'name', i)).batch(batch, drop_remainder=True)
-        build_training_graph(hp, lambda *start: clips(hp.batch_size), clips(1), ['/device:GPU:0'])
+        build_training_graph(hp, lambda *start: clips(hp.batch_size), lambda: clips(1),
+                             ['/device:GPU:0']).build_evaluation()
         iterators = [op for op in graph.get_operations()
                      if 'Iterator' in op.type and 'ToString' not in op.type]
         assert len(iterators) >= 6

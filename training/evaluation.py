@@ -16,7 +16,7 @@ from datasets import audio_files, mel_transform
 from metrics import pictures
 from params import HParams
 from training.events import Events
-from training.graph import HeldoutGraph, TrainingGraph
+from training.graph import EvaluationGraph, TrainingGraph
 from training.options import TrainingOptions
 from training.signals import StopSignals
 
@@ -34,6 +34,7 @@ class Evaluation:
                  signals: StopSignals):
         self.session, self.graph, self.hp, self.options = session, graph, hp, options
         self.events, self.signals = events, signals
+        self._built: Optional[EvaluationGraph] = None
         # Losses of other utterances, or of other parts of them, are not to be compared.
         utterances = heldout_names, hp.eval_seconds, hp.sigma
         self.fingerprint = zlib.crc32(repr(utterances).encode())
@@ -42,7 +43,7 @@ class Evaluation:
 
     def heldout_loss(self) -> Optional[glow.Loss]:
         """The mean over all samples of the held-out utterances; None after a stop signal."""
-        total, samples, heldout = np.zeros(4), 0, self._heldout()
+        total, samples, heldout = np.zeros(4), 0, self._evaluation().heldout
         for loss, n in self._utterances([heldout.loss, heldout.samples]):
             total += n * np.array(loss)
             samples += n
@@ -62,8 +63,8 @@ class Evaluation:
 
     def vocode(self, step: int) -> None:
         """Vocodes the first held-out utterances for TensorBoard: audio, and spectrograms."""
-        hp, (z_input, mel_input, vocoded) = self.hp, self.graph.vocoding
-        for clip in self._utterances(self._heldout().clip, hp.gen_utterances):
+        hp, (heldout, (z_input, mel_input, vocoded)) = self.hp, self._evaluation()
+        for clip in self._utterances(heldout.clip, hp.gen_utterances):
             name, frames = clip.name[0].decode(), clip.mel.shape[1]
             z = vocoder.noise(frames, hp, hp.gen_sigma, self.options.seed)
             audio = self.session.run(vocoded, {z_input: z[None], mel_input: clip.mel})[0]
@@ -91,14 +92,18 @@ class Evaluation:
         best = self.graph.best
         self.session.run(best.assign, {best.new_loss: loss, best.new_utterances: self.fingerprint})
 
-    def _heldout(self) -> HeldoutGraph:
-        if self.graph.heldout is None:
-            raise AssertionError('no utterances are held out')
-        return self.graph.heldout
+    def _evaluation(self) -> EvaluationGraph:
+        if self._built is None:
+            if self.graph.build_evaluation is None:
+                raise AssertionError('no utterances are held out')
+            with self.session.graph.as_default():
+                self._built = self.graph.build_evaluation()
+            self.session.graph.finalize()
+        return self._built
 
     def _utterances(self, fetches, most: Optional[int] = None) -> Iterator:
         """What `fetches` are for each of the first `most` held-out utterances."""
-        self.session.run(self._heldout().iterator.initializer)
+        self.session.run(self._evaluation().heldout.iterator.initializer)
         with contextlib.suppress(tf.errors.OutOfRangeError):
             while most is None or most > 0:
                 if self.signals.received:

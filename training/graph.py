@@ -51,6 +51,12 @@ class VocodingGraph(NamedTuple):
     audio: tf.Tensor                # [1, samples]
 
 
+class EvaluationGraph(NamedTuple):
+    """What is done with held-out utterances between steps."""
+    heldout: HeldoutGraph
+    vocoding: VocodingGraph
+
+
 class BestLoss(NamedTuple):
     """The held-out loss of the best checkpoint, as checkpoints store it."""
     loss: tf.Tensor                 # infinite before the first
@@ -69,13 +75,15 @@ class TrainingGraph(NamedTuple):
     fingerprints: tf.Tensor             # of all hosts' settings, int64 [num_hosts, settings]
     reset_averages: tf.Operation        # sets the averages of the weights to the weights
     broadcast: tf.Operation             # gives all hosts the chief's variables
-    heldout: Optional[HeldoutGraph]     # None without held-out utterances
-    vocoding: VocodingGraph
+    # Adds the EvaluationGraph to this graph, once: the first step need not wait for it. None
+    # without held-out utterances.
+    build_evaluation: Optional[Callable[[], EvaluationGraph]]
     best: BestLoss
 
 
 def build_training_graph(hp: HParams, training_clips: Callable[..., tf.data.Dataset],
-                         heldout_clips: Optional[tf.data.Dataset], device_names: Sequence[str],
+                         heldout_clips: Optional[Callable[[], tf.data.Dataset]],
+                         device_names: Sequence[str],
                          compute: glow.Compute = glow.Compute(), accumulate: int = 1,
                          hosts: Hosts = SINGLE_HOST, fingerprints: Sequence[int] = (),
                          has_positions: bool = False) -> TrainingGraph:
@@ -85,7 +93,7 @@ def build_training_graph(hp: HParams, training_clips: Callable[..., tf.data.Data
       training_clips: makes a dataset of clips.Clips, each of hp.batch_size / (accumulate *
         num_hosts) clips, from two tensors: the steps already done and, if clips have positions,
         the position of the last one.
-      heldout_clips: a dataset of single utterances, or None.
+      heldout_clips: makes a dataset of single utterances; or None.
       device_names: of the towers, as devices.tower_devices gives them.
       compute: how the training loss is computed; held-out losses are float32's.
       accumulate: parts that a step is computed in, one after the other.
@@ -114,11 +122,15 @@ def build_training_graph(hp: HParams, training_clips: Callable[..., tf.data.Data
         train_op = tf.group(train_op, positions.assign(
             collectives.all_gather(batch.shard_position[-1], hosts, POSITIONS_KEY)))
 
-    with tf.device(device_names[0]), towers.averaged_variables(averages):
-        heldout = None if heldout_clips is None else _build_heldout(hp, heldout_clips)
-        vocoding = build_vocoding(hp)
-    if len(tf.trainable_variables()) != len(found.variables):
-        raise AssertionError('evaluation has weights of its own')
+    def build_evaluation():
+        assert heldout_clips is not None
+        clips = heldout_clips()     # on no device of a tower
+        with tf.device(device_names[0]), towers.averaged_variables(averages):
+            built = EvaluationGraph(_build_heldout(hp, clips), build_vocoding(hp))
+        if len(tf.trainable_variables()) != len(found.variables):
+            raise AssertionError('evaluation has weights of its own')
+        return built
+
     with tf.device(device_names[0]):
         broadcast = collectives.broadcast(tf.global_variables(), hosts, VARIABLES_KEY)
     audio = batch.audio if not hp.dither else ()
@@ -134,7 +146,8 @@ def build_training_graph(hp: HParams, training_clips: Callable[..., tf.data.Data
         fingerprints=collectives.all_gather(tf.constant(fingerprints, tf.int64), hosts,
                                             FINGERPRINTS_KEY),
         reset_averages=averages.reset() if averages else tf.no_op(),
-        broadcast=broadcast, heldout=heldout, vocoding=vocoding, best=best)
+        broadcast=broadcast, build_evaluation=build_evaluation if heldout_clips else None,
+        best=best)
 
 
 class _Gradients(NamedTuple):

@@ -181,7 +181,7 @@ class TrainingLoop:
             with self.as_user_error('writing events'):
                 self.write_summary(step, result, speed)
         try:
-            if self.graph.heldout is not None:
+            if self.graph.build_evaluation is not None:
                 if step % hp.eval_every == 0 or last:
                     self.evaluate(step)
                 if step % hp.gen_test_wave_every == 0 or last:

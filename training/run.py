@@ -64,7 +64,7 @@ def train(hp: HParams, data: Union[FileData, ShardData],
             options.step_timeout_minutes))
         tf.set_random_seed(options.seed)
         graph = build_training_graph(
-            hp, source.training_clips, source.heldout_clips() if source.heldout_names else None,
+            hp, source.training_clips, source.heldout_clips if source.heldout_names else None,
             device_names, options.compute, options.accumulate, hosts,
             fingerprints(settings), source.has_positions)
         checkpoints = utils.Checkpoints(options.run_dir, hp.keep_checkpoints,
@@ -79,7 +79,8 @@ def train(hp: HParams, data: Union[FileData, ShardData],
                 for directory in (checkpoints.directory, checkpoints.best_directory):
                     params.save(directory, hp)
         session.run(graph.clips_iterator.initializer)
-        tf_graph.finalize()
+        if not (hosts.is_chief and graph.build_evaluation):
+            tf_graph.finalize()
         return TrainingLoop(session, graph, hp, options, source, checkpoints,
                             monitor, is_there).run(first_step)
 
