@@ -12,15 +12,13 @@ bench/nvidia.json.
 import argparse
 import os
 import runpy
-import subprocess
-import sys
-import time
-from typing import Callable, List
+from typing import Callable
 
 import numpy as np
 
 import files
 import params
+from bench import turns
 from bench.bench_inference import random_weights
 from bench.table import write_json
 from command_line import run_script
@@ -33,7 +31,9 @@ def main():
     args = parse_arguments()
     if args.side:
         return serve(args.side, args.seconds, args.code)
-    here, nvidia = measure(args.code, args.seconds, args.rounds)
+    here, nvidia = turns.take_turns(
+        'bench.bench_nvidia', SIDES, ['--code', args.code, '--seconds', str(args.seconds)],
+        args.rounds).values()
     real_time_factors = [float(np.median(each)) / args.seconds for each in (here, nvidia)]
     ratio = float(np.median(np.divide(nvidia, here)))
     print('real-time factor %.3f here, %.3f in PyTorch: %.2f times as fast'
@@ -52,27 +52,8 @@ def parse_arguments():
     parser.add_argument('--rounds', type=int, default=5, help='turns that each side takes')
     parser.add_argument('--json', default=os.path.join(files.ROOT, 'bench', 'nvidia.json'),
                         help='file to write')
-    parser.add_argument('--side', choices=SIDES, help=argparse.SUPPRESS)    # of `measure`
+    parser.add_argument('--side', choices=SIDES, help=argparse.SUPPRESS)    # of `turns.take_turns`
     return parser.parse_args()
-
-
-def measure(code: str, seconds: float, rounds: int) -> List[List[float]]:
-    """The seconds that each side takes, in every round, in the order of SIDES."""
-    processes = [subprocess.Popen(
-        [sys.executable, '-m', 'bench.bench_nvidia', '--side', side, '--code', code,
-         '--seconds', str(seconds)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, universal_newlines=True) for side in SIDES]
-    spent: List[List[float]] = [[] for _ in SIDES]
-    for i in range(rounds + 1):
-        for process, side_spent in zip(processes, spent):
-            assert process.stdin and process.stdout
-            print('go', file=process.stdin, flush=True)
-            each = float(process.stdout.readline())
-            if i:           # the first round is for what is done once
-                side_spent.append(each)
-    for process in processes:
-        process.communicate()       # closes what it reads, which ends it
-    return spent
 
 
 def serve(side: str, seconds: float, code: str) -> None:
@@ -80,11 +61,7 @@ def serve(side: str, seconds: float, code: str) -> None:
     hp = params.preset('nvidia')
     frames = int(round(seconds * hp.sample_rate / hp.hop_length))
     mel = np.random.RandomState(0).uniform(-11, 1, [frames, hp.n_mels]).astype(np.float32)
-    vocode = vocode_here(hp, mel) if side == 'here' else vocode_there(hp, mel, code)
-    for _ in sys.stdin:
-        started = time.time()
-        vocode()
-        print(time.time() - started, flush=True)
+    turns.serve(vocode_here(hp, mel) if side == 'here' else vocode_there(hp, mel, code))
 
 
 def vocode_here(hp: HParams, mel: np.ndarray) -> Callable[[], np.ndarray]:
