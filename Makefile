@@ -49,10 +49,10 @@ test: $(VENV)/tested
 	+@$(RUN_PARTS)
 
 $(TEST_PARTS):
-	@$(PY) -m pytest -q $(TESTS)
+	@$(PY) -m pytest -q $(SELECT) $(TESTS)
 
 test-fast: $(VENV)/tested
-	$(PY) -m pytest -q -m "not slow" tests
+	+@$(RUN_PARTS) SELECT='-m "not slow"'
 
 test-tf1:
 	+@python37=; for p in python3.7 $$HOME/.pyenv/versions/3.7.*/bin/python; do \
