@@ -233,8 +233,12 @@ class Visit:
 
     def played(self, name):
         """Starts a player; whether its time goes on."""
-        self.press(name + ' .play-pause-button')
-        return self.wait.until(lambda _: self.find('#%s #time' % name).text not in ('', '0:00'))
+        for _ in range(10):     # a player that still loads its sound does not hear it
+            self.press(name + ' .play-pause-button')
+            with contextlib.suppress(TimeoutException):
+                return WebDriverWait(self.browser, 15).until(
+                    lambda _: self.find('#%s #time' % name).text not in ('', '0:00'))
+        return False
 
 
 @needs_chromium
