@@ -36,6 +36,7 @@ import utils
 from bench import turns
 from bench.table import available_cores, write_table
 from command_line import run_script
+from errors import UserError
 from vocoder import Vocoder, load_model, noise
 
 COLUMNS = 'system', 'real_time_factor', 'ratio'
@@ -82,6 +83,10 @@ def measure(args, folder: str) -> Iterator[Dict[str, Any]]:
     elif missing(['torch']):
         print('HiFi-GAN is left out: run pip install -r requirements-convert.txt')
     else:
+        for config in HIFI_GAN.values():
+            if not os.path.isfile(os.path.join(args.hifi_gan, config)):
+                raise UserError('%s has no %s; give the folder of a clone of HiFi-GAN as --hifi_gan'
+                                % (args.hifi_gan, config))
         sides += HIFI_GAN
     given = ['--restore_from', args.restore_from, '--seconds', str(args.seconds), '--onnx', folder]
     found = turns.take_turns(

@@ -101,9 +101,9 @@ def measure_apart(preset: str, hparams: str, precision: str, xla: str, reversibl
 
     row = measured(hparams, repeats, *['--profile'] * profile)
     frame = params.override(params.preset(preset), hparams).hop_length
-    # without a loss of samples, whose windows are longer than a frame
-    smallest = ','.join(filter(None, [hparams,
-                                      'clip_samples=%d,batch_size=1,stft_weight=0' % frame]))
+    # without the losses of samples, whose windows are longer than a frame
+    smallest = ','.join(filter(None, [
+        hparams, 'clip_samples=%d,batch_size=1,stft_weight=0,adversarial_weight=0' % frame]))
     return dict(row, activations_mb=row['step_mb'] - measured(smallest, 1)['step_mb'])
 
 

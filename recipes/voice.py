@@ -40,7 +40,7 @@ HELDOUT = os.path.join(files.ROOT, 'samples', 'heldout.scp')
 TOO_ALIKE = 'enter-num-blacklist', 'pbx-invalid', 'conf-full'
 MODEL = 'n_layers=7,residual_channels=80,skip_channels=80,gen_correction_rounds=16'
 COMMON = 'eval_every=500,gen_test_wave_every=1000'    # of all stages
-# what the last stage of each schedule minimizes: no discriminator can tell its samples
+# The last stage of each schedule: discriminators learn to tell its samples from recordings.
 ADVERSARIAL = ('stft_weight=1,stft_distance=mels,adversarial_weight=1,nll_weight=0.05,'
                'nll_share=0.25,lr=5e-4,warmup_steps=100,clip_norm=5,lr_decay_steps=3000,'
                'lr_decay_rate=0.03')

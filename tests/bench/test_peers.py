@@ -6,22 +6,29 @@ import pytest
 from conftest import ROOT
 
 from bench import bench_peers, turns
+from errors import UserError
 
 SIDE = '''
 import sys
-from bench import turns
-number = [int(sys.argv[-1]) if sys.argv[2] == 'counts' else 0]
-turns.serve(lambda: sum(range(10 ** 5 * number[0])))
+for turn, _ in enumerate(sys.stdin):
+    print(10 * turn + len(sys.argv[2]) + float(sys.argv[3]), flush=True)
 '''
 
 
 def test_sides_take_turns(tmp_path, monkeypatch):
     (tmp_path / 'side_of_a_test.py').write_text(SIDE)
     monkeypatch.setenv('PYTHONPATH', os.pathsep.join([ROOT, str(tmp_path)]))
-    found = turns.take_turns('side_of_a_test', ['counts', 'does nothing'], ['20'], 3)
-    assert list(found) == ['counts', 'does nothing'] and {len(x) for x in found.values()} == {3}
-    # two million additions beside none
-    assert min(found['counts']) > 10 * min(found['does nothing']) > 0
+    found = turns.take_turns('side_of_a_test', ['four', 'one'], ['0.5'], 3)
+    # the first turn is left out
+    assert found == {'four': [14.5, 24.5, 34.5], 'one': [13.5, 23.5, 33.5]}
+
+
+def test_a_side_tells_the_seconds_of_every_turn(monkeypatch, capsys):
+    clock, runs = iter([5.0, 5.25, 7.0, 9.0]), []
+    monkeypatch.setattr(turns.time, 'time', lambda: next(clock))
+    monkeypatch.setattr(sys, 'stdin', ['go', 'go'])
+    turns.serve(lambda: runs.append(1))
+    assert capsys.readouterr().out == '0.25\n2.0\n' and len(runs) == 2
 
 
 MODELS = '''
@@ -53,6 +60,13 @@ def test_a_clone_of_hifi_gan_is_run(tmp_path, capsys, monkeypatch):
     audio = bench_peers.hifi_gan(str(tmp_path), 'config_v2.json', 2.0)()
     assert audio.shape == (1, 172 * 256) and 1 < audio.mean() < 2
     assert not capsys.readouterr().out
+
+
+def test_a_folder_that_is_no_clone_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(bench_peers, 'missing', lambda packages: 'torch' not in packages)
+    monkeypatch.setattr(sys, 'argv', ['bench_peers.py', '--hifi_gan', str(tmp_path)])
+    with pytest.raises(UserError, match='has no config_v1.json'):
+        bench_peers.main()
 
 
 def test_what_is_not_at_hand_is_told(monkeypatch, capsys, tmp_path):
