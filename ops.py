@@ -124,7 +124,8 @@ def trainable_gated_activation(compiled: bool = False
     """
     forward, backward = gated_activation, _gate_gradients
     if compiled:
-        forward, backward = (tf.function(f, jit_compile=True) for f in (forward, backward))
+        forward, backward = (tf.function(f, autograph=False, jit_compile=True)
+                             for f in (forward, backward))
 
     def activation(y, cond, *curves):
         @tf.custom_gradient

@@ -431,7 +431,7 @@ def _fused(f, groups):
     """f(y, ...), element by element, which XLA makes one loop of where y has so many groups."""
     if not groups:
         return f
-    compiled = tf.function(f, jit_compile=True)
+    compiled = tf.function(f, autograph=False, jit_compile=True)
 
     def either(y, *others):
         plain, full = tf.raw_ops.Switch(data=y, pred=tf.equal(tf.shape(y)[0], groups))

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from datasets import audio_files
-from datasets.clips import Clips, cut_clip, draw_noise, heldout_frames
+from datasets.clips import Clips, cut_clip, draw_noise, heldout_frames, without_autograph
 from errors import UserError
 from params import HParams
 
@@ -124,7 +124,7 @@ def training_clips(utterances: List[Utterance], wave_dir: str, lc_dir: str, hp: 
 
     dataset = tf.data.Dataset.range(first_step * parts * batch,
                                     np.iinfo(np.int64).max // num_hosts)
-    dataset = dataset.map(lambda i: clip(of_all(i)), num_parallel_calls=4)
+    dataset = dataset.map(without_autograph(lambda i: clip(of_all(i))), num_parallel_calls=4)
     return dataset.batch(batch, drop_remainder=True).prefetch(4)
 
 
@@ -141,7 +141,7 @@ def whole_utterances(utterances: List[Utterance], wave_dir: str, lc_dir: str,
         return _read(utterance, 0, frames, wave_dir, lc_dir, hp)
 
     dataset = tf.data.Dataset.from_tensor_slices(tuple(_table(utterances)))
-    return dataset.map(read, num_parallel_calls=2).batch(1).prefetch(1)
+    return dataset.map(without_autograph(read), num_parallel_calls=2).batch(1).prefetch(1)
 
 
 def _table(utterances):

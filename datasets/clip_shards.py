@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from datasets import shards
-from datasets.clips import Clips, cut_clip, draw_noise, heldout_frames
+from datasets.clips import Clips, cut_clip, draw_noise, heldout_frames, without_autograph
 from errors import UserError
 from params import HParams
 
@@ -162,7 +162,8 @@ def training_clips(reader: Reader, start: Any = (0, 0, 0), parts: int = 1) -> tf
         return Clips(audio, mel, name, start_frame, noise, position)
 
     batch = hp.batch_size // (parts * reader.num_hosts)
-    return clips.map(clip, num_parallel_calls=2).batch(batch, drop_remainder=True).prefetch(4)
+    return clips.map(without_autograph(clip), num_parallel_calls=2).batch(
+        batch, drop_remainder=True).prefetch(4)
 
 
 def first_utterances(paths: List[str], hp: HParams) -> List[Clips]:
@@ -189,4 +190,4 @@ def whole_utterances(clips: List[Clips], hp: HParams) -> tf.data.Dataset:
     utterances = tf.data.Dataset.from_generator(
         lambda: (clip[:4] for clip in clips), (tf.float32, tf.float32, tf.string, tf.int32),
         ([None], [None, hp.n_mels], [], []))
-    return utterances.map(lambda *clip: Clips(*clip)).batch(1).prefetch(1)
+    return utterances.map(without_autograph(lambda *clip: Clips(*clip))).batch(1).prefetch(1)

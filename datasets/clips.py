@@ -7,6 +7,10 @@ import tensorflow.compat.v1 as tf
 from datasets import digital_silence
 from params import HParams
 
+# For functions that a dataset maps. AutoGraph would rewrite their source, which takes a second of
+# each start, and there is nothing in them for it to do.
+without_autograph = tf.autograph.experimental.do_not_convert
+
 
 class Clips(NamedTuple):
     """Clips of one length, tensors or arrays; an element of a dataset has `batch` of them."""
