@@ -47,6 +47,7 @@ def pytest_collection_finish():
     """What is imported by now stays: garbage collections need not look at it each time."""
     gc.collect()
     gc.freeze()
+    gc.enable()     # which `prepare_tensorflow_import` turned off
 
 
 @pytest.hookimpl(tryfirst=True)
