@@ -53,16 +53,19 @@ class Compute(NamedTuple):
     xla: str = 'off'             # a key of towers.XLA_CHOICES: what XLA compiles
 
 
-def loss(audio: tf.Tensor, mel: tf.Tensor, hp: HParams, compute: Compute = Compute()) -> Loss:
+def loss(audio: tf.Tensor, mel: tf.Tensor, hp: HParams, compute: Compute = Compute(),
+         flows: Optional[List['Flow']] = None) -> Loss:
     """The Loss of audio [batch, frames * hop_length] in -1..1, and mel [batch, frames, n_mels].
 
     It is that of `whole_groups` of the audio.
+
+    flows: `flows_to_train`, where `infer` takes the same.
     """
     audio = whole_groups(audio, hp)
     activation = ops.trainable_gated_activation(compute.xla == 'gates')
     boundary = streaming.WholeUtterances(hp, activation=activation)
+    flows = flows or flows_to_train(hp, compute, audio.dtype)
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
-        flows = _cast_couplings(build_flows(hp, audio.dtype), compute)
         z, log_s, log_det = forward(audio, condition(mel, hp), flows, hp, boundary,
                                     compute.reversible)
     samples = tf.cast(tf.size(audio), audio.dtype)
@@ -83,7 +86,7 @@ def encode(audio: tf.Tensor, mel: tf.Tensor, hp: HParams) -> tf.Tensor:
 
 
 def infer(z: tf.Tensor, mel: tf.Tensor, hp: HParams, lengths: Optional[tf.Tensor] = None,
-          compute: Optional[Compute] = None) -> tf.Tensor:
+          compute: Optional[Compute] = None, flows: Optional[List['Flow']] = None) -> tf.Tensor:
     """Audio [batch, frames * hop_length] from noise: the inverse of `encode`.
 
     Where frames * hop_length is no multiple of n_group, it ends with silence: see `fill_frames`.
@@ -94,11 +97,12 @@ def infer(z: tf.Tensor, mel: tf.Tensor, hp: HParams, lengths: Optional[tf.Tensor
       lengths: [batch] frames of each utterance, where they differ. The audio of each is then what
         it would be alone, and the caller cuts off what lies beyond its end.
       compute: how, where gradients of the audio are wanted; all that they need is kept in memory.
+      flows: `flows_to_train`, where `loss` takes the same.
     """
     activation = (ops.trainable_gated_activation(compute.xla == 'gates') if compute
                   else ops.gated_activation)
+    flows = flows or flows_to_train(hp, compute or Compute(), z.dtype)
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
-        flows = _cast_couplings(build_flows(hp, z.dtype), compute or Compute())
         cond = condition(mel, hp, lengths)
         boundary = streaming.WholeUtterances(hp, streaming.utterance_mask(lengths, z, hp),
                                              activation)
@@ -106,11 +110,17 @@ def infer(z: tf.Tensor, mel: tf.Tensor, hp: HParams, lengths: Optional[tf.Tensor
         return fill_frames(audio, mel, hp)
 
 
-def _cast_couplings(flows, compute):
-    dtype = PRECISIONS[compute.precision]
-    if dtype == tf.float32:     # no operations at all
-        return flows
-    return [cast_coupling(flow, dtype) for flow in flows]
+def flows_to_train(hp: HParams, compute: Compute, dtype: tf.DType = tf.float32) -> List['Flow']:
+    """`build_flows`, with filters of the couplings in the type that `compute` names.
+
+    A step that minimizes both `loss` and a distance of what `infer` gives builds them once.
+    """
+    with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
+        flows = build_flows(hp, dtype)
+        coupling_dtype = PRECISIONS[compute.precision]
+        if coupling_dtype == tf.float32:     # no operations at all
+            return flows
+        return [cast_coupling(flow, coupling_dtype) for flow in flows]
 
 
 # --- The condition --------------------------------------------------------------------------------

@@ -62,8 +62,8 @@ def weight_norm(name: str, shape: Sequence[int], dtype: tf.DType = tf.float32,
     `zero`, and v with about 1: the length of v sets how far a step of Adam turns a filter.
     """
     with tf.variable_scope(name):
-        v = variable('v', shape, tf.random_normal_initializer(
-            stddev=(shape[0] * shape[1]) ** -0.5, seed=variable_seed('v')), dtype)
+        v = tf.convert_to_tensor(variable('v', shape, tf.random_normal_initializer(
+            stddev=(shape[0] * shape[1]) ** -0.5, seed=variable_seed('v')), dtype))
         initial = tf.zeros_initializer() if zero else tf.ones_initializer()
         g = variable('g', shape[-1:], initial, dtype)
     return v * (g * tf.rsqrt(tf.reduce_sum(tf.square(v), axis=[0, 1])))
@@ -233,16 +233,17 @@ def _time_to_batch(x, filters, dilation, padding):
 
 def _conv2d_nhwc(x, filters, dilation, padding):
     # VALID: a lost dilation then changes the length; and ONNX Runtime has no dilation with SAME
-    y = tf.nn.conv2d(_padded(x, padding)[:, None], filters[None], strides=[1, 1, 1, 1],
-                     padding='VALID', data_format='NHWC', dilations=[1, 1, dilation, 1])
-    return y[:, 0]
+    y = tf.nn.conv2d(tf.expand_dims(_padded(x, padding), 1), tf.expand_dims(filters, 0),
+                     strides=[1, 1, 1, 1], padding='VALID', data_format='NHWC',
+                     dilations=[1, 1, dilation, 1])
+    return tf.squeeze(y, 1)
 
 
 def _conv2d_nchw(x, filters, dilation, padding):
     x = tf.transpose(_padded(x, padding), [0, 2, 1])
-    y = tf.nn.conv2d(x[:, :, None], filters[None], strides=[1, 1, 1, 1], padding='VALID',
-                     data_format='NCHW', dilations=[1, 1, 1, dilation])
-    return tf.transpose(y[:, :, 0], [0, 2, 1])
+    y = tf.nn.conv2d(tf.expand_dims(x, 2), tf.expand_dims(filters, 0), strides=[1, 1, 1, 1],
+                     padding='VALID', data_format='NCHW', dilations=[1, 1, 1, dilation])
+    return tf.transpose(tf.squeeze(y, 2), [0, 2, 1])
 
 
 def _per_direction(x, filters, dilation, padding):
@@ -259,11 +260,12 @@ def _per_direction(x, filters, dilation, padding):
         def gradients(dy):
             with computed_after(dy):
                 mirrored = tf.transpose(tf.reverse(filters, [0]), [0, 2, 1])
-                padded, length = _padded(x, padding), shape_of(dy)[1]
-                taps = [as_matrix(padded[:, tap * dilation:tap * dilation + length])
+                padded, size = _padded(x, padding), tf.convert_to_tensor([-1, shape_of(dy)[1], -1])
+                taps = [as_matrix(tf.slice(padded, [0, tap * dilation, 0], size))
                         for tap in range(width)]
+                rows = as_matrix(dy)
             dx = _conv2d_nhwc(dy, mirrored, dilation, [span - side for side in padding])
-            return dx, tf.stack([tf.matmul(tap, as_matrix(dy), transpose_a=True) for tap in taps])
+            return dx, tf.stack([tf.matmul(tap, rows, transpose_a=True) for tap in taps])
         return _conv2d_nhwc(x, filters, dilation, padding), gradients
     return conv(x, filters)
 

@@ -37,11 +37,12 @@ def objective(clips: Clips, hp: HParams, compute: glow.Compute = glow.Compute())
     if hp.stft_weight and hp.nll_share < 1:
         count = max(1, round(hp.nll_share * audio.shape.as_list()[0]))
         audio, mel = audio[:count], mel[:count]
-    loss = glow.loss(audio, mel, hp, compute)
+    flows = glow.flows_to_train(hp, compute, audio.dtype)
+    loss = glow.loss(audio, mel, hp, compute, flows)
     total, zero = hp.nll_weight * loss.total, tf.zeros([], clips.audio.dtype)
     stft, adversarial, own = zero, zero, zero
     if hp.stft_weight:
-        drawn = glow.infer(hp.stft_sigma * clips.noise, clips.mel, hp, compute=compute)
+        drawn = glow.infer(hp.stft_sigma * clips.noise, clips.mel, hp, compute=compute, flows=flows)
         drawn, reference = (glow.whole_groups(x, hp) for x in (drawn, clips.audio))
         stft = spectral_loss.distance(drawn, reference, hp)
         total += hp.stft_weight * stft

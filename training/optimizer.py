@@ -85,5 +85,6 @@ class Averages:
         step = tf.cast(self._step.read_value(), tf.float32)
         rate = 1 - tf.minimum(self._decay, (1 + step) / (10 + step))
         return tf.group(*(
-            self.average(v).assign_sub((self.average(v) - v.read_value()) * rate)
+            self.average(v).assign_sub((self.average(v).value() - v.value()) * rate,
+                                       read_value=False)
             for v in self._variables))

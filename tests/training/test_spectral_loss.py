@@ -148,6 +148,16 @@ def test_share_of_the_clips_whose_likelihood_is_computed():
     assert part.stft == whole.stft and abs(part.nll - whole.nll) > 1e-3
 
 
+def test_likelihood_and_samples_share_their_filters():
+    """Each filter is normalized once a step, whichever losses take it."""
+    for weight in (0.0, 1.0):
+        hp = TINY.replace(stft_weight=weight, batch_size=4)
+        with tf.Graph().as_default() as graph:
+            objective.objective(clips_of(hp), hp)
+        norms = [op.name for op in graph.get_operations() if op.type == 'Rsqrt']
+        assert len(norms) == TINY.n_flows * (2 * TINY.n_layers + 2), norms  # and start, and cond
+
+
 def test_towers_share_clips_and_their_noise():
     hp = TINY.replace(stft_weight=1.0, batch_size=4)
     values = []
