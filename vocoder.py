@@ -3,6 +3,7 @@
 Mels are arrays [frames, n_mels] of the model's mel profile, audio is float32 [samples] in -1..1 at
 its sample rate.
 """
+import concurrent.futures
 import itertools
 import math
 import os
@@ -256,8 +257,10 @@ class Vocoder:
         """
         conversion = self.conversion(profile)
         pieces = [(self._checked(mel, conversion), True)]
-        return np.concatenate(list(self._blocks(pieces, sigma, seed, mel_correction, denoiser,
-                                                conversion)))
+        # corrects a block while the flow makes the next
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            return np.concatenate(list(self._blocks(pieces, sigma, seed, mel_correction, denoiser,
+                                                    conversion, pool.map)))
 
     def stream(self, frames: Iterable[np.ndarray], sigma: Optional[float] = None, seed: int = 0,
                mel_correction: Optional[int] = None, denoiser: Optional[Denoiser] = None,
@@ -278,8 +281,11 @@ class Vocoder:
                                  [(nothing, True)])
         return self._blocks(pieces, sigma, seed, mel_correction, denoiser, conversion)
 
-    def _blocks(self, pieces, sigma, seed, mel_correction, denoiser, conversion):
-        """Yields audio, block by block, of pieces (mel, whether the utterance ends with it)."""
+    def _blocks(self, pieces, sigma, seed, mel_correction, denoiser, conversion, mapped=map):
+        """Yields audio, block by block, of pieces (mel, whether the utterance ends with it).
+
+        mapped: a `map` that calls its function in order, and may do so in another thread.
+        """
         correcting = self._correction(mel_correction, conversion).start()
         foreign = ForeignMel(conversion) if conversion else None
 
@@ -291,14 +297,14 @@ class Vocoder:
                 correcting.expect(mel)
                 yield from stream.push(foreign.convert(mel, ended) if foreign else mel, ended)
 
+        def correct(audio):
+            return correcting.end() if audio is None else correcting.push(audio)
+
         blocks = denoiser.stream(flow()) if denoiser else flow()
-        for audio in foreign.placed(blocks) if foreign else blocks:
-            corrected = correcting.push(audio)
+        blocks = foreign.placed(blocks) if foreign else blocks
+        for corrected in mapped(correct, itertools.chain(blocks, [None])):
             if len(corrected):
                 yield corrected
-        rest = correcting.end()
-        if len(rest):
-            yield rest
 
     def vocode_batch(self, mels: Sequence[np.ndarray], sigma: Optional[float] = None, seed: int = 0,
                      mel_correction: Optional[int] = None, denoiser: Optional[Denoiser] = None,
