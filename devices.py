@@ -35,6 +35,7 @@ def available_threads() -> int:
 def limit_threads(count: int) -> None:
     """Lets TensorFlow and NumPy compute with so many threads in this process.
 
+    `Vocoder.vocode` takes one more, which corrects audio while TensorFlow computes.
     To be called before the first session. Another number of threads adds up in another order, and
     so gives other last bits.
     """

@@ -59,12 +59,12 @@ def loss(audio: tf.Tensor, mel: tf.Tensor, hp: HParams, compute: Compute = Compu
 
     It is that of `whole_groups` of the audio.
 
-    flows: `flows_to_train`, where `infer` takes the same.
+    flows: the result of `model_flows`, to share it with `infer`; built here by default.
     """
     audio = whole_groups(audio, hp)
     activation = ops.trainable_gated_activation(compute.xla == 'gates')
     boundary = streaming.WholeUtterances(hp, activation=activation)
-    flows = flows or flows_to_train(hp, compute, audio.dtype)
+    flows = _cast_couplings(flows or model_flows(hp, audio.dtype), compute)
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
         z, log_s, log_det = forward(audio, condition(mel, hp), flows, hp, boundary,
                                     compute.reversible)
@@ -97,11 +97,11 @@ def infer(z: tf.Tensor, mel: tf.Tensor, hp: HParams, lengths: Optional[tf.Tensor
       lengths: [batch] frames of each utterance, where they differ. The audio of each is then what
         it would be alone, and the caller cuts off what lies beyond its end.
       compute: how, where gradients of the audio are wanted; all that they need is kept in memory.
-      flows: `flows_to_train`, where `loss` takes the same.
+      flows: the result of `model_flows`, to share it with `loss`; built here by default.
     """
     activation = (ops.trainable_gated_activation(compute.xla == 'gates') if compute
                   else ops.gated_activation)
-    flows = flows or flows_to_train(hp, compute or Compute(), z.dtype)
+    flows = _cast_couplings(flows or model_flows(hp, z.dtype), compute or Compute())
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
         cond = condition(mel, hp, lengths)
         boundary = streaming.WholeUtterances(hp, streaming.utterance_mask(lengths, z, hp),
@@ -110,17 +110,17 @@ def infer(z: tf.Tensor, mel: tf.Tensor, hp: HParams, lengths: Optional[tf.Tensor
         return fill_frames(audio, mel, hp)
 
 
-def flows_to_train(hp: HParams, compute: Compute, dtype: tf.DType = tf.float32) -> List['Flow']:
-    """`build_flows`, with filters of the couplings in the type that `compute` names.
-
-    A step that minimizes both `loss` and a distance of what `infer` gives builds them once.
-    """
+def model_flows(hp: HParams, dtype: tf.DType = tf.float32) -> List['Flow']:
+    """`build_flows` of the model's variables: what `loss` and `infer` may share."""
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
-        flows = build_flows(hp, dtype)
-        coupling_dtype = PRECISIONS[compute.precision]
-        if coupling_dtype == tf.float32:     # no operations at all
-            return flows
-        return [cast_coupling(flow, coupling_dtype) for flow in flows]
+        return build_flows(hp, dtype)
+
+
+def _cast_couplings(flows, compute):
+    dtype = PRECISIONS[compute.precision]
+    if dtype == tf.float32:     # no operations at all
+        return flows
+    return [cast_coupling(flow, dtype) for flow in flows]
 
 
 # --- The condition --------------------------------------------------------------------------------

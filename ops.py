@@ -260,7 +260,8 @@ def _per_direction(x, filters, dilation, padding):
         def gradients(dy):
             with computed_after(dy):
                 mirrored = tf.transpose(tf.reverse(filters, [0]), [0, 2, 1])
-                padded, size = _padded(x, padding), tf.convert_to_tensor([-1, shape_of(dy)[1], -1])
+                padded = _padded(x, padding)
+                size = tf.convert_to_tensor([-1, shape_of(dy)[1], static_channels(x)])
                 taps = [as_matrix(tf.slice(padded, [0, tap * dilation, 0], size))
                         for tap in range(width)]
                 rows = as_matrix(dy)

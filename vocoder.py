@@ -257,7 +257,7 @@ class Vocoder:
         """
         conversion = self.conversion(profile)
         pieces = [(self._checked(mel, conversion), True)]
-        # corrects a block while the flow makes the next
+        # The thread corrects a block while the flow makes the next.
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             return np.concatenate(list(self._blocks(pieces, sigma, seed, mel_correction, denoiser,
                                                     conversion, pool.map)))
@@ -281,10 +281,11 @@ class Vocoder:
                                  [(nothing, True)])
         return self._blocks(pieces, sigma, seed, mel_correction, denoiser, conversion)
 
-    def _blocks(self, pieces, sigma, seed, mel_correction, denoiser, conversion, mapped=map):
+    def _blocks(self, pieces, sigma, seed, mel_correction, denoiser, conversion, map_blocks=map):
         """Yields audio, block by block, of pieces (mel, whether the utterance ends with it).
 
-        mapped: a `map` that calls its function in order, and may do so in another thread.
+        map_blocks: a `map` that calls its function in order. It may do so in another thread if
+          there is one piece: a mel may not be expected while audio is corrected.
         """
         correcting = self._correction(mel_correction, conversion).start()
         foreign = ForeignMel(conversion) if conversion else None
@@ -302,7 +303,7 @@ class Vocoder:
 
         blocks = denoiser.stream(flow()) if denoiser else flow()
         blocks = foreign.placed(blocks) if foreign else blocks
-        for corrected in mapped(correct, itertools.chain(blocks, [None])):
+        for corrected in map_blocks(correct, itertools.chain(blocks, [None])):
             if len(corrected):
                 yield corrected
 

@@ -93,7 +93,7 @@ def _range_after_the_start(curves):
 
 
 def _set_margins(figure, rows, left):
-    """Margins in inches; figure.tight_layout finds such too, and takes as long as the drawing."""
+    """Sets margins in inches. figure.tight_layout would take as long as the drawing."""
     width, height = figure.get_size_inches()
     top, bottom, between = 0.3, 0.5, 0.6
     inside = (height - top - bottom - between * (rows - 1)) / rows

@@ -1,5 +1,6 @@
 """command_line.py: types of arguments, exit status, errors in one line."""
 import argparse
+import gc
 import os
 import signal
 import subprocess
@@ -94,6 +95,21 @@ def test_traceback_on_demand(monkeypatch):
                   'in refuse', 'UserError: it is wrong'):
         assert words in done.stderr, words
     assert done.stderr.endswith('-c: error: it is wrong; do it right\n')
+
+
+def test_garbage_is_collected_again_once_imports_are_done():
+    code = ('import gc, command_line\n'
+            'command_line.prepare_tensorflow_import()\n'
+            'assert not gc.isenabled()\n'
+            'command_line.run_script(lambda: 7 if gc.isenabled() and gc.get_freeze_count() else 1)')
+    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 7
+
+
+def test_what_calls_a_command_keeps_its_own_garbage():
+    frozen = gc.get_freeze_count()
+    with pytest.raises(SystemExit):
+        command_line.run_script(lambda: 0)
+    assert gc.isenabled() and gc.get_freeze_count() <= frozen
 
 
 def test_a_path_that_is_not_utf_8_is_printed():

@@ -75,11 +75,12 @@ def test_dilated_conv_and_gradients(form, causal, width):
                 filters = rng.randn(width, 3, 4).astype(np.float32)
                 dy = rng.randn(2, steps, 4).astype(np.float32)
                 # steps unknown to the graph on every other case
-                shape = x.shape if steps % 4 == 1 else [None, None, 3]
-                x_in, f_in = tf.placeholder(tf.float32, shape), tf.constant(filters)
-                feeds[x_in] = x
+                sizes = [2, steps] if steps % 4 == 1 else [None, None]
+                x_in, dy_in = (tf.placeholder(tf.float32, sizes + [c]) for c in (3, 4))
+                f_in = tf.constant(filters)
+                feeds.update({x_in: x, dy_in: dy})
                 y = ops.dilated_conv(x_in, f_in, dilation, causal, form)
-                found.append([y] + tf.gradients(y, [x_in, f_in], dy))
+                found.append([y] + tf.gradients(y, [x_in, f_in], dy_in))
                 expected.append((numpy_dilated_conv(x, filters, dilation, causal),)
                                 + numpy_gradients(x, filters, dilation, causal, dy))
         for results, references in zip(sess.run(found, feeds), expected):

@@ -37,7 +37,7 @@ def objective(clips: Clips, hp: HParams, compute: glow.Compute = glow.Compute())
     if hp.stft_weight and hp.nll_share < 1:
         count = max(1, round(hp.nll_share * audio.shape.as_list()[0]))
         audio, mel = audio[:count], mel[:count]
-    flows = glow.flows_to_train(hp, compute, audio.dtype)
+    flows = glow.model_flows(hp, audio.dtype)
     loss = glow.loss(audio, mel, hp, compute, flows)
     total, zero = hp.nll_weight * loss.total, tf.zeros([], clips.audio.dtype)
     stft, adversarial, own = zero, zero, zero
