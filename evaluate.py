@@ -63,7 +63,7 @@ MEANINGS = collections.OrderedDict([
 VOCODED = WAVEGLOW, FLOW, DENOISED, GRIFFIN_LIM, GRIFFIN_LIM_CORRECTED
 RESULTS = JSON, PAGE = 'evaluation.json', 'index.html'      # in --out_dir, beside the wavs
 ON_PAGE = ORIGINAL, WAVEGLOW, FLOW, GRIFFIN_LIM_CORRECTED
-GRIFFIN_LIM_ROUNDS = 16         # of mel correction: those of the bundled voice
+GRIFFIN_LIM_ROUNDS = 14         # of mel correction: those of the bundled voice
 
 
 class Settings(NamedTuple):

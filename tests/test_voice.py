@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from conftest import ROOT
+from graphs import TINY, random_weights
 from speech import WAVS, prepare, script
 
 import errors
@@ -16,7 +17,7 @@ import glow
 import params
 import utils
 import vocoder
-from datasets import file_lists, sources
+from datasets import audio_files, file_lists, sources
 from recipes import voice
 from training import loop, towers
 
@@ -26,20 +27,61 @@ def test_heldout_speech_and_its_doubles_are_kept_apart(tmp_path):
     assert len(heldout) == 20
     assert sorted(heldout) == sorted(name[:-4] for name in os.listdir(WAVS))
     english, spanish = voice.VOICES['en'] + '/', voice.VOICES['es'] + '/'
+    slower = voice.VOICES['en'] + voice.SLOWER + '/activated'
     corpus = ([english + name for name in heldout + list(voice.TOO_ALIKE) + ['activated']]
-              + [spanish + name for name in heldout])
+              + [slower] + [spanish + name for name in heldout])
     (tmp_path / 'train.scp').write_text(''.join(name + '\n' for name in corpus))
     (tmp_path / 'params.json').write_text(params.to_json(params.preset('small')))
     voice.split(str(tmp_path))
-    train_names, test_names = (file_lists.read_file_list(str(tmp_path / 'lists' / (part + '.scp')))
-                               for part in ('train', 'test'))
+    train_names, slower_names, test_names = (
+        file_lists.read_file_list(str(tmp_path / 'lists' / (part + '.scp')))
+        for part in ('train', 'slower', 'test'))
     assert test_names == [english + name for name in heldout]
     assert train_names == [english + 'activated'] + [spanish + name for name in heldout]
+    assert slower_names == [english + 'activated', slower] + [spanish + name for name in heldout]
     assert params.load(str(tmp_path / 'lists')) == params.preset('small')
 
     (tmp_path / 'train.scp').write_text('one\n')
     with pytest.raises(errors.UserError, match='0 of the 20 held-out'):
         voice.split(str(tmp_path))
+
+
+def test_slower_copies_are_longer_and_lower(tmp_path):
+    """Of every second utterance that is not held apart, by turns at two speeds."""
+    rate, seconds = 16000, 0.5
+    tone = np.sin(2 * np.pi * 400 * np.arange(int(seconds * rate)) / rate) / 2
+    english, spanish = voice.VOICES['en'], voice.VOICES['es']
+    for folder in english, spanish:
+        for name in 'a', 'b', 'digits/1':
+            audio_files.write_wav(str(tmp_path / folder / (name + '.wav')), tone, rate)
+    apart = sorted(voice.held_apart())[0]
+    audio_files.write_wav(str(tmp_path / (apart + '.wav')), tone, rate)
+    for _ in range(2):      # again changes nothing
+        voice.add_slower(str(tmp_path))
+        found = sorted(str(path.relative_to(tmp_path))
+                       for path in tmp_path.glob('*_slower/**/*.wav'))
+        assert found == [english + '_slower/a.wav', english + '_slower/digits/1.wav',
+                         spanish + '_slower/b.wav']
+    for name, speed in zip(found, (0.7, 0.85, 0.7)):
+        audio = audio_files.read_wav(str(tmp_path / name), rate)
+        assert len(audio) == pytest.approx(seconds * rate / speed, abs=1)
+        assert np.argmax(np.abs(np.fft.rfft(audio))) * rate / len(audio) == pytest.approx(
+            400 * speed, abs=2)
+
+
+@pytest.mark.parametrize('condition', [{}, dict(cond_terms=3), dict(encoder='conv',
+                                                                    encoder_layers=3)], ids=str)
+def test_the_first_layers_are_a_network_of_their_own(condition):
+    """What a layer gave that is left out is missing in the sum, and nothing else changes."""
+    hp, fewer = (TINY.replace(n_layers=n, **condition) for n in (3, 2))
+    weights = random_weights(hp)
+    for name in weights:
+        if '/layer_2/res_skip/' in name and not name.endswith('/v'):
+            weights[name] = np.zeros_like(weights[name])        # it gives nothing
+    mel = np.random.RandomState(0).randn(4, hp.n_mels).astype(np.float32)
+    whole = vocoder.Vocoder(hp, weights).vocode(mel)
+    part = vocoder.Vocoder(fewer, voice.first_layers(weights, hp, 2)).vocode(mel)
+    np.testing.assert_allclose(part, whole, atol=1e-5 * np.abs(whole).max())
 
 
 def test_stages_train_the_bundled_model():
@@ -108,32 +150,47 @@ def test_a_failing_step_stops_the_recipe(tmp_path):
 @pytest.mark.slow
 def test_stages_follow_each_other_and_a_stopped_one_continues(monkeypatch, tmp_path, capsys):
     flags = dict(argument[2:].split('=', 1) for argument in prepare(tmp_path))
-    data, runs = sources.FileData(**flags), str(tmp_path / 'runs')
-    hp, compute = data.hyperparameters(), towers.compute_options(xla='off')
-    stages = voice.Stage('a', 4, 'lr=1e-2'), voice.Stage('b', 3, 'lr=1e-12')
+    names = file_lists.read_file_list(flags['filelist'])
+    fewer = tmp_path / 'fewer.scp'
+    fewer.write_text(''.join(name + '\n' for name in names[:-1]))
+    data = {'train': sources.FileData(**flags),
+            'slower': sources.FileData(**dict(flags, filelist=str(fewer)))}
+    hp, compute = data['train'].hyperparameters(), towers.compute_options(xla='off')
+    stages = voice.Stage('a', 4, 'lr=1e-2'), voice.Stage('b', 3, 'lr=1e-12,n_layers=1', 'slower')
+    a, b = (str(tmp_path / 'runs' / stage.name) for stage in stages)
 
     def train():
-        return voice.train_stages(hp, data, runs, compute, stages)
+        return voice.train_stages(hp, data, str(tmp_path / 'runs'), compute, stages)
 
-    with monkeypatch.context() as patch:
-        original = loop.TrainingLoop.after_step
+    original, stop_at = loop.TrainingLoop.after_step, {a, b}
 
-        def after_step(self, step, result, speed):
-            original(self, step, result, speed)
+    def after_step(self, step, result, speed):
+        original(self, step, result, speed)
+        if self.options.run_dir in stop_at:
+            stop_at.remove(self.options.run_dir)
             os.kill(os.getpid(), signal.SIGINT)
-        patch.setattr(loop.TrainingLoop, 'after_step', after_step)
-        with pytest.raises(errors.UserError, match='stage a is at step 1 of 4'):
-            train()
-    assert 'SIGINT: stopped and saved at step 1' in capsys.readouterr().out
-    assert train() == os.path.join(runs, 'b')
+
+    monkeypatch.setattr(loop.TrainingLoop, 'after_step', after_step)
+    with pytest.raises(errors.UserError, match='stage a is at step 1 of 4'):
+        train()
     out = capsys.readouterr().out
-    assert 'continuing %s from step 1' % os.path.join(runs, 'a') in out
-    assert 'starting from the weights of %s' % os.path.join(runs, 'a', 'model.ckpt-4') in out
-    assert params.load(os.path.join(runs, 'b')) == params.override(
-        hp, 'lr=1e-12,' + voice.COMMON)
-    a, b = (vocoder.load_model(os.path.join(runs, name))[1] for name in 'ab')
-    for name, weights in a.items():
-        np.testing.assert_allclose(weights, b[name], atol=1e-6)
-    shutil.rmtree(os.path.join(runs, 'a'))              # what continues is the last run alone
+    assert 'SIGINT: stopped and saved at step 1' in out
+    assert 'data: %d utterances' % len(names) in out
+    with pytest.raises(errors.UserError, match='stage b is at step 1 of 3'):
+        train()
+    out = capsys.readouterr().out
+    assert 'continuing %s from step 1' % a in out
+    assert 'starting from the weights of %s' % os.path.join(b + '-start', 'model.ckpt-0') in out
+    assert 'data: %d utterances' % (len(names) - 1) in out
+    assert params.load(b) == params.override(hp, 'lr=1e-12,n_layers=1,' + voice.COMMON)
+    first = voice.first_layers(vocoder.load_model(a)[1], hp, 1)
+    shutil.rmtree(a)                                    # what continues is the last run alone
+    shutil.rmtree(b + '-start')
+    assert train() == b
+    assert 'continuing %s from step 1' % b in capsys.readouterr().out
+    last = vocoder.load_model(b)[1]
+    assert sorted(first) == sorted(last)
+    for name, weights in first.items():
+        np.testing.assert_allclose(weights, last[name], atol=1e-6)
     train()
     assert 'stage' not in capsys.readouterr().out       # nothing is done twice
