@@ -56,12 +56,15 @@ def test_slower_copies_are_longer_and_lower(tmp_path):
             audio_files.write_wav(str(tmp_path / folder / (name + '.wav')), tone, rate)
     apart = sorted(voice.held_apart())[0]
     audio_files.write_wav(str(tmp_path / (apart + '.wav')), tone, rate)
-    for _ in range(2):      # again changes nothing
+    written = []
+    for _ in range(2):
         voice.add_slower(str(tmp_path))
-        found = sorted(str(path.relative_to(tmp_path))
-                       for path in tmp_path.glob('*_slower/**/*.wav'))
-        assert found == [english + '_slower/a.wav', english + '_slower/digits/1.wav',
-                         spanish + '_slower/b.wav']
+        written.append({str(path.relative_to(tmp_path)): path.stat().st_mtime_ns
+                        for path in tmp_path.glob('*_slower/**/*.wav')})
+    assert written[0] == written[1]     # what is there stays
+    found = sorted(written[0])
+    assert found == [english + '_slower/a.wav', english + '_slower/digits/1.wav',
+                     spanish + '_slower/b.wav']
     for name, speed in zip(found, (0.7, 0.85, 0.7)):
         audio = audio_files.read_wav(str(tmp_path / name), rate)
         assert len(audio) == pytest.approx(seconds * rate / speed, abs=1)
