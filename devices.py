@@ -1,10 +1,14 @@
 """Devices to compute on, and sessions in which they exist."""
 import os
+import time
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 import threadpoolctl
 
 from errors import UserError
+
+SLOW_SPEED = 0.8    # over that of float32, under which a type of 16 bits is not worth it
 
 
 def has_gpu() -> bool:
@@ -30,6 +34,43 @@ def available_threads() -> int:
     if hasattr(os, 'sched_getaffinity'):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def convolution_speed(dtype: tf.DType) -> float:
+    """How many times as fast as in float32 the CPU computes convolutions and gradients in a type.
+
+    A processor that cannot multiply a type of 16 bits takes longer for it, up to ten times.
+    """
+    with tf.Graph().as_default(), tf.device('/device:CPU:0'):
+        timed, shapes = {}, ([1, 32, 32, 32], [3, 3, 32, 32])
+        feeds = {tf.placeholder(tf.float32, shape): np.ones(shape, np.float32) for shape in shapes}
+        for each in (tf.float32, dtype):
+            x, filters = (tf.cast(value, each) for value in feeds)
+            y = tf.nn.conv2d(x, filters, strides=[1, 1, 1, 1], padding='SAME')
+            timed[each] = tf.group(y, *tf.gradients(y, [x, filters]))
+        seconds = {each: float('inf') for each in timed}
+        with tf.Session(config=session_config()) as session:
+            for _ in range(4):      # by turns; the first prepares
+                for each, op in timed.items():
+                    started = time.perf_counter()
+                    session.run(op, feeds)
+                    seconds[each] = min(seconds[each], time.perf_counter() - started)
+    return seconds[tf.float32] / seconds[dtype]
+
+
+def is_bfloat16_fast() -> bool:
+    """Whether to train in bfloat16: here it can be computed in, and is not slow."""
+    return not is_tensorflow_1() and not precision_note(tf.bfloat16)
+
+
+def precision_note(dtype: tf.DType) -> str:
+    """A sentence for those who compute in a type that this CPU is slower in; '' if it is not."""
+    if has_gpu() or dtype == tf.float32:
+        return ''
+    speed = convolution_speed(dtype)
+    return '' if speed > SLOW_SPEED else (
+        'note: this processor computes convolutions in %s at %.2g of the speed of float32; '
+        '--precision=float32 is faster' % (dtype.name, speed))
 
 
 def limit_threads(count: int) -> None:

@@ -74,6 +74,9 @@ def main():
         devices.allow_tf32(args.precision == 'tf32')
         vocoder = Vocoder.load(args.restore_from, args.preset, args.hparams, args.precision,
                                args.chunk_frames)
+        note = devices.precision_note(glow.PRECISIONS[args.precision])
+        if note:
+            print(note)
         hp = given_definition(args, vocoder.hp)
         report_conversion(vocoder, hp)
         denoiser = (Denoiser.from_vocoder(vocoder, args.denoiser_strength)

@@ -26,6 +26,7 @@ if __name__ == '__main__':
 import numpy as np
 import soxr
 
+import devices
 import errors
 import files
 import glow
@@ -91,15 +92,16 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out_dir', type=command_line.local_path, required=True,
                         help='folder for the speech, the mels, the runs and the model')
-    parser.add_argument('--precision', choices=sorted(glow.PRECISIONS), default='bfloat16',
-                        help='what the coupling networks compute in while they train '
-                             '(default: %(default)s)')
+    parser.add_argument('--precision', choices=sorted(glow.PRECISIONS),
+                        help='what the coupling networks compute in while they train (default: '
+                             'bfloat16, and float32 where that is faster)')
     parser.add_argument('--schedule', choices=sorted(SCHEDULES), default='bundled',
                         help='the stages, and with them the model (default: %(default)s)')
     args = parser.parse_args()
     model = os.path.join(args.out_dir, 'model')
+    precision = args.precision or ('bfloat16' if devices.is_bfloat16_fast() else 'float32')
     try:
-        make_voice(args.out_dir, model, args.precision, SCHEDULES[args.schedule])
+        make_voice(args.out_dir, model, precision, SCHEDULES[args.schedule])
     except UserError as error:
         raise UserError('%s; the same command continues where it stopped' % error) from error
     print('measure it with: python evaluate.py --restore_from=%s' % model)

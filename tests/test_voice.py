@@ -138,8 +138,7 @@ def test_the_bundled_model_is_small_and_says_its_licence():
 
 @pytest.mark.slow
 def test_a_failing_step_stops_the_recipe(tmp_path):
-    done = subprocess.run([sys.executable, '-m', 'recipes.voice', '--out_dir=%s' % tmp_path]
-                          + (['--precision=float32'] if tf.__version__.startswith('1.') else []),
+    done = subprocess.run([sys.executable, '-m', 'recipes.voice', '--out_dir=%s' % tmp_path],
                           env=dict(os.environ, PATH=''), cwd=ROOT,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
     assert done.returncode == 2 and 'Traceback' not in done.stderr

@@ -11,6 +11,7 @@ import tensorflow.compat.v1 as tf
 import devices
 import errors
 import files
+import glow
 import params
 import utils
 from datasets.sources import FileData, ShardData, Source
@@ -226,3 +227,6 @@ def _print_summary(hp: HParams, source: Source, device_names: List[str],
         compute.precision, ', reversibly' if compute.reversible else '',
         ', in %d parts' % options.accumulate if options.accumulate > 1 else '',
         towers.XLA_CHOICES[compute.xla]), flush=True)
+    note = devices.precision_note(glow.PRECISIONS[compute.precision])
+    if note:
+        print(note, flush=True)
