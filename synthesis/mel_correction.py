@@ -36,7 +36,7 @@ MOST_GAIN = 10.0        # of a band in a round, up or down, before it is over-re
 OVERRELAXATION = 1.8    # 1 leaves more of the error after every round, 2 swings: docs/voice.md
 PASSES = 2              # in which the gains of a round are computed
 LEAST_WEIGHT = 1e-4     # of squared windows, to divide by at the edges
-BLOCK_FRAMES = 500      # corrected at a time, which bounds memory
+BLOCK_FRAMES = 64       # corrected at a time: what fits the cache of a core
 
 
 class Round(NamedTuple):
@@ -98,8 +98,9 @@ class MelCorrection:
             self.round = round_of(definition)
             # Sparse, for a bin lies in two bands at most. A dense product runs in threads, which
             # wait for each other ten times as long as they compute where others use the processor.
-            self._basis = scipy.sparse.csr_matrix(self.round.basis)
-            self._spread = scipy.sparse.csr_matrix(self.round.spread)
+            # From the left: SciPy would transpose a sparse matrix on the right in every product.
+            self._to_bands = scipy.sparse.csr_matrix(self.round.basis.T)
+            self._to_bins = scipy.sparse.csr_matrix(self.round.spread.T)
 
     @property
     def latency(self) -> int:
@@ -115,9 +116,7 @@ class MelCorrection:
             return audio
         stream = self.start()
         stream.expect(mel)
-        step = BLOCK_FRAMES * self.definition.hop_length
-        blocks = [stream.push(audio[first:first + step]) for first in range(0, len(audio), step)]
-        return np.concatenate(blocks + [stream.end()])
+        return np.concatenate([stream.push(audio), stream.end()])
 
     def start(self) -> 'CorrectionStream':
         """A CorrectionStream, at the start of an utterance."""
@@ -139,10 +138,10 @@ class MelCorrection:
         scaled, log_gain = magnitudes, np.zeros_like(wanted)      # of bands, of all passes
         for i in range(PASSES):
             if i:
-                scaled = magnitudes * np.exp(log_gain @ self._spread)
-            found = np.clip(scaled @ self._basis, r.least, r.most)
+                scaled = magnitudes * np.exp((self._to_bins @ log_gain.T).T)
+            found = np.clip((self._to_bands @ scaled.T).T, r.least, r.most)
             log_gain += np.log(np.clip(wanted / found, MOST_GAIN ** -power, MOST_GAIN ** power))
-        spectrum *= np.exp(relaxation / power * log_gain @ self._spread)
+        spectrum *= np.exp((self._to_bins @ (relaxation / power * log_gain.T)).T)
         return scipy.fft.irfft(spectrum, n_fft)[:, :len(r.window)] * r.window
 
 
@@ -174,7 +173,11 @@ class CorrectionStream:
 
     def push(self, audio: np.ndarray) -> np.ndarray:
         """The audio [samples] that the next audio [samples], of expected frames, completes."""
-        return self._push(np.asarray(audio, np.float32), ended=False)
+        audio = np.asarray(audio, np.float32)
+        step = BLOCK_FRAMES * self._correction.definition.hop_length
+        blocks = [self._push(audio[first:first + step], ended=False)
+                  for first in range(0, len(audio), step)]
+        return np.concatenate(blocks) if blocks else audio
 
     def end(self) -> np.ndarray:
         """The audio [samples] that is left."""
@@ -252,6 +255,8 @@ class _Neighbours:
         # rows from `behind` frames before it on; those before the utterance are zeros
         self._added = np.zeros([one.behind, len(one.window)], np.float32)
         self._there = np.zeros([one.behind, 1], np.float32)     # 0 for those rows, then 1
+        rows = np.ones([one.behind + 1 + one.ahead, 1], np.float32) * np.square(one.window)
+        self._inner_weights = self._overlapped(rows, 1)         # of frames with all neighbours
 
     def push(self, added, ended):
         """(number of the first, [n, win_length]): the frames that the next `added` complete."""
@@ -262,7 +267,8 @@ class _Neighbours:
                            * ended)
             for rows, more in ((self._added, added), (self._there, np.ones_like(added[:, :1]))))
         n = max(0, len(self._added) - r.behind - r.ahead)
-        weights = self._overlapped(self._there * np.square(r.window), n)
+        weights = (self._inner_weights if self._there.all()
+                   else self._overlapped(self._there * np.square(r.window), n))
         frames = self._overlapped(self._added, n) / np.maximum(weights, LEAST_WEIGHT)
         self._next, self._added, self._there = first + n, self._added[n:], self._there[n:]
         return first, frames
