@@ -12,6 +12,8 @@ import params
 TINY = params.preset('small').replace(n_flows=3, n_group=8, n_early_every=2, n_layers=2,
                                       residual_channels=12, skip_channels=10, clip_samples=2048,
                                       batch_size=4)
+# For gradients, which take long to build: the second flow comes after an early output.
+TWO_FLOWS = TINY.replace(n_flows=2, n_early_every=1)
 # One of every kind of condition, and of time.
 CONDITIONS = {
     'repeat': dict(encoder='none', upsampling='repeat'),

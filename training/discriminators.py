@@ -25,18 +25,18 @@ class Losses(NamedTuple):
                             # latter's mean magnitude
 
 
-def losses(drawn: tf.Tensor, reference: tf.Tensor, dtype: tf.DType = tf.float32) -> Losses:
+def losses(spectra: spectral_loss.Spectra, dtype: tf.DType = tf.float32) -> Losses:
     """The Losses of drawn audio beside the reference, one discriminator for each STFT_SIZES.
 
     `own` has gradients to the discriminators' weights alone, the other two to `drawn` alone.
 
     Args:
-      drawn, reference: float32 [batch, samples], samples at least the largest of params.STFT_SIZES.
+      spectra: of the drawn audio and of the reference.
       dtype: what the convolutions compute in.
     """
     own, samples, features = [], [], []
     for size in params.STFT_SIZES:
-        ours, theirs = (_log_magnitudes(x, size) for x in (drawn, reference))
+        ours, theirs = (tf.log(x + MAGNITUDE_FLOOR)[..., None] for x in spectra.magnitudes(size))
         with tf.variable_scope('discriminator_%d' % size, reuse=tf.AUTO_REUSE):
             filters = _build_filters()
         real = _layers(theirs, filters, dtype)
@@ -48,10 +48,6 @@ def losses(drawn: tf.Tensor, reference: tf.Tensor, dtype: tf.DType = tf.float32)
                      / tf.stop_gradient(tf.reduce_mean(tf.abs(b)))
                      for a, b in zip(judged[:-1], real[:-1])]
     return Losses(*(tf.add_n(values) / len(values) for values in (own, samples, features)))
-
-
-def _log_magnitudes(x, size):
-    return tf.log(spectral_loss.magnitudes(x, size, size // 4) + MAGNITUDE_FLOOR)[..., None]
 
 
 def _build_filters():

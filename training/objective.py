@@ -43,12 +43,11 @@ def objective(clips: Clips, hp: HParams, compute: glow.Compute = glow.Compute())
     stft, adversarial, own = zero, zero, zero
     if hp.stft_weight:
         drawn = glow.infer(hp.stft_sigma * clips.noise, clips.mel, hp, compute=compute, flows=flows)
-        drawn, reference = (glow.whole_groups(x, hp) for x in (drawn, clips.audio))
-        stft = spectral_loss.distance(drawn, reference, hp)
+        spectra = spectral_loss.Spectra(*(glow.whole_groups(x, hp) for x in (drawn, clips.audio)))
+        stft = spectral_loss.distance(spectra, hp)
         total += hp.stft_weight * stft
         if hp.adversarial_weight:
-            found = discriminators.losses(drawn, reference,
-                                          glow.PRECISIONS[compute.precision])
+            found = discriminators.losses(spectra, glow.PRECISIONS[compute.precision])
             adversarial, own = found.samples + found.features, found.own
             total += hp.adversarial_weight * adversarial + own
     return Objective(total=total, nll=loss.total, z=loss.z, log_s=loss.log_s,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from graphs import CONDITIONS, TINY, randomize, session, speechlike
+from graphs import CONDITIONS, TWO_FLOWS, randomize, session, speechlike
 
 import devices
 import glow
@@ -42,7 +42,7 @@ def distance(a, b):
 @pytest.mark.slow
 @pytest.mark.parametrize('condition', sorted(CONDITIONS))
 def test_reversible_gradients_are_the_gradients(condition):
-    hp = TINY.replace(**CONDITIONS[condition])
+    hp = TWO_FLOWS.replace(**CONDITIONS[condition])
     plain, reversible = losses_and_gradients(
         hp, [glow.Compute(), glow.Compute(reversible=True)])
     assert abs(plain[0] - reversible[0]) < 1e-6 * abs(plain[0])
@@ -54,7 +54,7 @@ def test_reversible_gradients_are_the_gradients(condition):
 @pytest.mark.parametrize('reversible', [False, True])
 def test_what_xla_compiles_has_the_same_gradients(xla, reversible):
     plain, compiled = losses_and_gradients(
-        TINY, [glow.Compute(), glow.Compute(xla=xla, reversible=reversible)])
+        TWO_FLOWS, [glow.Compute(), glow.Compute(xla=xla, reversible=reversible)])
     assert abs(plain[0] - compiled[0]) < 1e-5 * abs(plain[0])
     assert distance(plain[1:], compiled[1:]) < 1e-4
 
@@ -64,7 +64,7 @@ def test_what_xla_compiles_has_the_same_gradients(xla, reversible):
 def test_scaled_float16_gradients_are_the_gradients(reversible):
     """11 bits of mantissa: losses within 0.1%, gradients within 1% in all."""
     plain, low = losses_and_gradients(
-        TINY, [glow.Compute(), glow.Compute('float16', reversible)], loss_scale=2.0 ** 10)
+        TWO_FLOWS, [glow.Compute(), glow.Compute('float16', reversible)], loss_scale=2.0 ** 10)
     assert 0 < abs(plain[0] - low[0]) < 1e-3 * abs(plain[0])
     a, b = (np.concatenate([g.ravel() for g in found[1:]]) for found in (plain, low))
     assert a.dtype == b.dtype == np.float32
@@ -80,7 +80,7 @@ def test_bfloat16_gradients_point_the_same_way(reversible):
             towers.compute_options('bfloat16', reversible)
         return
     plain, low = losses_and_gradients(
-        TINY, [glow.Compute(), glow.Compute('bfloat16', reversible, 'gates')])
+        TWO_FLOWS, [glow.Compute(), glow.Compute('bfloat16', reversible, 'gates')])
     assert 0 < abs(plain[0] - low[0]) < 0.01 * abs(plain[0])
     a, b = (np.concatenate([g.ravel() for g in found[1:]]) for found in (plain, low))
     assert a.dtype == b.dtype == np.float32
@@ -117,7 +117,7 @@ def test_memory_is_that_of_one_flow():
 
 @pytest.mark.slow
 def test_tf32_is_float32_on_a_cpu():
-    plain, low = losses_and_gradients(TINY, [glow.Compute(), glow.Compute('tf32')])
+    plain, low = losses_and_gradients(TWO_FLOWS, [glow.Compute(), glow.Compute('tf32')])
     for a, b in zip(plain, low):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
