@@ -98,7 +98,7 @@ class HParams(MelHParams):
     eval_utterances: int = 32        # held-out utterances measured, at most
     eval_seconds: float = 10.0       # of each of them, at most
     gen_test_wave_every: int = 5000  # steps between two vocodings of held-out utterances
-    gen_utterances: int = 3          # how many are vocoded
+    gen_utterances: int = 3          # how many are vocoded; 0 for none
     gen_sigma: float = 0.6           # standard deviation of the noise in vocoding
     gen_correction_rounds: int = 0   # rounds of mel correction in vocoding, 0 for the flow alone
     save_every: int = 1000           # steps between two checkpoints

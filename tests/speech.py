@@ -17,7 +17,7 @@ WAVS = os.path.join(ROOT, 'samples', 'wavs')
 SPEECH = os.path.join(WAVS, 'pbx-invalidpark.wav')
 # Small enough that a step takes a few milliseconds.
 MODEL = ('n_flows=2,n_group=8,n_early_every=1,n_layers=2,residual_channels=8,skip_channels=8,'
-         'batch_size=2,clip_samples=2048,eval_utterances=2,eval_seconds=1')
+         'batch_size=2,clip_samples=2048,eval_utterances=2,eval_seconds=1,gen_utterances=0')
 
 
 # What TensorFlow 2.21 logs while it is imported, before it reads TF_CPP_MIN_LOG_LEVEL.

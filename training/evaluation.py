@@ -63,7 +63,10 @@ class Evaluation:
 
     def vocode(self, step: int) -> None:
         """Vocodes the first held-out utterances for TensorBoard: audio, and spectrograms."""
-        hp, (heldout, (z_input, mel_input, vocoded)) = self.hp, self._evaluation()
+        hp, (heldout, vocoding) = self.hp, self._evaluation()
+        if vocoding is None:
+            return
+        z_input, mel_input, vocoded = vocoding
         for clip in self._utterances(heldout.clip, hp.gen_utterances):
             name, frames = clip.name[0].decode(), clip.mel.shape[1]
             z = vocoder.noise(frames, hp, hp.gen_sigma, self.options.seed)

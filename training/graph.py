@@ -54,7 +54,7 @@ class VocodingGraph(NamedTuple):
 class EvaluationGraph(NamedTuple):
     """What is done with held-out utterances between steps."""
     heldout: HeldoutGraph
-    vocoding: VocodingGraph
+    vocoding: Optional[VocodingGraph]   # None if hp.gen_utterances is 0
 
 
 class BestLoss(NamedTuple):
@@ -126,7 +126,8 @@ def build_training_graph(hp: HParams, training_clips: Callable[..., tf.data.Data
         assert heldout_clips is not None
         clips = heldout_clips()     # on no device of a tower
         with tf.device(device_names[0]), towers.averaged_variables(averages):
-            built = EvaluationGraph(_build_heldout(hp, clips), build_vocoding(hp))
+            built = EvaluationGraph(_build_heldout(hp, clips),
+                                    build_vocoding(hp) if hp.gen_utterances else None)
         if len(tf.trainable_variables()) != len(found.variables):
             raise AssertionError('evaluation has weights of its own')
         return built
