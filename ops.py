@@ -260,15 +260,19 @@ def _per_direction(x, filters, dilation, padding):
         def gradients(dy):
             with computed_after(dy):
                 mirrored = tf.transpose(tf.reverse(filters, [0]), [0, 2, 1])
-                padded = _padded(x, padding)
-                size = tf.convert_to_tensor([-1, shape_of(dy)[1], static_channels(x)])
-                taps = [as_matrix(tf.slice(padded, [0, tap * dilation, 0], size))
-                        for tap in range(width)]
-                rows = as_matrix(dy)
+                taps = [_tap_gradient(x, dy, tap * dilation - padding[0],
+                                      padding[1] + tap * dilation - span) for tap in range(width)]
             dx = _conv2d_nhwc(dy, mirrored, dilation, [span - side for side in padding])
-            return dx, tf.stack([tf.matmul(tap, rows, transpose_a=True) for tap in taps])
+            return dx, tf.stack(taps)
         return _conv2d_nhwc(x, filters, dilation, padding), gradients
     return conv(x, filters)
+
+
+def _tap_gradient(x, dy, offset, beyond):
+    """[in, out] of the tap that takes x[t + offset] to y[t]; the last `beyond` t are out of x."""
+    x = x[:, max(0, offset):min(0, beyond) or None]
+    dy = dy[:, max(0, -offset):-max(0, beyond) or None]
+    return tf.matmul(as_matrix(x), as_matrix(dy), transpose_a=True)
 
 
 def _padded(x, padding):
