@@ -472,7 +472,9 @@ def _flow_gradients(y, dy, dlog_s_sum, cond, flow, hp, boundary):
     log_s, t, _ = wavenet(a, cond, flow.coupling, hp, boundary)
     da, db = tf.split(dy, 2, axis=-1)
     inputs = [a, cond] + tf.nest.flatten(flow.coupling)
-    found = tf.gradients([log_s, t], inputs, [db * (b - t) + dlog_s_sum, db], stop_gradients=inputs)
+    # of one layer only, its residual bias changes nothing
+    found = tf.gradients([log_s, t], inputs, [db * (b - t) + dlog_s_sum, db], stop_gradients=inputs,
+                         unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
     x = tf.concat([a, (b - t) * tf.exp(-log_s)], axis=-1)
     dx = tf.concat([da + found[0], db * tf.exp(log_s)], axis=-1)
