@@ -99,12 +99,30 @@ def main():
                         help='the stages, and with them the model (default: %(default)s)')
     args = parser.parse_args()
     model = os.path.join(args.out_dir, 'model')
-    precision = args.precision or ('bfloat16' if devices.is_bfloat16_fast() else 'float32')
     try:
-        make_voice(args.out_dir, model, precision, SCHEDULES[args.schedule])
+        make_voice(args.out_dir, model, choose_precision(args.out_dir, args.precision),
+                   SCHEDULES[args.schedule])
     except UserError as error:
         raise UserError('%s; the same command continues where it stopped' % error) from error
     print('measure it with: python evaluate.py --restore_from=%s' % model)
+
+
+def choose_precision(directory: str, given: Optional[str]) -> str:
+    """What to train in: what is given, else what `directory` says, else what is fast here.
+
+    It is written to `directory`: what is fast is measured once, so that a training continues as it
+    began.
+    """
+    path, stored = os.path.join(directory, 'precision'), ''
+    with errors.as_user_error('cannot write ' + path, '', OSError):
+        if os.path.exists(path):
+            with open(path, encoding='utf-8', errors='replace') as f:
+                stored = f.read().strip()
+        chosen = given or (stored if stored in glow.PRECISIONS else
+                           'bfloat16' if devices.is_bfloat16_fast() else 'float32')
+        with files.atomic_open(path) as f:
+            f.write(chosen + '\n')
+    return chosen
 
 
 def make_voice(directory: str, model: str, precision: str, stages: Sequence[Stage]) -> None:

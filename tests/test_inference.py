@@ -77,6 +77,15 @@ def test_the_same_seed_gives_the_same_samples(monkeypatch, trained, tmp_path):
     assert results[0] != results[2] and results[0] != results[3]
 
 
+def test_a_slow_type_is_told(monkeypatch, trained, tmp_path, capsys):
+    mels, model = trained
+    monkeypatch.setattr(inference.devices, 'convolution_speed', lambda dtype: 0.25)
+    for precision, count in ('float16', 1), ('float32', 0):
+        run(monkeypatch, '--lc', mels / (names_of(mels)[0] + '.mel'), '--restore_from', model,
+            '--out_dir', tmp_path, '--precision', precision)
+        assert capsys.readouterr().out.count('convolutions in float16 at 0.25 of') == count
+
+
 def test_batches_sound_as_each_alone(monkeypatch, trained, tmp_path):
     mels, model = trained
     for size in (1, 5):

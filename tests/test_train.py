@@ -18,6 +18,7 @@ from conftest import ROOT
 from graphs import TINY
 from speech import MODEL, prepare, script
 
+import devices
 import files
 import ops
 import params
@@ -182,13 +183,17 @@ STFT = ',stft_weight=1,nll_weight=0.1,adversarial_weight=0.5'
      else ['--precision=bfloat16', '--xla=gates'])])
 def test_each_way_of_computing_continues_to_the_same_bits(monkeypatch, data, tmp_path, capsys,
                                                           hparams, more):
+    monkeypatch.setattr(devices, 'convolution_speed', lambda dtype: 0.25)
+    is_slow = any('float16' in flag for flag in more)
     more = more + ['--max_steps=6', '--hparams=batch_size=4,save_every=3' + hparams]
     run(monkeypatch, data, tmp_path / 'whole', *more)
     shutil.copytree(str(tmp_path / 'whole'), str(tmp_path / 'cut'))
     for path in (tmp_path / 'cut' / 'run').glob('**/*-6.*'):
         path.unlink()
     run(monkeypatch, data, tmp_path / 'cut', *more)
-    assert 'from step 3' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert 'from step 3' in out
+    assert out.count('at 0.25 of the speed of float32; ') == 2 * is_slow
     assert_same_bits(weights(tmp_path / 'whole' / 'run'), weights(tmp_path / 'cut' / 'run'))
 
 

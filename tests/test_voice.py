@@ -136,6 +136,16 @@ def test_the_bundled_model_is_small_and_says_its_licence():
         assert 'so is the model' in f.read()
 
 
+def test_what_was_trained_in_first_stays(monkeypatch, tmp_path):
+    folder = str(tmp_path / 'voice')
+    for fast, given, chosen in ((True, None, 'bfloat16'), (False, None, 'bfloat16'),
+                                (True, 'float32', 'float32'), (True, None, 'float32')):
+        monkeypatch.setattr(voice.devices, 'is_bfloat16_fast', lambda fast=fast: fast)
+        assert voice.choose_precision(folder, given) == chosen
+    (tmp_path / 'voice' / 'precision').write_text('no type')
+    assert voice.choose_precision(folder, None) == 'bfloat16'
+
+
 @pytest.mark.slow
 def test_a_failing_step_stops_the_recipe(tmp_path):
     done = subprocess.run([sys.executable, '-m', 'recipes.voice', '--out_dir=%s' % tmp_path],
