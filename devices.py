@@ -1,4 +1,5 @@
 """Devices to compute on, and sessions in which they exist."""
+import functools
 import os
 import time
 
@@ -8,7 +9,7 @@ import threadpoolctl
 
 from errors import UserError
 
-SLOW_SPEED = 0.8    # over that of float32, under which a type of 16 bits is not worth it
+SLOW_SPEED = 0.8    # over that of float32: up to here a type is called slow
 
 
 def has_gpu() -> bool:
@@ -36,10 +37,12 @@ def available_threads() -> int:
     return os.cpu_count() or 1
 
 
+@functools.lru_cache(maxsize=None)
 def convolution_speed(dtype: tf.DType) -> float:
     """How many times as fast as in float32 the CPU computes convolutions and gradients in a type.
 
-    A processor that cannot multiply a type of 16 bits takes longer for it, up to ten times.
+    A processor that cannot multiply a type of 16 bits takes many times as long for it. Measured
+    once in a process.
     """
     with tf.Graph().as_default(), tf.device('/device:CPU:0'):
         timed, shapes = {}, ([1, 32, 32, 32], [3, 3, 32, 32])
@@ -50,7 +53,7 @@ def convolution_speed(dtype: tf.DType) -> float:
             timed[each] = tf.group(y, *tf.gradients(y, [x, filters]))
         seconds = {each: float('inf') for each in timed}
         with tf.Session(config=session_config()) as session:
-            for _ in range(4):      # by turns; the first prepares
+            for _ in range(12):     # by turns; the first prepares
                 for each, op in timed.items():
                     started = time.perf_counter()
                     session.run(op, feeds)
@@ -59,12 +62,15 @@ def convolution_speed(dtype: tf.DType) -> float:
 
 
 def is_bfloat16_fast() -> bool:
-    """Whether to train in bfloat16: here it can be computed in, and is not slow."""
-    return not is_tensorflow_1() and not precision_note(tf.bfloat16)
+    """Whether bfloat16 is there and faster than float32. It is taken to be so on a GPU."""
+    return not is_tensorflow_1() and (has_gpu() or convolution_speed(tf.bfloat16) > 1)
 
 
 def precision_note(dtype: tf.DType) -> str:
-    """A sentence for those who compute in a type that this CPU is slower in; '' if it is not."""
+    """A sentence for those who compute in a type that this CPU is slow in; '' if it is not.
+
+    Only CPUs are judged.
+    """
     if has_gpu() or dtype == tf.float32:
         return ''
     speed = convolution_speed(dtype)

@@ -472,7 +472,7 @@ def _flow_gradients(y, dy, dlog_s_sum, cond, flow, hp, boundary):
     log_s, t, _ = wavenet(a, cond, flow.coupling, hp, boundary)
     da, db = tf.split(dy, 2, axis=-1)
     inputs = [a, cond] + tf.nest.flatten(flow.coupling)
-    # of one layer only, its residual bias changes nothing
+    # in a network of one layer `start` has no effect: it leads to layers after the first
     found = tf.gradients([log_s, t], inputs, [db * (b - t) + dlog_s_sum, db], stop_gradients=inputs,
                          unconnected_gradients=tf.UnconnectedGradients.ZERO)
 

@@ -2,8 +2,9 @@
 
     python -m recipes.voice --out_dir=voice
 
-writes voice/model, a copy of samples/model but for the rounding of other processors. Ctrl-C and
-SIGTERM save and stop it; the same command continues. Speech: the English and Spanish prompts that
+writes voice/model. With --precision=bfloat16, which the bundled voice was trained in, it is a copy
+of samples/model but for the rounding of other processors. Ctrl-C and SIGTERM save and stop it; the
+same command continues. Speech: the English and Spanish prompts that
 recipes/asterisk.py fetches, of one speaker, but for the 20 utterances of samples/heldout.scp and
 three more that say nearly the same words. The stage `shorter` also learns half of it played slower,
 for lower voices. The stages, their steps and what they bring: docs/voice.md. It needs what
@@ -94,43 +95,29 @@ def main():
                         help='folder for the speech, the mels, the runs and the model')
     parser.add_argument('--precision', choices=sorted(glow.PRECISIONS),
                         help='what the coupling networks compute in while they train (default: '
-                             'bfloat16, and float32 where that is faster)')
+                             'what OUT_DIR has trained in, at first bfloat16 or float32, whichever '
+                             'is faster here)')
     parser.add_argument('--schedule', choices=sorted(SCHEDULES), default='bundled',
                         help='the stages, and with them the model (default: %(default)s)')
     args = parser.parse_args()
     model = os.path.join(args.out_dir, 'model')
     try:
-        make_voice(args.out_dir, model, choose_precision(args.out_dir, args.precision),
-                   SCHEDULES[args.schedule])
+        make_voice(args.out_dir, model, args.precision, SCHEDULES[args.schedule])
     except UserError as error:
         raise UserError('%s; the same command continues where it stopped' % error) from error
     print('measure it with: python evaluate.py --restore_from=%s' % model)
 
 
-def choose_precision(directory: str, given: Optional[str]) -> str:
-    """What to train in: what is given, else what `directory` says, else what is fast here.
-
-    It is written to `directory`: what is fast is measured once, so that a training continues as it
-    began.
-    """
-    path, stored = os.path.join(directory, 'precision'), ''
-    with errors.as_user_error('cannot write ' + path, '', OSError):
-        if os.path.exists(path):
-            with open(path, encoding='utf-8', errors='replace') as f:
-                stored = f.read().strip()
-        chosen = given or (stored if stored in glow.PRECISIONS else
-                           'bfloat16' if devices.is_bfloat16_fast() else 'float32')
-        with files.atomic_open(path) as f:
-            f.write(chosen + '\n')
-    return chosen
-
-
-def make_voice(directory: str, model: str, precision: str, stages: Sequence[Stage]) -> None:
+def make_voice(directory: str, model: str, precision: Optional[str], stages: Sequence[Stage]
+               ) -> None:
     """Does all of it in `directory`, what is not done yet, and writes the voice to `model`.
+
+    precision: see `choose_precision`.
 
     Raises UserError, also when a signal stops it.
     """
-    compute, hp = towers.compute_options(precision), params.preset('small')
+    glow.require_precision(precision or 'float32')
+    hp = params.preset('small')
     wavs, mels = os.path.join(directory, 'wavs'), os.path.join(directory, 'mels')
     for language, voice in VOICES.items():
         if not os.path.isdir(os.path.join(wavs, voice)):
@@ -145,7 +132,28 @@ def make_voice(directory: str, model: str, precision: str, stages: Sequence[Stag
     data = {name: sources.FileData(os.path.join(lists, name + '.scp'), wave_dir, mels,
                                    test_filelist=os.path.join(lists, 'test.scp'))
             for name in ('train', 'slower')}
+    # after the processes that compute mels, which must not inherit TensorFlow's threads
+    compute = towers.compute_options(choose_precision(directory, precision))
     bundle(train_stages(hp, data, os.path.join(directory, 'runs'), compute, stages), model)
+
+
+def choose_precision(directory: str, given: Optional[str]) -> str:
+    """What to train in: what is given, else what `directory` has trained in, else what is faster.
+
+    It is written to the file `precision` there, so that a training continues as it began. Raises
+    UserError if this TensorFlow cannot compute in it.
+    """
+    path, stored = os.path.join(directory, 'precision'), ''
+    with errors.as_user_error('cannot write ' + path, '', OSError):
+        if os.path.exists(path):
+            with open(path, encoding='utf-8', errors='replace') as f:
+                stored = f.read().strip()
+        chosen = given or (stored if stored in glow.PRECISIONS else
+                           'bfloat16' if devices.is_bfloat16_fast() else 'float32')
+        glow.require_precision(chosen)
+        with files.atomic_open(path) as f:
+            f.write(chosen + '\n')
+    return chosen
 
 
 def add_slower(wavs: str) -> None:

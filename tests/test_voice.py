@@ -137,6 +137,7 @@ def test_the_bundled_model_is_small_and_says_its_licence():
 
 
 def test_what_was_trained_in_first_stays(monkeypatch, tmp_path):
+    monkeypatch.setattr(voice.glow, 'require_precision', lambda precision: None)
     folder = str(tmp_path / 'voice')
     for fast, given, chosen in ((True, None, 'bfloat16'), (False, None, 'bfloat16'),
                                 (True, 'float32', 'float32'), (True, None, 'float32')):
@@ -144,6 +145,13 @@ def test_what_was_trained_in_first_stays(monkeypatch, tmp_path):
         assert voice.choose_precision(folder, given) == chosen
     (tmp_path / 'voice' / 'precision').write_text('no type')
     assert voice.choose_precision(folder, None) == 'bfloat16'
+
+    def refuse(precision):
+        raise errors.UserError('no ' + precision)
+    monkeypatch.setattr(voice.glow, 'require_precision', refuse)
+    with pytest.raises(errors.UserError, match='no float16'):
+        voice.choose_precision(folder, 'float16')
+    assert (tmp_path / 'voice' / 'precision').read_text() == 'bfloat16\n'     # as before
 
 
 @pytest.mark.slow
