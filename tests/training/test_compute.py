@@ -108,7 +108,7 @@ def test_the_gates_gradient(compiled, rows, terms):
 def test_memory_is_that_of_one_flow():
     """What the peak of memory rises by over clips of one frame, in processes of their own."""
     plain, reversible = (
-        bench_training.measure_apart('small', 'n_flows=6,n_layers=1,clip_samples=40960', 'float32',
+        bench_training.measure_apart('small', 'n_flows=6,n_layers=2,clip_samples=20480', 'float32',
                                      'off', flag, repeats=1)
         for flag in (False, True))
     assert plain['activations_mb'] > 120
