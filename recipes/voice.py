@@ -4,11 +4,10 @@
 
 writes voice/model. With --precision=bfloat16, which the bundled voice was trained in, it is a copy
 of samples/model but for the rounding of other processors. Ctrl-C and SIGTERM save and stop it; the
-same command continues. Speech: the English and Spanish prompts that
-recipes/asterisk.py fetches, of one speaker, but for the 20 utterances of samples/heldout.scp and
-three more that say nearly the same words. The stage `shorter` also learns half of it played slower,
-for lower voices. The stages, their steps and what they bring: docs/voice.md. It needs what
-recipes/asterisk.py needs.
+same command continues. Speech: the English and Spanish prompts that recipes/asterisk.py fetches, of
+one speaker, but for the 20 utterances of samples/heldout.scp and three more that say nearly the
+same words. The stage `shorter` also learns half of it played slower, for lower voices. The stages,
+their steps and what they bring: docs/voice.md. It needs what recipes/asterisk.py needs.
 
 With --schedule=long it trains a model that is to follow the bundled one, in longer stages.
 """

@@ -22,7 +22,7 @@ class LossCurve:
                                                for tag in curves.values()])
         self._losses = {tag: {step: value for step, value in losses.items() if step <= first_step}
                         for tag, losses in stored.items()}
-        self._is_new = True     # what is not yet drawn
+        self._is_new = True     # whether there is what is not yet drawn
 
     def add(self, values: Dict[str, float], step: int) -> None:
         """Adds those of `values`, {tag: value}, that are drawn."""
@@ -32,11 +32,13 @@ class LossCurve:
 
     def write(self) -> None:
         """Writes the picture if there are losses that it lacks. Raises OSError."""
+        if not self._is_new:
+            return
         panels = {title: {name: self._losses[tag] for name, tag in curves.items()
                           if any(self._losses[tag].values())}       # an unused distance is 0
                   for title, curves in PANELS.items()}
         panels = {title: curves for title, curves in panels.items() if curves}
-        if panels and self._is_new:
+        if panels:
             with files.atomic_open(self.path, 'wb') as f:
                 f.write(pictures.losses_png(panels))
-            self._is_new = False
+        self._is_new = False

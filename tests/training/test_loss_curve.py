@@ -26,6 +26,9 @@ def test_it_goes_on_where_a_run_is_resumed(monkeypatch, tmp_path):
     curve.add({'train/stft': 0.5}, 40)
     curve.write()
     assert drawn[1]['STFT distance of samples']['training'][40] == 0.5
+    curve.add({'train/z': 1.0}, 50)     # which is not drawn
+    curve.write()
+    assert len(drawn) == 2
 
 
 def test_nothing_is_drawn_of_nothing(tmp_path):
