@@ -63,7 +63,7 @@ def loss(audio: tf.Tensor, mel: tf.Tensor, hp: HParams, compute: Compute = Compu
     """
     audio = whole_groups(audio, hp)
     activation = ops.trainable_gated_activation(compute.xla == 'gates')
-    boundary = streaming.WholeUtterances(hp, activation=activation)
+    boundary = streaming.WholeUtterances(hp, activation=activation, shared=True)
     flows = _cast_couplings(flows or model_flows(hp, audio.dtype), compute)
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
         z, log_s, log_det = forward(audio, condition(mel, hp), flows, hp, boundary,
@@ -105,9 +105,17 @@ def infer(z: tf.Tensor, mel: tf.Tensor, hp: HParams, lengths: Optional[tf.Tensor
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
         cond = condition(mel, hp, lengths)
         boundary = streaming.WholeUtterances(hp, streaming.utterance_mask(lengths, z, hp),
-                                             activation)
+                                             activation, shared=compute is not None)
         audio = inverse(z, cond, [invert_1x1(flow) for flow in flows], hp, boundary)[0]
         return fill_frames(audio, mel, hp)
+
+
+def model_variables(hp: HParams) -> None:
+    """Makes the variables of the model, in the order of `loss`'s, and as little else as it can."""
+    with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
+        for k in range(hp.n_flows):
+            flow_variables(k, hp)
+        condition(tf.placeholder(tf.float32, [None, None, hp.n_mels]), hp)
 
 
 def model_flows(hp: HParams, dtype: tf.DType = tf.float32) -> List['Flow']:
@@ -235,20 +243,76 @@ class Flow(NamedTuple):
     coupling: Coupling
 
 
+class LayerVariables(NamedTuple):
+    """The variables that a Layer is computed of. Filters are pairs (v, g) of weight norm."""
+    dilated: Any           # [kernel_size, residual, 2 * residual]
+    dilated_bias: Any
+    res_skip: Any          # [1, residual, residual + skip], in the last layer [1, residual, skip]
+    res_skip_bias: Any
+
+
+class CouplingVariables(NamedTuple):
+    """The variables that a Coupling, for halves of c channels, is computed of."""
+    start: Any             # [1, c, residual]
+    start_bias: Any
+    cond: Any              # [1, condition channels, n_layers * 2 * residual]
+    cond_bias: Any
+    cond_terms: Any        # [1, condition channels, (cond_terms - 1) * n_layers * 2 * residual];
+                           # () for one term
+    end: Any               # [1, skip, 2 * c], without weight norm
+    end_bias: Any
+    layers: List[LayerVariables]
+
+
 def build_flows(hp: HParams, dtype: tf.DType = tf.float32) -> List[Flow]:
     """The Flows of the current scope's variables."""
-    return [build_flow(k, hp, dtype) for k in range(hp.n_flows)]
+    compute = ops.built_once(lambda variables: compute_flow(variables, hp), hp.widths())
+    return [compute[hp.flow_channels(k)](flow_variables(k, hp, dtype)) for k in range(hp.n_flows)]
 
 
-def build_flow(k: int, hp: HParams, dtype: tf.DType = tf.float32) -> Flow:
-    """The k-th of `build_flows`."""
+def flow_variables(k: int, hp: HParams, dtype: tf.DType = tf.float32) -> Flow:
+    """The variables of the k-th flow in the current scope, a Flow with CouplingVariables."""
     with tf.variable_scope('flow_%d' % k):
         return Flow(ops.invertible_1x1_weight(hp.flow_channels(k), dtype),
-                    build_coupling(hp.flow_channels(k) // 2, hp, dtype))
+                    coupling_variables(hp.flow_channels(k) // 2, hp, dtype))
 
 
-def build_coupling(c: int, hp: HParams, dtype: tf.DType = tf.float32) -> Coupling:
-    """The Coupling of the current scope's variables, for halves of c channels.
+def coupling_variables(c: int, hp: HParams, dtype: tf.DType = tf.float32) -> CouplingVariables:
+    """The CouplingVariables of the current scope, for halves of c channels."""
+    units, skips = hp.residual_channels, hp.skip_channels
+
+    def filters(name, *shape, **options):
+        return ops.filter_variables(name, shape, dtype, **options)
+
+    def layer(i):
+        outputs = units + skips if i < hp.n_layers - 1 else skips
+        with tf.variable_scope('layer_%d' % i):
+            return LayerVariables(
+                filters('dilated', hp.kernel_size, units, 2 * units),
+                ops.bias('dilated/bias', 2 * units, dtype),
+                filters('res_skip', 1, units, outputs), ops.bias('res_skip/bias', outputs, dtype))
+
+    conds = 2 * units * hp.n_layers
+    return CouplingVariables(
+        start=filters('start', 1, c, units), start_bias=ops.bias('start/bias', units, dtype),
+        cond=filters('cond', 1, hp.condition_channels, conds),
+        cond_bias=ops.bias('cond/bias', conds, dtype),
+        # zero at first: the condition starts as constant within a frame
+        cond_terms=filters('cond_terms', 1, hp.condition_channels, (hp.cond_terms - 1) * conds,
+                           zero=True) if hp.cond_terms > 1 else (),
+        # zero at first: every coupling starts as the identity
+        end=ops.variable('end/filter', [1, skips, 2 * c], tf.zeros_initializer(), dtype),
+        end_bias=ops.bias('end/bias', 2 * c, dtype),
+        layers=[layer(i) for i in range(hp.n_layers)])
+
+
+def compute_flow(variables: Flow, hp: HParams) -> Flow:
+    """The Flow of `flow_variables`."""
+    return variables._replace(coupling=compute_coupling(variables.coupling, hp))
+
+
+def compute_coupling(variables: CouplingVariables, hp: HParams) -> Coupling:
+    """The Coupling of its variables.
 
     Two products of filters are computed here and not sample by sample. The paper's network starts
     with a 1x1 convolution of `a`, which is the only input of the first dilated convolution: on `a`
@@ -256,37 +320,37 @@ def build_coupling(c: int, hp: HParams, dtype: tf.DType = tf.float32) -> Couplin
     convolution of the sum of the layers' skip outputs: each layer gives its share of log_s and t.
     """
     units, skips, last = hp.residual_channels, hp.skip_channels, hp.n_layers - 1
-    filters, bias = _weight_norm_1x1('start', c, units, dtype)
-    start = tf.concat([filters, bias[None]], axis=0)
-    channels = hp.condition_channels
-    conds, cond_bias = _weight_norm_1x1('cond', channels, 2 * units * hp.n_layers, dtype)
-    conds, cond_biases = tf.split(conds, hp.n_layers, axis=-1), tf.split(cond_bias, hp.n_layers)
-    if hp.cond_terms > 1:   # zero at first: the condition starts as constant within a frame
-        more = ops.weight_norm('cond_terms', [1, channels, (hp.cond_terms - 1) * 2 * units
-                                              * hp.n_layers], dtype, zero=True)
-        more = tf.split(tf.squeeze(more, 0), hp.n_layers, axis=-1)
-        conds = [tf.concat(pair, axis=-1) for pair in zip(conds, more)]
-    with tf.variable_scope('end'):  # zero at first: every coupling starts as the identity
-        end = ops.variable('filter', [1, skips, 2 * c], tf.zeros_initializer(), dtype)[0]
-        end_bias = ops.bias('bias', 2 * c, dtype)
+    # tf.squeeze: the gradient of filters[0] writes zeros first
+    start = tf.concat([tf.squeeze(ops.weight_norm(*variables.start), 0),
+                       variables.start_bias[None]], axis=0)
+    conds = _split_layers(variables.cond, hp)
+    if hp.cond_terms > 1:
+        conds = [tf.concat(pair, axis=-1)
+                 for pair in zip(conds, _split_layers(variables.cond_terms, hp))]
+    cond_biases = tf.split(variables.cond_bias, hp.n_layers)
+    end = tf.squeeze(variables.end, 0)
     layers, skip_bias = [], 0.0
-    for i in range(hp.n_layers):
-        with tf.variable_scope('layer_%d' % i):
-            dilated = ops.weight_norm('dilated', [hp.kernel_size, units, 2 * units], dtype)
-            if i == 0:
-                dilated = tf.stack([tf.matmul(start, tap) for tap in tf.unstack(dilated)])
-            bias = cond_biases[i] + ops.bias('dilated/bias', 2 * units, dtype)
-            if i < last:
-                filters, biases = _weight_norm_1x1('res_skip', units, units + skips, dtype)
-                residual, skip = tf.split(filters, [units, skips], axis=-1)
-                res_skip = tf.concat([residual, tf.matmul(skip, end)], axis=-1)
-                residual_bias, more = tf.split(biases, [units, skips])
-            else:
-                skip, more = _weight_norm_1x1('res_skip', units, skips, dtype)
-                res_skip, residual_bias = tf.matmul(skip, end), ()
-            skip_bias += more
-            layers.append(Layer(dilated, conds[i], bias, res_skip, residual_bias))
-    return Coupling(start, layers, end_bias + tf.linalg.matvec(end, skip_bias, transpose_a=True))
+    for i, layer in enumerate(variables.layers):
+        dilated = ops.weight_norm(*layer.dilated)
+        if i == 0:
+            dilated = tf.stack([tf.matmul(start, tap) for tap in tf.unstack(dilated)])
+        filters = tf.squeeze(ops.weight_norm(*layer.res_skip), 0)
+        if i < last:
+            residual, skip = tf.split(filters, [units, skips], axis=-1)
+            res_skip = tf.concat([residual, tf.matmul(skip, end)], axis=-1)
+            residual_bias, more = tf.split(layer.res_skip_bias, [units, skips])
+        else:
+            res_skip, residual_bias, more = tf.matmul(filters, end), (), layer.res_skip_bias
+        skip_bias += more
+        layers.append(Layer(dilated, conds[i], cond_biases[i] + layer.dilated_bias, res_skip,
+                            residual_bias))
+    end_bias = variables.end_bias + tf.linalg.matvec(end, skip_bias, transpose_a=True)
+    return Coupling(start, layers, end_bias)
+
+
+def _split_layers(filters, hp):
+    """The 1x1 convolution of each layer of one of them all, given as (v, g) of weight norm."""
+    return tf.split(tf.squeeze(ops.weight_norm(*filters), 0), hp.n_layers, axis=-1)
 
 
 def invert_1x1(flow: Flow) -> Flow:
@@ -298,13 +362,6 @@ def cast_coupling(flow: Flow, dtype: tf.DType) -> Flow:
     """The Flow with a coupling network that computes in `dtype`, up to log_s and t."""
     net = tf.nest.map_structure(lambda x: tf.cast(x, dtype), flow.coupling)
     return flow._replace(coupling=net._replace(bias=flow.coupling.bias))
-
-
-def _weight_norm_1x1(name, channels, out_channels, dtype):
-    """(filters [channels, out_channels], bias [out_channels]) of a 1x1 convolution."""
-    filters = ops.weight_norm(name, [1, channels, out_channels], dtype)
-    # tf.squeeze: the gradient of filters[0] writes zeros first
-    return tf.squeeze(filters, 0), ops.bias(name + '/bias', out_channels, dtype)
 
 
 def wavenet(a: tf.Tensor, cond: tf.Tensor, net: Coupling, hp: HParams,
@@ -382,16 +439,18 @@ def forward(audio: tf.Tensor, cond: tf.Tensor, flows: List[Flow], hp: HParams,
 def forward_flows(x, cond, flows, hp, boundary):
     """(z, the sum of all log_s) of x, both [batch, groups, n_group]."""
     early, log_s_sum = [], 0.0
+
+    def run(x, cond, flow, boundary, carry):
+        a, b = tf.split(ops.matmul(x, flow.w), 2, axis=-1)
+        log_s, t, carry = wavenet(a, cond, flow.coupling, hp, boundary, carry)
+        return (tf.concat([a, b * tf.exp(log_s) + t], axis=-1), tf.reduce_sum(log_s)), carry
+
     for k, flow in enumerate(flows):
         if hp.early_output_before(k):
             out, x = tf.split(x, [hp.n_early_size, hp.flow_channels(k)], axis=-1)
             early.append(out)
-        x = ops.matmul(x, flow.w)
-
-        a, b = tf.split(x, 2, axis=-1)
-        log_s, t, _ = wavenet(a, cond, flow.coupling, hp, boundary)
-        log_s_sum += tf.reduce_sum(log_s)
-        x = tf.concat([a, b * tf.exp(log_s) + t], axis=-1)
+        (x, log_s), _ = boundary.run_flow(run, x, cond, flow, streaming.Carry())
+        log_s_sum += log_s
     return tf.concat(early + [x], axis=-1), log_s_sum
 
 
@@ -445,12 +504,15 @@ def reversible_flows(x, cond, flows, hp, boundary):
     def run(x, cond, *tensors):
         own = tf.nest.pack_sequence_as(flows, tensors)
         z, log_s_sum = forward_flows(x, cond, own, hp, boundary)
+        flow_gradients = ops.built_once(
+            lambda *inputs: _flow_gradients(*inputs, hp, boundary), hp.widths())
 
         def gradients(dz, dlog_s_sum):
             n_early = hp.n_group - hp.flow_channels(hp.n_flows - 1)
             x, dx, dcond, dflows = z[..., n_early:], dz[..., n_early:], [], []
             for k in reversed(range(hp.n_flows)):
-                x, dx, more, dflow = _flow_gradients(x, dx, dlog_s_sum, cond, own[k], hp, boundary)
+                x, dx, more, dflow = flow_gradients[hp.flow_channels(k)](
+                    x, dx, dlog_s_sum, cond, own[k])
                 dcond = [tf.add_n(dcond + [more])]
                 dflows = dflow + dflows
                 if hp.early_output_before(k):

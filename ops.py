@@ -54,18 +54,25 @@ def bias(name: str, size: int, dtype: tf.DType = tf.float32) -> tf.Variable:
     return variable(name, [size], tf.zeros_initializer(), dtype)
 
 
-def weight_norm(name: str, shape: Sequence[int], dtype: tf.DType = tf.float32,
-                zero: bool = False) -> tf.Tensor:
-    """Filters of shape [width, in, out] as g v / ||v||, with one g an output channel.
+def filter_variables(name: str, shape: Sequence[int], dtype: tf.DType = tf.float32,
+                     zero: bool = False) -> Tuple[tf.Variable, tf.Variable]:
+    """The variables (v, g) of filters of shape [width, in, out], for `weight_norm`.
 
-    Salimans & Kingma 2016, arXiv 1602.07868. Filters start with norm 1, or 0 if they start as
-    `zero`, and v with about 1: the length of v sets how far a step of Adam turns a filter.
+    Filters start with norm 1, or 0 if they start as `zero`, and v with about 1: the length of v
+    sets how far a step of Adam turns a filter.
     """
     with tf.variable_scope(name):
-        v = tf.convert_to_tensor(variable('v', shape, tf.random_normal_initializer(
-            stddev=(shape[0] * shape[1]) ** -0.5, seed=variable_seed('v')), dtype))
+        v = variable('v', shape, tf.random_normal_initializer(
+            stddev=(shape[0] * shape[1]) ** -0.5, seed=variable_seed('v')), dtype)
         initial = tf.zeros_initializer() if zero else tf.ones_initializer()
-        g = variable('g', shape[-1:], initial, dtype)
+        return v, variable('g', shape[-1:], initial, dtype)
+
+
+def weight_norm(v: tf.Tensor, g: tf.Tensor) -> tf.Tensor:
+    """Filters [width, in, out] as g v / ||v||, with one g an output channel: g is [out].
+
+    Salimans & Kingma 2016, arXiv 1602.07868.
+    """
     return v * (g * tf.rsqrt(tf.reduce_sum(tf.square(v), axis=[0, 1])))
 
 
@@ -423,7 +430,22 @@ def transposed_receptive_field(width: int, stride: int) -> List[int]:
     return [(width - 1 - pad) // stride, (stride - 1 + pad) // stride]
 
 
-# --- Shapes, masks, and the order of computation --------------------------------------------------
+# --- Shapes, masks, functions, and the order of computation ---------------------------------------
+
+def built_once(function: Callable[..., Any], calls: Dict[int, int]
+               ) -> Dict[int, Callable[..., Any]]:
+    """{key: a function like `function`}, of structures of tensors, for so many calls of each key.
+
+    Operations of a function that is called several times are built once, and so are those of its
+    gradients: to build an operation takes Python half a millisecond, to build a call some ten. The
+    inputs of all calls of a key have the same shapes.
+    """
+    def called(compute):
+        return lambda *inputs: compute(*tf.nest.map_structure(tf.convert_to_tensor, inputs))
+
+    return {key: called(tf.function(function, autograph=False)) if count > 1 else function
+            for key, count in calls.items()}
+
 
 def computed_after(x: tf.Tensor):
     """A block; operations that are built in it are computed after x.

@@ -4,11 +4,12 @@ The commands take `--preset NAME --hparams name=value,name=value`. The result is
 `params.json` beside the file lists and beside every checkpoint. Later commands read it from there,
 so that it is said only once.
 """
+import collections
 import dataclasses
 import json
 import math
 import os
-from typing import Any, Callable, Iterable, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Optional, Tuple
 
 import errors
 import files
@@ -160,6 +161,10 @@ class HParams(MelHParams):
     def flow_channels(self, k: int) -> int:
         """Channels that flow k works on, after the early outputs before it."""
         return self.n_group - self.n_early_size * (k // self.n_early_every)
+
+    def widths(self) -> Dict[int, int]:
+        """{channels: how many flows work on so many}."""
+        return collections.Counter(map(self.flow_channels, range(self.n_flows)))
 
     def early_output_before(self, k: int) -> bool:
         """Whether channels leave as an early output before flow k."""

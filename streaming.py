@@ -89,11 +89,11 @@ class Boundary(abc.ABC):
                  ) -> Tuple[tf.Tensor, tf.Tensor]:
         """ops.res_skip."""
 
-    def run_flow(self, run: Callable[..., Tuple[tf.Tensor, Carry]], x: tf.Tensor, cond: tf.Tensor,
-                 flow: Any, carry: Carry) -> Tuple[tf.Tensor, Carry]:
-        """run(x, cond, flow, boundary, carry) -> (x, carry), of one flow of several.
+    def run_flow(self, run: Callable[..., Tuple[Any, Carry]], x: tf.Tensor, cond: tf.Tensor,
+                 flow: Any, carry: Carry) -> Tuple[Any, Carry]:
+        """run(x, cond, flow, boundary, carry) -> (result, carry), of one flow of several.
 
-        What `run` builds may be built once, and copied for other flows of the same width.
+        What `run` builds may be built once, for all flows of the same number of channels.
         """
         return run(x, cond, flow, self, carry)
 
@@ -105,11 +105,23 @@ class WholeUtterances(Boundary):
       hp: hyperparameters.
       mask: `utterance_mask`, for a batch of several lengths.
       activation: ops.gated_activation, or a function of its values and another gradient.
+      shared: whether flows of the same number of channels are calls of one function, see
+        `ops.built_once`. `run_flow` then takes one kind of `run` only.
     """
 
     def __init__(self, hp: HParams, mask: Optional[tf.Tensor] = None,
-                 activation: Callable[..., tf.Tensor] = ops.gated_activation):
-        self._hp, self._mask, self._activation = hp, mask, activation
+                 activation: Callable[..., tf.Tensor] = ops.gated_activation,
+                 shared: bool = False):
+        self._hp, self._mask, self._activation, self._shared = hp, mask, activation, shared
+        self._functions: Dict[int, Callable[..., Any]] = {}
+
+    def run_flow(self, run, x, cond, flow, carry):
+        if not self._shared:
+            return run(x, cond, flow, self, carry)
+        if not self._functions:
+            self._functions = ops.built_once(
+                lambda x, cond, flow: run(x, cond, flow, self, Carry())[0], self._hp.widths())
+        return self._functions[ops.static_channels(x)](x, cond, flow), carry
 
     def apply_mask(self, h):
         return ops.apply_mask(h, self._mask)

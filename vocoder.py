@@ -119,8 +119,8 @@ def freeze(hp: HParams, weights: Weights, precision: str = 'float32') -> List[gl
         with tf.Graph().as_default(), tf.Session(config=devices.session_config()) as session:
             fed = {name: tf.placeholder(tf.float32, weights[name].shape) for name in names}
             with ops.frozen(fed), tf.variable_scope('waveglow'):
-                flow = glow.invert_1x1(glow.build_flow(ks[0], hp))
-                flow = glow.cast_coupling(flow, glow.PRECISIONS[precision])
+                flow = glow.compute_flow(glow.flow_variables(ks[0], hp), hp)
+                flow = glow.cast_coupling(glow.invert_1x1(flow), glow.PRECISIONS[precision])
             for k in ks:
                 feeds = {tensor: ops.weight_of(weights, name.replace('_%d/' % ks[0], '_%d/' % k, 1),
                                                tensor.shape.as_list())

@@ -72,6 +72,18 @@ def randomize(sess, rng, scale=0.1):
                   for v, value in zip(variables, sess.run(variables))})
 
 
+def operations(graph, kind):
+    """How many operations of a kind `graph` has; those of a function count for each of its calls."""
+    definition = graph.as_graph_def()
+    functions = {f.signature.name: f.node_def for f in definition.library.function}
+
+    def count(nodes):
+        return sum(count(functions[node.attr['f'].func.name])
+                   if node.attr['f'].func.name in functions else node.op == kind for node in nodes)
+
+    return count(definition.node)
+
+
 def speechlike(rng, batch, samples):
     """Noise with the decay of a speech spectrum, in -1..1: float64 [batch, samples]."""
     x = np.cumsum(rng.randn(batch, samples), axis=1)

@@ -179,7 +179,8 @@ def test_coupling_has_the_stated_receptive_field():
         with session() as sess:
             a = tf.placeholder(tf.float32, [1, steps, 3])
             cond = tf.constant(rng.randn(1, 2, hp.n_mels).astype(np.float32))
-            log_s, t, _ = glow.wavenet(a, cond, glow.build_coupling(3, hp), hp)
+            net = glow.compute_coupling(glow.coupling_variables(3, hp), hp)
+            log_s, t, _ = glow.wavenet(a, cond, net, hp)
             randomize(sess, rng)
             gradient = tf.gradients(log_s[0, middle] + t[0, middle], a)[0]
             value = sess.run(gradient, {a: rng.randn(1, steps, 3)})

@@ -121,7 +121,7 @@ def test_weight_norm():
     """w = g v / ||v|| an output channel, whatever the length of v."""
     rng = np.random.RandomState(0)
     with session() as sess:
-        w = ops.weight_norm('conv', [3, 5, 7])
+        w = ops.weight_norm(*ops.filter_variables('conv', [3, 5, 7]))
         sess.run(tf.global_variables_initializer())
         norms = np.sqrt((sess.run(w) ** 2).sum(axis=(0, 1)))
         np.testing.assert_allclose(norms, 1, rtol=1e-5)
@@ -139,9 +139,9 @@ def test_initial_values_depend_on_name_and_seed_only():
             for i in range(unrelated):
                 tf.random.normal([i + 1])
             with tf.variable_scope('a'):
-                w = ops.weight_norm('conv', [1, 2, 3])
+                w, _ = ops.filter_variables('conv', [1, 2, 3])
             with tf.variable_scope('b'):
-                other = ops.weight_norm('conv', [1, 2, 3])
+                other, _ = ops.filter_variables('conv', [1, 2, 3])
             sess.run(tf.global_variables_initializer())
             values.append(sess.run(w))
             assert np.abs(sess.run(other) - values[-1]).max() > 0.1

@@ -7,7 +7,6 @@ from typing import List, Sequence
 
 import tensorflow.compat.v1 as tf
 
-from training import packing
 from training.hosts import Hosts
 
 # Keys of groups of devices: the hosts' first towers, and their CPUs.
@@ -35,48 +34,37 @@ def all_gather(row: tf.Tensor, hosts: Hosts, key: int) -> tf.Tensor:
 
 
 def all_reduce_mean(tensors: Sequence[tf.Tensor], hosts: Hosts, key: int) -> List[tf.Tensor]:
-    """The means over all hosts of float32 tensors, sent in buckets (`packing.buckets`).
+    """The means over all hosts of float32 tensors.
 
-    The buckets go one after the other, the last first: gradients of the last flow are ready first.
-    A ring sends 2 (num_hosts - 1) / num_hosts times their bytes from each host. Takes as many keys
-    as there are buckets, from `key` on.
+    They go one after the other, the last first: gradients of the last flows are ready first. A ring
+    sends 2 (num_hosts - 1) / num_hosts times their bytes from each host. Takes as many keys as
+    there are tensors, from `key` on.
     """
     if hosts.num_hosts == 1:
         return list(tensors)
-    buckets, means = packing.buckets(tensors), [None] * len(tensors)
-    before: List[tf.Tensor] = []
-    for n, bucket in reversed(list(enumerate(buckets))):
-        vector = packing.flatten([tensors[i] for i in bucket])
-        with tf.control_dependencies(before):   # one order on all hosts
-            reduced = all_reduce(vector, hosts, key + n, 'Div', TOWERS)
-        before = [reduced]
-        for i, mean in zip(bucket, packing.unflatten(reduced, [tensors[i].shape for i in bucket])):
-            means[i] = mean
+    means: List[tf.Tensor] = []
+    for n, tensor in reversed(list(enumerate(tensors))):
+        with tf.control_dependencies(means[:1]):   # one order on all hosts
+            means.insert(0, all_reduce(tensor, hosts, key + n, 'Div', TOWERS))
     return means
 
 
 def broadcast(variables: Sequence[tf.Variable], hosts: Hosts, key: int) -> tf.Operation:
     """The operation that gives `variables`, on all hosts, the values they have on the chief.
 
-    Takes as many keys as there are buckets, from `key` + 1 on.
+    Takes as many keys as there are variables, from `key` on.
     """
     if hosts.num_hosts == 1:
         return tf.no_op()
     before: List[tf.Operation] = []
-    for dtype in (tf.float32, tf.int64):
-        alike = [v for v in variables if v.dtype.base_dtype == dtype]
-        for bucket in packing.buckets(alike):
-            chosen, key = [alike[i] for i in bucket], key + 1
-            size = sum(v.shape.num_elements() for v in chosen)
-            group = dict(group_size=hosts.num_hosts, group_key=TOWERS, instance_key=key,
-                         shape=[size])
-            with tf.control_dependencies(before):
-                if hosts.is_chief:
-                    values = packing.flatten([v.read_value() for v in chosen])
-                    sent = tf.raw_ops.CollectiveBcastSend(input=values, **group)
-                    before = [sent.op]
-                else:
-                    received = tf.raw_ops.CollectiveBcastRecv(T=dtype, **group)
-                    values = packing.unflatten(received, [v.shape for v in chosen])
-                    before = [v.assign(value).op for v, value in zip(chosen, values)]
+    for n, variable in enumerate(variables):
+        group = dict(group_size=hosts.num_hosts, group_key=TOWERS, instance_key=key + n,
+                     shape=variable.shape)
+        with tf.control_dependencies(before):
+            if hosts.is_chief:
+                sent = tf.raw_ops.CollectiveBcastSend(input=variable.read_value(), **group)
+                before = [sent.op]
+            else:
+                received = tf.raw_ops.CollectiveBcastRecv(T=variable.dtype.base_dtype, **group)
+                before = [variable.assign(received).op]
     return tf.group(before)

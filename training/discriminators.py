@@ -3,7 +3,7 @@
 Least squares: Mao et al. 2017, arXiv 1611.04076; on spectrograms of several resolutions: Jang et
 al. 2021, arXiv 2106.07889; matching of features: Kumar et al. 2019, arXiv 1910.06711.
 """
-from typing import List, NamedTuple
+from typing import List, NamedTuple, Tuple
 
 import tensorflow.compat.v1 as tf
 
@@ -15,6 +15,9 @@ from training import spectral_loss
 LAYERS = ((3, 9, 1, 16), (3, 9, 2, 16), (3, 9, 2, 32), (3, 9, 2, 32), (3, 3, 1, 32), (3, 3, 1, 1))
 MAGNITUDE_FLOOR = 1e-2      # added to magnitudes of audio in -1..1 before their logarithm
 SLOPE = 0.1                 # of the leaky ReLUs for what is below zero
+
+
+Filters = List[Tuple[tf.Tensor, tf.Tensor]]     # (taps, bias) of each of LAYERS
 
 
 class Losses(NamedTuple):
@@ -35,10 +38,8 @@ def losses(spectra: spectral_loss.Spectra, dtype: tf.DType = tf.float32) -> Loss
       dtype: what the convolutions compute in.
     """
     own, samples, features = [], [], []
-    for size in params.STFT_SIZES:
+    for size, filters in zip(params.STFT_SIZES, build_filters()):
         ours, theirs = (tf.log(x + MAGNITUDE_FLOOR)[..., None] for x in spectra.magnitudes(size))
-        with tf.variable_scope('discriminator_%d' % size, reuse=tf.AUTO_REUSE):
-            filters = _build_filters()
         real = _layers(theirs, filters, dtype)
         fake = _layers(tf.stop_gradient(ours), filters, dtype)
         own.append(tf.reduce_mean(tf.square(real[-1] - 1)) + tf.reduce_mean(tf.square(fake[-1])))
@@ -48,6 +49,15 @@ def losses(spectra: spectral_loss.Spectra, dtype: tf.DType = tf.float32) -> Loss
                      / tf.stop_gradient(tf.reduce_mean(tf.abs(b)))
                      for a, b in zip(judged[:-1], real[:-1])]
     return Losses(*(tf.add_n(values) / len(values) for values in (own, samples, features)))
+
+
+def build_filters() -> List[Filters]:
+    """The Filters of each of params.STFT_SIZES, variables."""
+    found = []
+    for size in params.STFT_SIZES:
+        with tf.variable_scope('discriminator_%d' % size, reuse=tf.AUTO_REUSE):
+            found.append(_build_filters())
+    return found
 
 
 def _build_filters():

@@ -10,6 +10,7 @@ from datasets.clip_files import Clips
 from params import HParams
 from training import collectives, loss_scale, objective, optimizer, towers
 from training.hosts import SINGLE_HOST, Hosts
+from training.weights import Buffers
 
 # Keys of collective operations; gradients and variables take many, from these on.
 FINGERPRINTS_KEY, POSITIONS_KEY, GRADIENTS_KEY, VARIABLES_KEY = 1, 2, 10 ** 6, 2 * 10 ** 6
@@ -68,6 +69,7 @@ class BestLoss(NamedTuple):
 
 class TrainingGraph(NamedTuple):
     """What the training loop runs."""
+    buffers: Buffers                    # of the weights
     clips_iterator: tf.data.Iterator    # initialized once the weights are restored
     parts: List[PartFetches]            # of each part of a step but the last, in order
     step: StepFetches                   # of the last part
@@ -112,10 +114,12 @@ def build_training_graph(hp: HParams, training_clips: Callable[..., tf.data.Data
         global_step.read_value(), None if positions is None else positions[hosts.task_index]))
 
     scale = loss_scale.of_precision(compute.precision)
-    found = _build_gradients(hp, batch, device_names, compute, accumulate, hosts, scale)
+    with tf.device(device_names[0]):
+        buffers = Buffers(objective.weights(hp))
+    found = _build_gradients(hp, batch, device_names, buffers, compute, accumulate, hosts, scale)
     learning_rate = optimizer.schedule(hp, tf.cast(global_step, tf.float32))
     train_op, gradient_norm, averages = optimizer.optimize(
-        hp, zip(found.gradients, found.variables), learning_rate, global_step, scale)
+        hp, zip(found.gradients, buffers.variables), learning_rate, global_step, scale)
     with tf.control_dependencies([train_op] + list(found.loss) + list(found.gradients)):
         train_op = found.make_clear()
     if positions is not None:       # the chief stores those of all hosts, and so do the others
@@ -125,18 +129,16 @@ def build_training_graph(hp: HParams, training_clips: Callable[..., tf.data.Data
     def build_evaluation():
         assert heldout_clips is not None
         clips = heldout_clips()     # on no device of a tower
-        with tf.device(device_names[0]), towers.averaged_variables(averages):
-            built = EvaluationGraph(_build_heldout(hp, clips),
-                                    build_vocoding(hp) if hp.gen_utterances else None)
-        if len(tf.trainable_variables()) != len(found.variables):
-            raise AssertionError('evaluation has weights of its own')
-        return built
+        read = [averages.average(v) if averages else v for v in buffers.variables]
+        with tf.device(device_names[0]), buffers.read_from(read):
+            return EvaluationGraph(_build_heldout(hp, clips),
+                                   build_vocoding(hp) if hp.gen_utterances else None)
 
     with tf.device(device_names[0]):
         broadcast = collectives.broadcast(tf.global_variables(), hosts, VARIABLES_KEY)
     audio = batch.audio if not hp.dither else ()
     return TrainingGraph(
-        clips_iterator=iterator,
+        buffers=buffers, clips_iterator=iterator,
         parts=[PartFetches(batch.name, batch.start_frame, audio, found.add)] * (accumulate - 1),
         step=StepFetches(
             loss=found.loss, learning_rate=learning_rate, gradient_norm=gradient_norm,
@@ -154,26 +156,26 @@ def build_training_graph(hp: HParams, training_clips: Callable[..., tf.data.Data
 class _Gradients(NamedTuple):
     """What one step finds: means over towers, parts and hosts."""
     loss: objective.Objective
-    gradients: Sequence[tf.Tensor]
-    variables: Sequence[tf.Variable]        # of these gradients
+    gradients: Sequence[tf.Tensor]          # of each buffer of weights
     stop_requested: tf.Tensor               # placeholder: whether a signal asks this host to
     stopping: tf.Tensor                     # the share of the hosts that are asked to
     add: tf.Operation                       # see `towers.accumulate`
     make_clear: Callable[[], tf.Operation]
 
 
-def _build_gradients(hp, batch, device_names, compute, accumulate, hosts, scale):
-    loss, pairs = towers.loss_and_gradients(batch, hp, device_names, compute, scale)
-    gradients, variables = zip(*pairs)
+def _build_gradients(hp, batch, device_names, buffers, compute, accumulate, hosts, scale):
+    loss, gradients = towers.loss_and_gradients(batch, hp, device_names, buffers, compute, scale)
     with tf.device(device_names[0]), tf.variable_scope('accumulated'):
-        means, add, make_clear = towers.accumulate(list(loss) + list(gradients), accumulate)
+        means, add, make_clear = towers.accumulate([tf.stack(loss)] + gradients, accumulate)
     stop_requested = tf.placeholder_with_default(False, [], 'stop_requested')
     with tf.device(device_names[0]), tf.name_scope('hosts'):
-        *means, stopping = collectives.all_reduce_mean(
-            list(means) + [tf.cast(stop_requested, tf.float32)], hosts, GRADIENTS_KEY)
-    return _Gradients(loss=objective.Objective(*means[:len(loss)]),
-                      gradients=[mean / scale.now if scale else mean for mean in means[len(loss):]],
-                      variables=variables, stop_requested=stop_requested, stopping=stopping,
+        scalars = tf.concat([means[0], [tf.cast(stop_requested, tf.float32)]], axis=0)
+        scalars, *gradients = collectives.all_reduce_mean([scalars] + means[1:], hosts,
+                                                          GRADIENTS_KEY)
+        *loss, stopping = tf.unstack(scalars)
+    return _Gradients(loss=objective.Objective(*loss),
+                      gradients=[mean / scale.now if scale else mean for mean in gradients],
+                      stop_requested=stop_requested, stopping=stopping,
                       add=add, make_clear=make_clear)
 
 

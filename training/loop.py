@@ -19,6 +19,7 @@ from datasets.sources import Source
 from errors import UserError
 from params import HParams
 from training import loss_scale
+from training.checkpoints import Checkpoints
 from training.evaluation import Evaluation
 from training.events import Events
 from training.graph import PartFetches, StepFetches, TrainingGraph
@@ -50,7 +51,7 @@ class TrainingLoop:
     loss_curve: LossCurve       # the chief's alone
 
     def __init__(self, session: tf.Session, graph: TrainingGraph, hp: HParams,
-                 options: TrainingOptions, source: Source, checkpoints: utils.Checkpoints,
+                 options: TrainingOptions, source: Source, checkpoints: Checkpoints,
                  monitor: HostMonitor, is_there: Optional[Callable[[], bool]] = None):
         """is_there: whether the run's directory is still the one that it was; None for always."""
         self.session, self.graph, self.hp, self.options = session, graph, hp, options

@@ -1,5 +1,5 @@
 """What a training step minimizes: the flow's likelihood, and what its samples sound like."""
-from typing import NamedTuple
+from typing import List, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
@@ -7,6 +7,7 @@ import glow
 from datasets.clip_files import Clips
 from params import HParams
 from training import discriminators, spectral_loss
+from training.weights import Weight, weights_of
 
 
 class Objective(NamedTuple):
@@ -19,6 +20,15 @@ class Objective(NamedTuple):
     stft: tf.Tensor         # spectral_loss.distance of samples; 0 if hp.stft_weight is
     adversarial: tf.Tensor  # what discriminators tell samples by; 0 if hp.adversarial_weight is
     discriminators: tf.Tensor       # the loss of the discriminators themselves; 0 like it
+
+
+def weights(hp: HParams) -> List[Weight]:
+    """The weights that `objective` has gradients to."""
+    def build():
+        glow.model_variables(hp)
+        if hp.stft_weight and hp.adversarial_weight:
+            discriminators.build_filters()
+    return weights_of(build)
 
 
 def objective(clips: Clips, hp: HParams, compute: glow.Compute = glow.Compute()) -> Objective:

@@ -5,19 +5,20 @@ import dataclasses
 import os
 from typing import Dict, List, Union
 
-import numpy as np
 import tensorflow.compat.v1 as tf
 
 import devices
 import errors
 import files
 import glow
+import ops
 import params
 import utils
 from datasets.sources import FileData, ShardData, Source
 from errors import UserError
 from params import HParams
 from training import convolution_check, loss_scale, towers
+from training.checkpoints import Checkpoints, StoredVariables
 from training.graph import TrainingGraph, build_training_graph
 from training.hosts import (
     HostMonitor,
@@ -28,6 +29,7 @@ from training.hosts import (
 )
 from training.loop import TrainingLoop, TrainingResult
 from training.options import TrainingOptions
+from training.weights import Buffers
 
 POSITIONS = 'places'        # the variable in checkpoints of trainings that read shards
 
@@ -68,13 +70,14 @@ def train(hp: HParams, data: Union[FileData, ShardData],
             hp, source.training_clips, source.heldout_clips if source.heldout_names else None,
             device_names, options.compute, options.accumulate, hosts,
             fingerprints(settings), source.has_positions)
-        checkpoints = utils.Checkpoints(options.run_dir, hp.keep_checkpoints,
-                                        tf.global_variables(loss_scale.SCOPE))
-        _print_summary(hp, source, device_names, options)
+        stored = StoredVariables(graph.buffers)
+        checkpoints = Checkpoints(options.run_dir, hp.keep_checkpoints, stored,
+                                  tf.global_variables(loss_scale.SCOPE))
+        _print_summary(hp, graph.buffers, source, device_names, options)
         session = resources.enter_context(tf.Session(target, tf_graph, config))
         with monitor.guard(), monitor.waiting():
             require_agreement(session.run(graph.fingerprints), settings, hosts)
-        first_step = _initialize(session, graph, checkpoints, options, monitor)
+        first_step = _initialize(session, graph, stored, checkpoints, options, monitor)
         if hosts.is_chief:
             with _writing_run(options.run_dir):
                 for directory in (checkpoints.directory, checkpoints.best_directory):
@@ -151,8 +154,8 @@ def _writing_run(path):
                                 'give another --logdir_root or --run_name', OSError)
 
 
-def _initialize(session: tf.Session, graph: TrainingGraph, checkpoints: utils.Checkpoints,
-                options: TrainingOptions, monitor: HostMonitor) -> int:
+def _initialize(session: tf.Session, graph: TrainingGraph, stored: StoredVariables,
+                checkpoints: Checkpoints, options: TrainingOptions, monitor: HostMonitor) -> int:
     """Restores the run's newest checkpoint, or starts one. Returns the steps already done.
 
     The chief does, and the other hosts get what it has then.
@@ -164,7 +167,7 @@ def _initialize(session: tf.Session, graph: TrainingGraph, checkpoints: utils.Ch
         restored = checkpoints.restore(session)
         if not restored and options.restore_from:
             start = utils.find_checkpoint(options.restore_from)
-            utils.load_weights(session, start)
+            stored.assign(session, _model_weights(start, graph.buffers))
             session.run(graph.reset_averages)
             print('starting from the weights of %s' % start)
     with monitor.guard(), monitor.waiting():
@@ -173,6 +176,15 @@ def _initialize(session: tf.Session, graph: TrainingGraph, checkpoints: utils.Ch
     if step:
         print('continuing %s from step %d' % (options.run_dir, step))
     return step
+
+
+def _model_weights(checkpoint, buffers):
+    """{name: array} of the model in a checkpoint; UserError if it is not that of the buffers."""
+    found = utils.read_weights(checkpoint)
+    for weight in buffers.weights:
+        if weight.name.startswith(utils.SCOPE):
+            ops.weight_of(found, weight.name, weight.shape)
+    return found
 
 
 def _require_same_positions(run_dir):
@@ -198,14 +210,16 @@ def hop_note(hp: HParams) -> str:
                else 'no even number of 4 to 64 divides it'))
 
 
-def _print_summary(hp: HParams, source: Source, device_names: List[str],
+def _print_summary(hp: HParams, buffers: Buffers, source: Source, device_names: List[str],
                    options: TrainingOptions) -> None:
     sizes: Dict[str, int] = collections.Counter()   # the flows of one width count together
-    for v in tf.trainable_variables(utils.SCOPE):
-        part = v.op.name.split('/')[1]
+    for weight in buffers.weights:
+        scope, part = weight.name.split('/')[:2]
+        if scope + '/' != utils.SCOPE:
+            continue
         if part.startswith('flow_'):
             part = 'flows of %d channels' % hp.flow_channels(int(part[len('flow_'):]))
-        sizes[part] += int(np.prod(v.shape.as_list()))
+        sizes[part] += weight.size
     print('model: %d flows of %d layers of %d channels, groups of %d; %.2f M parameters: %s'
           % (hp.n_flows, hp.n_layers, hp.residual_channels, hp.n_group, sum(sizes.values()) / 1e6,
              ', '.join('%s %.2f M' % (part, n / 1e6) for part, n in sizes.items())))

@@ -8,9 +8,9 @@ import glow
 from datasets.clip_files import Clips
 from errors import UserError
 from params import HParams
-from training import objective, packing
+from training import objective
 from training.loss_scale import LossScale
-from training.optimizer import Averages
+from training.weights import Buffers
 
 # What XLA may compile of a training step, and what that means.
 XLA_CHOICES = {
@@ -38,36 +38,40 @@ def compute_options(precision: str = 'float32', reversible: bool = False,
     return glow.Compute(precision, reversible, xla or fastest)
 
 
-def loss_and_gradients(clips: Clips, hp: HParams, device_names: Sequence[str],
+def loss_and_gradients(clips: Clips, hp: HParams, device_names: Sequence[str], buffers: Buffers,
                        compute: glow.Compute = glow.Compute(),
                        loss_scale: Optional[LossScale] = None) -> Tuple[
-                           objective.Objective, List[Tuple[tf.Tensor, tf.Variable]]]:
+                           objective.Objective, List[tf.Tensor]]:
     """The mean loss over towers and its gradients, as the whole batch in one tower would give.
 
-    Each tower works on an equal part of the batch, on its own device; variables live on the
-    first, where the optimizer is: weights go to the others, and gradients come back, once a step.
+    Each tower works on an equal part of the batch, on its own device; buffers of weights live on
+    the first, where the optimizer is: they go to the others, and gradients come back, once a step.
 
     Args:
       clips: of a batch that splits into as many towers.
+      buffers: of `objective.weights`.
       device_names: names of a device for each tower, as devices.tower_devices gives them.
       compute: how the loss is computed.
       loss_scale: by which the gradients are multiplied.
 
-    Returns: (the objective, [(gradient, variable)]).
+    Returns: (the objective, the gradient of each buffer).
     """
     tensors = [clips.audio, clips.mel] + ([clips.noise] if hp.stft_weight else [])
     parts = zip(*(tf.split(tensor, len(device_names)) for tensor in tensors))
     losses, gradients = [], []
     for i, (device, part) in enumerate(zip(device_names, parts)):
-        with tf.device(device), tf.name_scope('tower_%d' % i), variables_on(device_names[0]):
+        with tf.device(device), tf.name_scope('tower_%d' % i):
             part_clips = clips._replace(**dict(zip(('audio', 'mel', 'noise'), part)))
-            losses.append(objective.objective(part_clips, hp, compute))
-            variables = tf.trainable_variables()
+            weights = [tf.identity(variable) for variable in buffers.variables]
+            with buffers.read_from(weights):
+                losses.append(objective.objective(part_clips, hp, compute))
             total = losses[-1].total
             gradients.append(tf.gradients(total * loss_scale.now if loss_scale else total,
-                                          variables))
+                                          weights))
     loss = objective.Objective(*(tf.add_n(terms) / len(device_names) for terms in zip(*losses)))
-    return loss, list(zip(average_gradients(gradients, device_names), variables))
+    with tf.device(device_names[0]):
+        return loss, [tf.add_n(same) / len(device_names) if len(same) > 1 else same[0]
+                      for same in zip(*gradients)]
 
 
 def require_equal_parts(hp: HParams, count: int, what: str) -> None:
@@ -78,29 +82,6 @@ def require_equal_parts(hp: HParams, count: int, what: str) -> None:
     if hp.batch_size % count:
         raise UserError('batch_size=%d does not split into %d equal %s; take batch_size=%d'
                         % (hp.batch_size, count, what, -(-hp.batch_size // count) * count))
-
-
-def average_gradients(gradients: Sequence[Sequence[tf.Tensor]],
-                      device_names: Sequence[str]) -> List[tf.Tensor]:
-    """The mean over towers of their gradients, float32, on the first device.
-
-    They travel and are added in buckets (`packing.buckets`), not one by one.
-
-    Args:
-      gradients: a list for each of `device_names`, all in the same order of variables.
-    """
-    if len(device_names) == 1:
-        return list(gradients[0])
-    shapes, means = [gradient.shape for gradient in gradients[0]], []
-    for bucket in packing.buckets(gradients[0]):
-        vectors = []
-        for device, of_tower in zip(device_names, gradients):
-            with tf.device(device):
-                vectors.append(packing.flatten([of_tower[i] for i in bucket]))
-        with tf.device(device_names[0]):
-            means += packing.unflatten(tf.add_n(vectors) / len(device_names),
-                                       [shapes[i] for i in bucket])
-    return means
 
 
 def accumulate(values: Sequence[tf.Tensor], parts: int
@@ -121,22 +102,3 @@ def accumulate(values: Sequence[tf.Tensor], parts: int
     add = tf.group([total.assign_add(value) for total, value in zip(sums, values)])
     return means, add, lambda: tf.group([total.assign(tf.zeros_like(value))
                                          for total, value in zip(sums, values)])
-
-
-def variables_on(device: str):
-    """A variable scope that makes variables on `device`, whatever device reads them."""
-    def get(getter, *args, **kwargs):
-        with tf.device(device):
-            return getter(*args, **kwargs)
-    return tf.variable_scope(tf.get_variable_scope(), custom_getter=get)
-
-
-def averaged_variables(averages: Optional[Averages]):
-    """A variable scope in which variables read as their averages.
-
-    Without averages they read as what they are.
-    """
-    def get(getter, *args, **kwargs):
-        variable = getter(*args, **kwargs)
-        return averages.average(variable) if averages else variable
-    return tf.variable_scope(tf.get_variable_scope(), custom_getter=get)

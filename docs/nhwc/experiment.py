@@ -91,11 +91,12 @@ def vocoding_distance(run_dir: str, conv: Callable, data: sources.FileData, hp: 
     They are vocoded with convolution `conv` and the weights of the run.
     """
     source, distances = data.open(hp), []
+    weights = utils.read_weights(utils.find_checkpoint(run_dir))
     with tf.Graph().as_default(), mock.patch.object(ops, 'dilated_conv', conv):
-        z, mel, audio = build_vocoding(hp)
+        with ops.frozen(weights):
+            z, mel, audio = build_vocoding(hp)
         iterator, clip = iterate(source.heldout_clips())
         with tf.Session(config=devices.session_config()) as session:
-            utils.load_weights(session, utils.find_checkpoint(run_dir))
             session.run(iterator.initializer)
             for _ in source.heldout_names:
                 original = session.run(clip).mel

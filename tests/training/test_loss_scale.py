@@ -5,8 +5,8 @@ import tensorflow.compat.v1 as tf
 
 import ops
 import params
-import utils
 from training import loss_scale, optimizer
+from training.checkpoints import Checkpoints
 
 GRADIENT, START = [3.0, -4.0], [1.0, 2.0]
 
@@ -69,12 +69,12 @@ def test_a_checkpoint_of_a_float32_training_is_continued(tmp_path, has_scale):
             session.run(tf.global_variables_initializer())
             if has_scale:
                 session.run(tf.global_variables(loss_scale.SCOPE)[0].assign(scale))
-            checkpoints = utils.Checkpoints(str(tmp_path), 3,
-                                            tf.global_variables(loss_scale.SCOPE))
+            checkpoints = Checkpoints(str(tmp_path), 3,
+                                      optional=tf.global_variables(loss_scale.SCOPE))
             return session, checkpoints, tf.global_variables()
 
     with session_with(has_scale, 3, 64)[0] as session, session.graph.as_default():
-        utils.Checkpoints(str(tmp_path), 3).save(session, 1)
+        Checkpoints(str(tmp_path), 3).save(session, 1)
     session, checkpoints, variables = session_with(True, 5, 16)
     with session, session.graph.as_default():
         assert checkpoints.restore(session)

@@ -19,6 +19,7 @@ from errors import UserError
 from params import HParams
 from training import events
 from training import run as training_run
+from training.checkpoints import Checkpoints
 from training.graph import PartFetches, StepFetches
 from training.hosts import SINGLE_HOST, HostMonitor, Hosts
 from training.loop import TrainingLoop
@@ -217,7 +218,7 @@ def test_the_last_good_checkpoint_is_named(tmp_path):
     with tf.Graph().as_default(), tf.Session() as session:
         v = tf.get_variable('v', initializer=3.0)
         session.run(v.initializer)
-        made = a_loop(tmp_path, utils.Checkpoints(str(tmp_path), 3), session)
+        made = a_loop(tmp_path, Checkpoints(str(tmp_path), 3), session)
         made.saved_step = None
 
         def said():
@@ -240,7 +241,7 @@ def test_what_a_kill_left_of_checkpoints_is_removed(tmp_path):
     with tf.Graph().as_default(), tf.Session() as session:
         v = tf.get_variable('v', initializer=3.0)
         session.run(v.initializer)
-        checkpoints = utils.Checkpoints(str(tmp_path), 3)
+        checkpoints = Checkpoints(str(tmp_path), 3)
         for step in (1, 2):
             checkpoints.save(session, step)
         before = sorted(os.listdir(str(tmp_path)))
@@ -255,7 +256,7 @@ def test_a_training_whose_directory_is_lost_is_saved_beside_it(tmp_path):
     with tf.Graph().as_default(), tf.Session() as session:
         v = tf.get_variable('v', initializer=3.0)
         session.run(v.initializer)
-        made = a_loop(tmp_path / 'run', utils.Checkpoints(str(tmp_path / 'run'), 3), session)
+        made = a_loop(tmp_path / 'run', Checkpoints(str(tmp_path / 'run'), 3), session)
         made.save(1)
         made.is_there = lambda: False
         shutil.rmtree(str(tmp_path / 'run'))

@@ -1,0 +1,150 @@
+"""Weights in buffers: what a model sees of them, what is stored of them, how many operations."""
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from graphs import TINY, assigned, random_weights
+
+import devices
+import glow
+import ops
+import utils
+from errors import UserError
+from training import objective, optimizer, weights
+from training.checkpoints import Checkpoints, StoredVariables
+from training.weights import Buffers, weights_of
+
+SHAPES = {'a/x': (2, 3), 'a/y': (4,), 'b': (), 'c': (1, 5, 2)}
+
+
+def build():
+    """The variables of SHAPES; each starts as normal numbers of its own, or as ones."""
+    with tf.variable_scope('', reuse=tf.AUTO_REUSE):
+        return {name: ops.variable(name, shape, tf.random_normal_initializer(seed=len(shape))
+                                   if len(shape) > 1 else tf.ones_initializer())
+                for name, shape in SHAPES.items()}
+
+
+def test_what_a_model_asks_for_is_listed_once_and_not_made():
+    with tf.Graph().as_default() as graph:
+        found = weights_of(lambda: (build(), build()))
+        assert not graph.get_operations()
+    assert {weight.name: weight.shape for weight in found} == SHAPES
+    assert [weight.size for weight in found] == [6, 4, 1, 10]
+
+
+@pytest.mark.parametrize('elements, parts', [(1, 4), (7, 2), (100, 1)])
+def test_buffers_read_as_the_weights_and_start_as_they_do(monkeypatch, elements, parts):
+    monkeypatch.setattr(weights, 'BUFFER_ELEMENTS', elements)
+    values = []
+    for packed in (False, True):
+        with tf.Graph().as_default(), tf.Session() as session:
+            tf.set_random_seed(3)
+            if packed:
+                buffers = Buffers(weights_of(build))
+                assert len(buffers.variables) == len(tf.trainable_variables()) == parts
+                with buffers.read_from(buffers.variables):
+                    read = build()
+                    again = build()
+                    with pytest.raises(AssertionError, match='other is no weight'):
+                        ops.variable('other', [2], tf.zeros_initializer())
+                assert all(read[name] is again[name] for name in SHAPES)
+            else:
+                read = build()
+            session.run(tf.global_variables_initializer())
+            values.append(session.run(read))
+            if packed:
+                arrays = session.run(buffers.variables)
+                unpacked = buffers.unpack(arrays)
+                assert {name: value.shape for name, value in unpacked.items()} == SHAPES
+                for a, b in zip(buffers.pack(unpacked), arrays):
+                    np.testing.assert_array_equal(a, b)
+    for name in SHAPES:
+        np.testing.assert_array_equal(values[0][name], values[1][name])
+    assert np.abs(values[0]['a/x']).max() > 0.1 and values[0]['b'] == 1
+
+
+def test_checkpoints_name_each_weight_and_what_is_kept_of_it(tmp_path, monkeypatch):
+    """With buffers of another length they are read again; what is absent of them is refused."""
+    hp = TINY.replace(ema_decay=0.9)
+    stored = []
+    for elements in (7, 100):
+        monkeypatch.setattr(weights, 'BUFFER_ELEMENTS', elements)
+        with tf.Graph().as_default(), tf.Session() as session:
+            step = ops.variable('global_step', [], tf.zeros_initializer(), tf.int64,
+                                trainable=False)
+            buffers = Buffers(weights_of(build))
+            op = optimizer.optimize(hp, [(tf.cos(v), v) for v in buffers.variables], 0.1, step)[0]
+            session.run(tf.global_variables_initializer())
+            variables = StoredVariables(buffers)
+            checkpoints = Checkpoints(str(tmp_path), 3, variables)
+            if stored:
+                assert checkpoints.restore(session) == str(tmp_path / 'model.ckpt-2')
+            else:
+                for _ in range(2):
+                    session.run(op)
+                checkpoints.save(session, 2)
+            stored.append(variables.read(session))
+    names = ['%s%s' % (name, kind) for name in SHAPES
+             for kind in ('', '/Adam', '/Adam_1', utils.AVERAGE)]
+    assert sorted(stored[0]) == sorted(names + ['beta1_power', 'beta2_power', 'global_step'])
+    reader = tf.train.load_checkpoint(str(tmp_path / 'model.ckpt-2'))
+    for name, value in stored[0].items():
+        assert reader.get_tensor(name).shape == value.shape == SHAPES.get(
+            name.replace(utils.AVERAGE, '').split('/Adam')[0], ())
+        for other in (reader.get_tensor(name), stored[1][name]):
+            np.testing.assert_array_equal(value, other)
+    assert stored[0]['global_step'] == 2
+    assert np.abs(stored[0]['a/x'] - stored[0]['a/x' + utils.AVERAGE]).max() > 1e-3
+    with tf.Graph().as_default(), tf.Session() as session:
+        ops.variable('a/x', [3, 2], tf.zeros_initializer())
+        with pytest.raises(UserError, match='none of the 1 checkpoints'):
+            Checkpoints(str(tmp_path), 3).restore(session)
+
+
+def test_some_of_the_weights_are_set_and_the_others_stay(monkeypatch):
+    monkeypatch.setattr(weights, 'BUFFER_ELEMENTS', 7)
+    with tf.Graph().as_default(), tf.Session() as session:
+        buffers = Buffers(weights_of(build))
+        session.run(tf.global_variables_initializer())
+        variables = StoredVariables(buffers)
+        before = variables.read(session)
+        variables.assign(session, {'a/y': np.arange(4, dtype=np.float32)})
+        after = variables.read(session)
+    assert after['a/y'].tolist() == [0, 1, 2, 3] != before['a/y'].tolist()
+    for name in set(SHAPES) - {'a/y'}:
+        np.testing.assert_array_equal(before[name], after[name])
+
+
+def test_the_weights_of_an_objective_are_those_of_its_model():
+    hp = TINY.replace(stft_weight=1.0, adversarial_weight=0.5, encoder='conv', encoder_channels=7)
+    names = [weight.name for weight in objective.weights(hp)]
+    model = random_weights(hp)
+    assert [name for name in names if name.startswith(utils.SCOPE)] == list(model)
+    assert len(names) == len(model) + 36        # of the discriminators
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('reversible', [False, True])
+def test_flows_of_one_width_are_built_once(reversible):
+    """Two of the three flows of TINY. The gradients are those of flows that are built apart."""
+    rng = np.random.RandomState(0)
+    audio = 0.1 * rng.randn(2, 2048).astype(np.float32)
+    mel = TINY.mel_mean + rng.randn(2, 8, 80).astype(np.float32)
+    stored, found, counts = random_weights(TINY), [], []
+    for apart in (False, True):
+        with tf.Graph().as_default() as graph, tf.Session(
+                config=devices.session_config()) as session:
+            with pytest.MonkeyPatch.context() as patch:
+                if apart:
+                    patch.setattr(ops, 'built_once',
+                                  lambda function, calls: dict.fromkeys(calls, function))
+                loss = glow.loss(tf.constant(audio), tf.constant(mel), TINY,
+                                 glow.Compute(reversible=reversible)).total
+                variables = tf.trainable_variables()
+                gradients = tf.gradients(loss, variables)
+            counts.append(len(graph.get_operations()))
+            assigned(session, stored)
+            found.append(session.run([loss] + gradients))
+    assert counts[0] < 0.7 * counts[1]
+    for a, b in zip(*found):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max())
