@@ -59,6 +59,7 @@ import params
 import streaming
 import vocoder
 from errors import UserError
+from flows import conditions, filters, grouping
 from interop import litert
 from params import HParams
 from synthesis import mel_correction_graph
@@ -102,7 +103,7 @@ def parse_arguments() -> argparse.Namespace:
 
 # --- The graph ------------------------------------------------------------------------------------
 
-def build_vocoding(mel: tf.Tensor, noise: tf.Tensor, flows: List[glow.Flow], hp: HParams,
+def build_vocoding(mel: tf.Tensor, noise: tf.Tensor, flows: List[filters.Flow], hp: HParams,
                    weights: vocoder.Weights) -> tf.Tensor:
     """Audio [batch, frames * hop_length] of mel [batch, frames, n_mels] and its noise, corrected.
 
@@ -112,11 +113,11 @@ def build_vocoding(mel: tf.Tensor, noise: tf.Tensor, flows: List[glow.Flow], hp:
       weights: those of the condition become constants: they are few.
     """
     with ops.frozen(weights), tf.variable_scope('waveglow'):
-        cond = glow.condition(mel, hp)
+        cond = conditions.condition(mel, hp)
     # the form that every TensorFlow computes on a CPU and on a GPU
     utterances = streaming.WholeUtterances(hp.replace(conv_form='conv2d_nhwc'))
     audio, _ = glow.inverse(noise, cond, flows, hp, utterances)
-    audio = glow.fill_frames(audio, mel, hp)
+    audio = grouping.fill_frames(audio, mel, hp)
     audio.set_shape([None, None])
     audio = mel_correction_graph.corrected(audio, mel, hp.mel, hp.gen_correction_rounds)
     return tf.identity(audio, 'audio')
@@ -137,7 +138,8 @@ def draw_noise(sigma: tf.Tensor, seed: tf.Tensor, mel: tf.Tensor, hp: HParams) -
     return tf.broadcast_to(sigma, [batch])[:, None, None] * z
 
 
-def as_variables(flows: List[glow.Flow]) -> Tuple[List[glow.Flow], Dict[tf.Variable, np.ndarray]]:
+def as_variables(flows: List[filters.Flow]
+                 ) -> Tuple[List[filters.Flow], Dict[tf.Variable, np.ndarray]]:
     """(Flows of variables' values, {variable: its value}) of Flows of arrays.
 
     They are no constants: each signature that is loaded would have its own copy (preset weixsong:

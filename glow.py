@@ -18,6 +18,8 @@ import tensorflow.compat.v1 as tf
 import ops
 import streaming
 from errors import UserError
+from flows import conditions, filters, grouping
+from flows.filters import Coupling, Flow
 from params import HParams
 
 # What coupling networks compute in. tf32 is float32 on a device that `devices.allow_tf32` lets
@@ -54,19 +56,19 @@ class Compute(NamedTuple):
 
 
 def loss(audio: tf.Tensor, mel: tf.Tensor, hp: HParams, compute: Compute = Compute(),
-         flows: Optional[List['Flow']] = None) -> Loss:
+         flows: Optional[List[Flow]] = None) -> Loss:
     """The Loss of audio [batch, frames * hop_length] in -1..1, and mel [batch, frames, n_mels].
 
-    It is that of `whole_groups` of the audio.
+    It is that of `grouping.whole_groups` of the audio.
 
     flows: the result of `model_flows`, to share it with `infer`; built here by default.
     """
-    audio = whole_groups(audio, hp)
+    audio = grouping.whole_groups(audio, hp)
     activation = ops.trainable_gated_activation(compute.xla == 'gates')
     boundary = streaming.WholeUtterances(hp, activation=activation, shared=True)
     flows = _cast_couplings(flows or model_flows(hp, audio.dtype), compute)
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
-        z, log_s, log_det = forward(audio, condition(mel, hp), flows, hp, boundary,
+        z, log_s, log_det = forward(audio, conditions.condition(mel, hp), flows, hp, boundary,
                                     compute.reversible)
     samples = tf.cast(tf.size(audio), audio.dtype)
     z_term = tf.reduce_sum(tf.square(z)) / (2 * hp.sigma ** 2) / samples
@@ -78,18 +80,20 @@ def loss(audio: tf.Tensor, mel: tf.Tensor, hp: HParams, compute: Compute = Compu
 def encode(audio: tf.Tensor, mel: tf.Tensor, hp: HParams) -> tf.Tensor:
     """z [batch, groups, n_group] of audio [batch, frames * hop_length] and its mel.
 
-    It is that of `whole_groups` of the audio.
+    It is that of `grouping.whole_groups` of the audio.
     """
-    audio = whole_groups(audio, hp)
+    audio = grouping.whole_groups(audio, hp)
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
-        return forward(audio, condition(mel, hp), build_flows(hp, audio.dtype), hp)[0]
+        cond = conditions.condition(mel, hp)
+        return forward(audio, cond, filters.build_flows(hp, audio.dtype), hp)[0]
 
 
 def infer(z: tf.Tensor, mel: tf.Tensor, hp: HParams, lengths: Optional[tf.Tensor] = None,
-          compute: Optional[Compute] = None, flows: Optional[List['Flow']] = None) -> tf.Tensor:
+          compute: Optional[Compute] = None, flows: Optional[List[Flow]] = None) -> tf.Tensor:
     """Audio [batch, frames * hop_length] from noise: the inverse of `encode`.
 
-    Where frames * hop_length is no multiple of n_group, it ends with silence: see `fill_frames`.
+    Where frames * hop_length is no multiple of n_group, it ends with silence: see
+    `grouping.fill_frames`.
 
     Args:
       z: [batch, groups, n_group], drawn from N(0, sigma^2) by the caller.
@@ -103,83 +107,11 @@ def infer(z: tf.Tensor, mel: tf.Tensor, hp: HParams, lengths: Optional[tf.Tensor
                   else ops.gated_activation)
     flows = _cast_couplings(flows or model_flows(hp, z.dtype), compute or Compute())
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
-        cond = condition(mel, hp, lengths)
+        cond = conditions.condition(mel, hp, lengths)
         boundary = streaming.WholeUtterances(hp, streaming.utterance_mask(lengths, z, hp),
                                              activation, shared=compute is not None)
-        audio = inverse(z, cond, [invert_1x1(flow) for flow in flows], hp, boundary)[0]
-        return fill_frames(audio, mel, hp)
-
-
-def model_variables(hp: HParams) -> None:
-    """Makes the variables of the model, in the order of `loss`'s, and as little else as it can."""
-    with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
-        for k in range(hp.n_flows):
-            flow_variables(k, hp)
-        condition(tf.placeholder(tf.float32, [None, None, hp.n_mels]), hp)
-
-
-def model_flows(hp: HParams, dtype: tf.DType = tf.float32) -> List['Flow']:
-    """`build_flows` of the model's variables: what `loss` and `infer` may share."""
-    with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
-        return build_flows(hp, dtype)
-
-
-def _cast_couplings(flows, compute):
-    dtype = PRECISIONS[compute.precision]
-    if dtype == tf.float32:     # no operations at all
-        return flows
-    return [cast_coupling(flow, dtype) for flow in flows]
-
-
-# --- The condition --------------------------------------------------------------------------------
-
-def condition(mel: tf.Tensor, hp: HParams, lengths: Optional[tf.Tensor] = None) -> tf.Tensor:
-    """The condition of every coupling network, from mel [batch, frames, n_mels].
-
-    With upsampling by repetition it stays at the frame rate, [batch, frames, c]: it is the same for
-    all groups of a frame, so that a 1x1 convolution of it is computed once a frame. Transposed
-    convolutions give [batch, groups, n_group * c], channel = sample * c + channel.
-
-    lengths: [batch] frames of each utterance, where they differ.
-    """
-    x = (mel - hp.mel_mean) / hp.mel_std
-    x.set_shape([None, None, hp.n_mels])
-    frames = ops.shape_of(x)[1]
-    if hp.encoder == 'conv':
-        with tf.variable_scope('encoder'):
-            x = ops.conv_encoder(x, hp.encoder_layers, hp.encoder_width, hp.encoder_channels,
-                                 hp.causal, ops.sequence_mask(lengths, frames, x.dtype))
-    elif hp.encoder == 'blstm':
-        with tf.variable_scope('encoder'):
-            x = ops.blstm_encoder(x, hp.encoder_layers, hp.encoder_channels, lengths)
-    if hp.upsampling == 'repeat':
-        return x
-    with tf.variable_scope('upsampling'):
-        if hp.upsampling == 'transposed':
-            x = ops.transposed_upsampling(x, hp.upsample_width, *hp.upsample_strides)
-        else:
-            x = ops.two_transposed_upsampling(x, hp.upsample_width, hp.upsample_strides,
-                                              hp.upsample_channels, lengths)
-    return squeeze(whole_groups(x, hp), hp)
-
-
-def condition_receptive_field(hp: HParams) -> Optional[List[int]]:
-    """[frames behind, frames ahead] that a frame's condition depends on; None for all (blstm)."""
-    if hp.encoder == 'blstm':
-        return None
-    behind = ahead = 0
-    if hp.encoder == 'conv':
-        behind, ahead = (hp.encoder_layers * n for n in
-                         ops.receptive_field(hp.encoder_width, 1, hp.causal))
-    if hp.upsampling == 'transposed':
-        behind += (hp.upsample_width - 1) // hp.hop_length
-    elif hp.upsampling == 'two_transposed':
-        first, second = (ops.transposed_receptive_field(hp.upsample_width, stride)
-                         for stride in hp.upsample_strides)
-        # the second layer's is in rows of the first's result, strides[0] of which are a frame
-        behind, ahead = (n + a + -(-b // hp.upsample_strides[0])
-                         for n, a, b in zip((behind, ahead), first, second))
-    return [behind, ahead]
+        audio = inverse(z, cond, [filters.invert_1x1(flow) for flow in flows], hp, boundary)[0]
+        return grouping.fill_frames(audio, mel, hp)
 
 
 def receptive_field(hp: HParams) -> List[int]:
@@ -188,181 +120,28 @@ def receptive_field(hp: HParams) -> List[int]:
     return [hp.n_flows * sum(side) for side in zip(*layers)]
 
 
-def whole_groups(x: tf.Tensor, hp: HParams) -> tf.Tensor:
-    """x [batch, samples, ...] of whole frames without the last samples, too few for a group.
-
-    Where n_group divides hop_length there are none, and x is returned as it is.
-    """
-    if hp.cycle_frames == 1:
-        return x
-    return x[:, :ops.shape_of(x)[1] // hp.n_group * hp.n_group]
+def model_variables(hp: HParams) -> None:
+    """Makes the variables of the model, in the order of `loss`'s, and as little else as it can."""
+    with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
+        for k in range(hp.n_flows):
+            filters.flow_variables(k, hp)
+        conditions.condition(tf.placeholder(tf.float32, [None, None, hp.n_mels]), hp)
 
 
-def fill_frames(audio: tf.Tensor, mel: tf.Tensor, hp: HParams) -> tf.Tensor:
-    """Audio [batch, frames * hop_length] of audio [batch, samples] and mel [batch, frames, n_mels].
-
-    Zeros follow, fewer than n_group, in place of what `whole_groups` takes away. Where n_group
-    divides hop_length there are none, and the audio is returned as it is.
-    """
-    if hp.cycle_frames == 1:
-        return audio
-    samples = ops.shape_of(mel)[1] * hp.hop_length
-    return tf.pad(audio, [[0, 0], [0, samples - ops.shape_of(audio)[1]]])
+def model_flows(hp: HParams, dtype: tf.DType = tf.float32) -> List[Flow]:
+    """`filters.build_flows` of the model's variables: what `loss` and `infer` may share."""
+    with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
+        return filters.build_flows(hp, dtype)
 
 
-def squeeze(x: tf.Tensor, hp: HParams) -> tf.Tensor:
-    """[batch, samples, c] -> [batch, groups, n_group * c]: groups of n_group samples."""
-    batch, samples, channels = ops.shape_of(x)
-    return tf.reshape(x, [batch, samples // hp.n_group, hp.n_group * channels])
+def _cast_couplings(flows, compute):
+    dtype = PRECISIONS[compute.precision]
+    if dtype == tf.float32:     # no operations at all
+        return flows
+    return [filters.cast_coupling(flow, dtype) for flow in flows]
 
 
 # --- The coupling network -------------------------------------------------------------------------
-
-class Layer(NamedTuple):
-    """Filters of a layer as the network applies them, with weight norm computed."""
-    dilated: Any         # [kernel_size, in, 2 * residual]: in is residual, in layer 0 c + 1
-    cond: Any            # [condition channels, cond_terms * 2 * residual]
-    bias: Any            # [2 * residual]
-    res_skip: Any        # [residual, residual + 2 * c], in the last layer [residual, 2 * c]
-    residual_bias: Any   # [residual]; () in the last layer: nothing, to tf.nest too
-
-
-class Coupling(NamedTuple):
-    """Filters of an affine coupling's network, for halves of c channels."""
-    start: Any             # [c + 1, residual], the last row its bias
-    layers: List[Layer]
-    bias: Any              # [2 * c]
-
-
-class Flow(NamedTuple):
-    """A 1x1 convolution x w, then an affine coupling of halves of c = channels / 2.
-
-    tf.nest maps and flattens Flows, of tensors or of arrays.
-    """
-    w: Any                 # [channels, channels]
-    coupling: Coupling
-
-
-class LayerVariables(NamedTuple):
-    """The variables that a Layer is computed of. Filters are pairs (v, g) of weight norm."""
-    dilated: Any           # [kernel_size, residual, 2 * residual]
-    dilated_bias: Any
-    res_skip: Any          # [1, residual, residual + skip], in the last layer [1, residual, skip]
-    res_skip_bias: Any
-
-
-class CouplingVariables(NamedTuple):
-    """The variables that a Coupling, for halves of c channels, is computed of."""
-    start: Any             # [1, c, residual]
-    start_bias: Any
-    cond: Any              # [1, condition channels, n_layers * 2 * residual]
-    cond_bias: Any
-    cond_terms: Any        # [1, condition channels, (cond_terms - 1) * n_layers * 2 * residual];
-                           # () for one term
-    end: Any               # [1, skip, 2 * c], without weight norm
-    end_bias: Any
-    layers: List[LayerVariables]
-
-
-def build_flows(hp: HParams, dtype: tf.DType = tf.float32) -> List[Flow]:
-    """The Flows of the current scope's variables."""
-    compute = ops.built_once(lambda variables: compute_flow(variables, hp), hp.widths())
-    return [compute[hp.flow_channels(k)](flow_variables(k, hp, dtype)) for k in range(hp.n_flows)]
-
-
-def flow_variables(k: int, hp: HParams, dtype: tf.DType = tf.float32) -> Flow:
-    """The variables of the k-th flow in the current scope, a Flow with CouplingVariables."""
-    with tf.variable_scope('flow_%d' % k):
-        return Flow(ops.invertible_1x1_weight(hp.flow_channels(k), dtype),
-                    coupling_variables(hp.flow_channels(k) // 2, hp, dtype))
-
-
-def coupling_variables(c: int, hp: HParams, dtype: tf.DType = tf.float32) -> CouplingVariables:
-    """The CouplingVariables of the current scope, for halves of c channels."""
-    units, skips = hp.residual_channels, hp.skip_channels
-
-    def filters(name, *shape, **options):
-        return ops.filter_variables(name, shape, dtype, **options)
-
-    def layer(i):
-        outputs = units + skips if i < hp.n_layers - 1 else skips
-        with tf.variable_scope('layer_%d' % i):
-            return LayerVariables(
-                filters('dilated', hp.kernel_size, units, 2 * units),
-                ops.bias('dilated/bias', 2 * units, dtype),
-                filters('res_skip', 1, units, outputs), ops.bias('res_skip/bias', outputs, dtype))
-
-    conds = 2 * units * hp.n_layers
-    return CouplingVariables(
-        start=filters('start', 1, c, units), start_bias=ops.bias('start/bias', units, dtype),
-        cond=filters('cond', 1, hp.condition_channels, conds),
-        cond_bias=ops.bias('cond/bias', conds, dtype),
-        # zero at first: the condition starts as constant within a frame
-        cond_terms=filters('cond_terms', 1, hp.condition_channels, (hp.cond_terms - 1) * conds,
-                           zero=True) if hp.cond_terms > 1 else (),
-        # zero at first: every coupling starts as the identity
-        end=ops.variable('end/filter', [1, skips, 2 * c], tf.zeros_initializer(), dtype),
-        end_bias=ops.bias('end/bias', 2 * c, dtype),
-        layers=[layer(i) for i in range(hp.n_layers)])
-
-
-def compute_flow(variables: Flow, hp: HParams) -> Flow:
-    """The Flow of `flow_variables`."""
-    return variables._replace(coupling=compute_coupling(variables.coupling, hp))
-
-
-def compute_coupling(variables: CouplingVariables, hp: HParams) -> Coupling:
-    """The Coupling of its variables.
-
-    Two products of filters are computed here and not sample by sample. The paper's network starts
-    with a 1x1 convolution of `a`, which is the only input of the first dilated convolution: on `a`
-    with a channel of ones, for the bias, the two are one convolution. It ends with a 1x1
-    convolution of the sum of the layers' skip outputs: each layer gives its share of log_s and t.
-    """
-    units, skips, last = hp.residual_channels, hp.skip_channels, hp.n_layers - 1
-    # tf.squeeze: the gradient of filters[0] writes zeros first
-    start = tf.concat([tf.squeeze(ops.weight_norm(*variables.start), 0),
-                       variables.start_bias[None]], axis=0)
-    conds = _split_layers(variables.cond, hp)
-    if hp.cond_terms > 1:
-        conds = [tf.concat(pair, axis=-1)
-                 for pair in zip(conds, _split_layers(variables.cond_terms, hp))]
-    cond_biases = tf.split(variables.cond_bias, hp.n_layers)
-    end = tf.squeeze(variables.end, 0)
-    layers, skip_bias = [], 0.0
-    for i, layer in enumerate(variables.layers):
-        dilated = ops.weight_norm(*layer.dilated)
-        if i == 0:
-            dilated = tf.stack([tf.matmul(start, tap) for tap in tf.unstack(dilated)])
-        filters = tf.squeeze(ops.weight_norm(*layer.res_skip), 0)
-        if i < last:
-            residual, skip = tf.split(filters, [units, skips], axis=-1)
-            res_skip = tf.concat([residual, tf.matmul(skip, end)], axis=-1)
-            residual_bias, more = tf.split(layer.res_skip_bias, [units, skips])
-        else:
-            res_skip, residual_bias, more = tf.matmul(filters, end), (), layer.res_skip_bias
-        skip_bias += more
-        layers.append(Layer(dilated, conds[i], cond_biases[i] + layer.dilated_bias, res_skip,
-                            residual_bias))
-    end_bias = variables.end_bias + tf.linalg.matvec(end, skip_bias, transpose_a=True)
-    return Coupling(start, layers, end_bias)
-
-
-def _split_layers(filters, hp):
-    """The 1x1 convolution of each layer of one of them all, given as (v, g) of weight norm."""
-    return tf.split(tf.squeeze(ops.weight_norm(*filters), 0), hp.n_layers, axis=-1)
-
-
-def invert_1x1(flow: Flow) -> Flow:
-    """The Flow with the inverse of its w, as `inverse` takes it."""
-    return flow._replace(w=ops.inverse_matrix(flow.w))
-
-
-def cast_coupling(flow: Flow, dtype: tf.DType) -> Flow:
-    """The Flow with a coupling network that computes in `dtype`, up to log_s and t."""
-    net = tf.nest.map_structure(lambda x: tf.cast(x, dtype), flow.coupling)
-    return flow._replace(coupling=net._replace(bias=flow.coupling.bias))
-
 
 def wavenet(a: tf.Tensor, cond: tf.Tensor, net: Coupling, hp: HParams,
             boundary: Optional[streaming.Boundary] = None,
@@ -372,7 +151,7 @@ def wavenet(a: tf.Tensor, cond: tf.Tensor, net: Coupling, hp: HParams,
 
     Args:
       a: [batch, groups, c].
-      cond: `condition`'s result.
+      cond: `conditions.condition`'s result.
       net: the Coupling; the type of its filters is what the network computes in.
       boundary: what lies before and after the groups: streaming.WholeUtterances by default, or a
         streaming.StreamBlock, which has tensors without a batch axis.
@@ -418,8 +197,8 @@ def forward(audio: tf.Tensor, cond: tf.Tensor, flows: List[Flow], hp: HParams,
 
     Args:
       audio: [batch, samples] in -1..1.
-      cond: `condition`'s result.
-      flows: `build_flows`.
+      cond: `conditions.condition`'s result.
+      flows: `filters.build_flows`.
       boundary: streaming.WholeUtterances.
       reversible: whether gradients take the memory of one flow, see `reversible_flows`.
 
@@ -428,7 +207,7 @@ def forward(audio: tf.Tensor, cond: tf.Tensor, flows: List[Flow], hp: HParams,
       log_s: scalar, the sum of all log_s of the couplings.
       log_det: scalar, the sum over groups of log|det w| of all flows, and of log(audio_scale).
     """
-    x = squeeze(audio[:, :, None] * hp.audio_scale, hp)
+    x = grouping.squeeze(audio[:, :, None] * hp.audio_scale, hp)
     batch, groups, _ = ops.shape_of(x)
     log_det = hp.n_group * math.log(hp.audio_scale) + sum(ops.log_abs_det(f.w) for f in flows)
     run = reversible_flows if reversible else forward_flows
@@ -462,8 +241,8 @@ def inverse(z: tf.Tensor, cond: tf.Tensor, flows: List[Flow], hp: HParams,
 
     Args:
       z: in the layout of `forward`'s.
-      cond: `condition`'s result.
-      flows: `invert_1x1` of each of `build_flows`.
+      cond: `conditions.condition`'s result.
+      flows: `filters.invert_1x1` of each of `filters.build_flows`.
       boundary: see `wavenet`.
 
     Returns: audio, and the streaming.Carry that tells how late it is and what to keep of a stream.
@@ -505,7 +284,7 @@ def reversible_flows(x, cond, flows, hp, boundary):
         own = tf.nest.pack_sequence_as(flows, tensors)
         z, log_s_sum = forward_flows(x, cond, own, hp, boundary)
         flow_gradients = ops.built_once(
-            lambda *inputs: _flow_gradients(*inputs, hp, boundary), hp.widths())
+            lambda *tensors: _flow_gradients(hp, boundary, *tensors), hp.widths())
 
         def gradients(dz, dlog_s_sum):
             n_early = hp.n_group - hp.flow_channels(hp.n_flows - 1)
@@ -524,7 +303,7 @@ def reversible_flows(x, cond, flows, hp, boundary):
     return run(x, cond, *tf.nest.flatten(flows))
 
 
-def _flow_gradients(y, dy, dlog_s_sum, cond, flow, hp, boundary):
+def _flow_gradients(hp, boundary, y, dy, dlog_s_sum, cond, flow):
     """(x, dx, dcond, [the gradient of each of the flow's tensors]) of one flow, from its output y.
 
     dy and dlog_s_sum are the gradients with respect to y and to the sum of log_s.

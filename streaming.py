@@ -78,7 +78,7 @@ class Boundary(abc.ABC):
 
         Args:
           y: [..., groups, 2 * c].
-          cond: [..., frames or groups, condition channels], see glow.condition.
+          cond: [..., frames or groups, condition channels], see flows.conditions.condition.
           filters, bias: of the 1x1 convolution, [condition channels, cond_terms * 2 * c] and
             [2 * c].
           delay: groups that y is late.

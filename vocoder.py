@@ -21,6 +21,7 @@ import utils
 from datasets.mel_conversion import MelConversion
 from datasets.mel_definition import MelDefinition
 from errors import UserError
+from flows import conditions, filters
 from params import HParams
 from synthesis import foreign_mels
 from synthesis.denoiser import Denoiser
@@ -106,7 +107,7 @@ def require_finite_and_invertible(weights: Weights, where: str) -> None:
                             'of it; take an earlier checkpoint' % (where, name))
 
 
-def freeze(hp: HParams, weights: Weights, precision: str = 'float32') -> List[glow.Flow]:
+def freeze(hp: HParams, weights: Weights, precision: str = 'float32') -> List[filters.Flow]:
     """Flows of arrays for glow.inverse: weight norm computed, filters merged, each w inverted.
 
     precision: a key of glow.PRECISIONS, of the coupling networks.
@@ -119,8 +120,8 @@ def freeze(hp: HParams, weights: Weights, precision: str = 'float32') -> List[gl
         with tf.Graph().as_default(), tf.Session(config=devices.session_config()) as session:
             fed = {name: tf.placeholder(tf.float32, weights[name].shape) for name in names}
             with ops.frozen(fed), tf.variable_scope('waveglow'):
-                flow = glow.compute_flow(glow.flow_variables(ks[0], hp), hp)
-                flow = glow.cast_coupling(glow.invert_1x1(flow), glow.PRECISIONS[precision])
+                flow = filters.compute_flow(filters.flow_variables(ks[0], hp), hp)
+                flow = filters.cast_coupling(filters.invert_1x1(flow), glow.PRECISIONS[precision])
             for k in ks:
                 feeds = {tensor: ops.weight_of(weights, name.replace('_%d/' % ks[0], '_%d/' % k, 1),
                                                tensor.shape.as_list())
@@ -160,7 +161,7 @@ class Vocoder:
         with self._graph.as_default():
             self._mel = tf.placeholder(tf.float32, [None, None, hp.n_mels], 'mel')
             with ops.frozen(self._weights), tf.variable_scope('waveglow'):
-                self._condition = glow.condition(self._mel, hp)
+                self._condition = conditions.condition(self._mel, hp)
             self._flows = tf.nest.map_structure(tf.constant, self._flows)
             self._build_block()
         self._batch: Optional[Tuple[tf.Tensor, tf.Tensor, tf.Tensor]] = None    # `_build_batch`
@@ -190,7 +191,7 @@ class Vocoder:
             z = tf.placeholder(tf.float32, [None, None, hp.n_group])
             lengths = tf.placeholder(tf.int32, [None])
             with ops.frozen(self._weights), tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
-                cond = glow.condition(self._mel, hp, lengths)
+                cond = conditions.condition(self._mel, hp, lengths)
             utterances = streaming.WholeUtterances(hp.replace(conv_form=self._conv_form),
                                                    streaming.utterance_mask(lengths, z, hp))
             audio, _ = glow.inverse(z, cond, self._flows, hp, utterances)
@@ -230,7 +231,7 @@ class Vocoder:
         That is of the flow, and of hp.gen_correction_rounds of mel correction. A stream adds to
         this the length of one block.
         """
-        frames = glow.condition_receptive_field(self.hp)
+        frames = conditions.condition_receptive_field(self.hp)
         if frames is None:
             return None
         hp = self.hp

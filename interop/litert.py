@@ -19,6 +19,7 @@ import ops
 import params
 import streaming
 from errors import UserError
+from flows import conditions, filters
 from interop.litert_weights import int8_filters
 from params import HParams
 from synthesis.mel_correction_graph import BlockCorrection
@@ -45,7 +46,7 @@ class BlockGraph(NamedTuple):
     info: BlockInfo
 
 
-def whole_model(hp: HParams, weights: Weights, flows: List[glow.Flow],
+def whole_model(hp: HParams, weights: Weights, flows: List[filters.Flow],
                 build_vocoding: Callable[..., tf.Tensor], quantize: str = 'none') -> bytes:
     """A file that vocodes whole utterances: mel, noise -> audio.
 
@@ -72,7 +73,7 @@ def whole_model(hp: HParams, weights: Weights, flows: List[glow.Flow],
     return _with_files(_convert(build, quantize), {params.FILE_NAME: params.to_json(hp)})
 
 
-def block_model(hp: HParams, weights: Weights, flows: List[glow.Flow], block_frames: int,
+def block_model(hp: HParams, weights: Weights, flows: List[filters.Flow], block_frames: int,
                 quantize: str = 'none') -> bytes:
     """A file that vocodes a stream block by block.
 
@@ -107,7 +108,7 @@ def block_model(hp: HParams, weights: Weights, flows: List[glow.Flow], block_fra
         params.FILE_NAME: params.to_json(hp), BLOCK_INFO: json.dumps(info._asdict())})
 
 
-def block_graph(hp: HParams, weights: Weights, flows: List[glow.Flow], block_frames: int
+def block_graph(hp: HParams, weights: Weights, flows: List[filters.Flow], block_frames: int
                 ) -> BlockGraph:
     """Builds the function of `block_model` in the default graph."""
     with tf.Graph().as_default():       # which tells the size of the state
@@ -135,7 +136,7 @@ def _build_block(inputs, flows, hp, weights):
     late = glow.receptive_field(hp)[1]
     # of the condition, in the last flow; whole cycles
     late_frames = hp.cycle_frames * -(-late // hp.groups(hp.cycle_frames))
-    behind, _ = glow.condition_receptive_field(hp) or (0, 0)
+    behind, _ = conditions.condition_receptive_field(hp) or (0, 0)
     behind = hp.cycle_frames * -(-behind // hp.cycle_frames)
     correction = BlockCorrection(hp.mel, hp.gen_correction_rounds, late * hp.n_group)
     before = max(late_frames + behind, correction.frames_before)
@@ -145,7 +146,8 @@ def _build_block(inputs, flows, hp, weights):
     first = late_frames + behind
     known = position - first + tf.range(first + block_frames)[:, None] >= 0
     with ops.frozen(weights), tf.variable_scope('waveglow'):
-        cond = glow.condition(tf.where_v2(known, mel[before - first:], hp.mel_mean)[None], hp)[0]
+        known_mel = tf.where_v2(known, mel[before - first:], hp.mel_mean)
+        cond = conditions.condition(known_mel[None], hp)[0]
     cond = cond[behind if hp.upsampling == 'repeat' else hp.groups(behind):]
     frames = tf.minimum(inputs['frames'], UNTIL_THE_END_IS_KNOWN // hp.hop_length)
     block = streaming.FixedBlock(hp, groups, hp.groups(position), hp.groups(frames),

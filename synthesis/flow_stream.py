@@ -8,7 +8,7 @@ from typing import Any, Callable, Iterator, Tuple
 
 import numpy as np
 
-import glow
+from flows import conditions
 from params import HParams
 
 
@@ -49,7 +49,7 @@ class FlowStream:
         self._frames = 0                         # of the condition, so far
         self._done = 0                           # frames that went through the flow
         self._states: Any = None
-        self._receptive_field = glow.condition_receptive_field(hp)
+        self._receptive_field = conditions.condition_receptive_field(hp)
 
     def push(self, mel: np.ndarray, ended: bool = False) -> Iterator[np.ndarray]:
         """Yields the audio that mel [frames, n_mels] completes; all that is left if it `ended`."""

@@ -73,7 +73,7 @@ def randomize(sess, rng, scale=0.1):
 
 
 def operations(graph, kind):
-    """How many operations of a kind `graph` has; those of a function count for each of its calls."""
+    """How many operations of a kind `graph` has; a function's count for each of its calls."""
     definition = graph.as_graph_def()
     functions = {f.signature.name: f.node_def for f in definition.library.function}
 

@@ -7,6 +7,7 @@ from graphs import CONDITIONS, TINY, assign, randomize, session, speechlike, tra
 import glow
 import params
 import streaming
+from flows import filters
 
 
 def inputs(hp, rng, batch=2, frames=3, dtype=np.float32):
@@ -179,7 +180,7 @@ def test_coupling_has_the_stated_receptive_field():
         with session() as sess:
             a = tf.placeholder(tf.float32, [1, steps, 3])
             cond = tf.constant(rng.randn(1, 2, hp.n_mels).astype(np.float32))
-            net = glow.compute_coupling(glow.coupling_variables(3, hp), hp)
+            net = filters.compute_coupling(filters.coupling_variables(3, hp), hp)
             log_s, t, _ = glow.wavenet(a, cond, net, hp)
             randomize(sess, rng)
             gradient = tf.gradients(log_s[0, middle] + t[0, middle], a)[0]

@@ -9,10 +9,10 @@ import tensorflow.compat.v1 as tf
 from graphs import HOPS, TINY
 from speech import WAVS
 
-import glow
 import utils
 from datasets import mel_files, preprocessing
 from datasets.sources import FileData, ShardData
+from flows import grouping
 from training import run
 from training.options import TrainingOptions
 from training.towers import compute_options
@@ -92,7 +92,7 @@ def test_clips_end_with_the_last_whole_group():
     assert hp.clip_frames == 9 and hp.groups(9) == 309
     with tf.Graph().as_default():
         clip = tf.zeros([1, 9 * 275])
-        assert glow.whole_groups(clip, hp).shape.as_list() == [1, 309 * 8]
+        assert grouping.whole_groups(clip, hp).shape.as_list() == [1, 309 * 8]
 
 
 def test_which_n_group_fits_is_told():

@@ -5,6 +5,7 @@ import tensorflow.compat.v1 as tf
 from graphs import assign, session, trainable
 
 import ops
+from flows import conditions
 from training import convolution_check
 
 
@@ -195,7 +196,7 @@ def test_blstm_encoder_and_its_gradient():
     x, lengths = rng.randn(2, 9, 4).astype(np.float32), [9, 6]
     with session() as sess:
         x_in = tf.placeholder(tf.float32, [None, None, 4])
-        y = ops.blstm_encoder(x_in, 1, 5, tf.constant(lengths))
+        y = conditions.blstm_encoder(x_in, 1, 5, tf.constant(lengths))
         kernel = trainable('bw/kernel')
         objective = tf.reduce_sum(tf.sin(y[:, :6]))
         gradients = tf.gradients(objective, [x_in, kernel])
@@ -239,7 +240,7 @@ def test_transposed_upsampling_is_nvidias():
     rng = np.random.RandomState(0)
     x = rng.randn(2, 5, 3).astype(np.float32)
     with session() as sess:
-        y = ops.transposed_upsampling(tf.constant(x), 16, 4)
+        y = conditions.transposed_upsampling(tf.constant(x), 16, 4)
         sess.run(tf.global_variables_initializer())
         assign(sess, {v: rng.randn(*v.shape.as_list()) for v in tf.trainable_variables()})
         found, filters, bias = sess.run([y, trainable('filter'), trainable('bias')])
@@ -255,7 +256,8 @@ def test_two_transposed_upsampling_is_weixsongs(width, strides):
     rng = np.random.RandomState(0)
     x, lengths = rng.randn(2, 5, 3).astype(np.float32), [5, 3]
     with session() as sess:
-        y = ops.two_transposed_upsampling(tf.constant(x), width, strides, 6, tf.constant(lengths))
+        y = conditions.two_transposed_upsampling(tf.constant(x), width, strides, 6,
+                                                 tf.constant(lengths))
         sess.run(tf.global_variables_initializer())
         found, layer1, layer2 = sess.run([y, trainable('layer1'), trainable('layer2')])
     for row, length in enumerate(lengths):

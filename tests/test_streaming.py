@@ -11,6 +11,7 @@ import glow
 import params
 import vocoder as vocoder_module
 from errors import UserError
+from flows import conditions
 from vocoder import Vocoder
 
 
@@ -122,7 +123,7 @@ def test_condition_has_the_stated_receptive_field(name):
     changed[frame] += 100
     moved = np.abs(vocoder._run_condition(changed) - vocoder._run_condition(mel))
     reached = np.flatnonzero(moved.reshape(frames, -1).max(axis=1))
-    behind, ahead = glow.condition_receptive_field(hp)
+    behind, ahead = conditions.condition_receptive_field(hp)
     assert (reached.min(), reached.max()) == (frame - ahead, frame + behind)
 
 

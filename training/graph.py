@@ -7,6 +7,7 @@ import tensorflow.compat.v1 as tf
 import glow
 import ops
 from datasets.clip_files import Clips
+from flows import grouping
 from params import HParams
 from training import collectives, loss_scale, objective, optimizer, towers
 from training.hosts import SINGLE_HOST, Hosts
@@ -194,7 +195,7 @@ def _build_heldout(hp, heldout_clips):
     iterator, clip = iterate(heldout_clips)
     loss = glow.loss(clip.audio, clip.mel, hp)
     return HeldoutGraph(iterator=iterator, clip=clip, loss=loss,
-                        samples=tf.size(glow.whole_groups(clip.audio, hp)))
+                        samples=tf.size(grouping.whole_groups(clip.audio, hp)))
 
 
 def build_vocoding(hp: HParams) -> VocodingGraph:

@@ -5,6 +5,7 @@ import tensorflow.compat.v1 as tf
 
 import glow
 from datasets.clip_files import Clips
+from flows import grouping
 from params import HParams
 from training import discriminators, spectral_loss
 from training.weights import Weight, weights_of
@@ -53,7 +54,8 @@ def objective(clips: Clips, hp: HParams, compute: glow.Compute = glow.Compute())
     stft, adversarial, own = zero, zero, zero
     if hp.stft_weight:
         drawn = glow.infer(hp.stft_sigma * clips.noise, clips.mel, hp, compute=compute, flows=flows)
-        spectra = spectral_loss.Spectra(*(glow.whole_groups(x, hp) for x in (drawn, clips.audio)))
+        spectra = spectral_loss.Spectra(*(grouping.whole_groups(x, hp)
+                                          for x in (drawn, clips.audio)))
         stft = spectral_loss.distance(spectra, hp)
         total += hp.stft_weight * stft
         if hp.adversarial_weight:

@@ -1,0 +1,1 @@
+"""What the flow of glow.py is made of: its filters, its condition, its groups."""
