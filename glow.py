@@ -120,12 +120,14 @@ def receptive_field(hp: HParams) -> List[int]:
     return [hp.n_flows * sum(side) for side in zip(*layers)]
 
 
-def model_variables(hp: HParams) -> None:
-    """Makes the variables of the model, in the order of `loss`'s, and as little else as it can."""
-    with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
-        for k in range(hp.n_flows):
-            filters.flow_variables(k, hp)
-        conditions.condition(tf.placeholder(tf.float32, [None, None, hp.n_mels]), hp)
+def weights(hp: HParams) -> List[ops.Weight]:
+    """The weights of the model."""
+    def build():
+        with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
+            for k in range(hp.n_flows):
+                filters.flow_variables(k, hp)
+            conditions.condition(tf.placeholder(tf.float32, [None, None, hp.n_mels]), hp)
+    return ops.weights_of(build)
 
 
 def model_flows(hp: HParams, dtype: tf.DType = tf.float32) -> List[Flow]:

@@ -7,7 +7,7 @@ and the name of the variable, not on what was built before it.
 """
 import contextlib
 import zlib
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -26,6 +26,34 @@ def variable(name: str, shape: Sequence[int], initializer: Any, dtype: tf.DType 
 def variable_seed(name: str) -> int:
     """The random seed of the initial value of variable `name` of the current scope."""
     return zlib.crc32((tf.get_variable_scope().name + '/' + name).encode()) & 0x7fffffff
+
+
+class Weight(NamedTuple):
+    """A float32 variable that a model asks for."""
+    name: str
+    shape: Tuple[int, ...]
+    initializer: Callable[..., tf.Tensor]       # of a shape and a type
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+    def initial_value(self) -> tf.Tensor:
+        return self.initializer(list(self.shape), tf.float32)
+
+
+def weights_of(build: Callable[[], Any]) -> List[Weight]:
+    """The variables that build() makes, in order; each once. None is made in the default graph."""
+    found: Dict[str, Tuple[Weight, tf.Tensor]] = {}
+
+    def record(getter, name, shape=None, dtype=tf.float32, initializer=None, **options):
+        if name not in found:
+            found[name] = Weight(name, tuple(shape), initializer), tf.placeholder(dtype, shape)
+        return found[name][1]
+
+    with tf.Graph().as_default(), tf.variable_scope(tf.get_variable_scope(), custom_getter=record):
+        build()
+    return [weight for weight, _ in found.values()]
 
 
 def weight_of(weights: Dict[str, Any], name: str, shape: Sequence[int]) -> Any:

@@ -87,13 +87,10 @@ def load_model(path: str) -> Tuple[HParams, Weights]:
 
 def require_shapes(hp: HParams, weights: Weights, where: str) -> None:
     """Raises UserError, which names `where` they are from, if weights are not those of hp."""
-    with tf.Graph().as_default():
-        glow.infer(tf.zeros([1, hp.groups(1), hp.n_group]), tf.zeros([1, 1, hp.n_mels]), hp)
-        for v in tf.trainable_variables():
-            shape = v.shape.as_list()
-            if v.op.name not in weights or list(weights[v.op.name].shape) != shape:
-                raise UserError('%s has no %s of shape %s; its params.json is not that of its model'
-                                % (where, v.op.name, shape))
+    for weight in glow.weights(hp):
+        if weight.name not in weights or weights[weight.name].shape != weight.shape:
+            raise UserError('%s has no %s of shape %s; its params.json is not that of its model'
+                            % (where, weight.name, list(weight.shape)))
 
 
 def require_finite_and_invertible(weights: Weights, where: str) -> None:

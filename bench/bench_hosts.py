@@ -102,9 +102,7 @@ def rows(preset: str, hp: HParams,
 
 def gradient_bytes(hp: HParams) -> int:
     """Bytes of the gradients of all weights, in float32."""
-    with tf.Graph().as_default():
-        glow.infer(tf.zeros([1, hp.groups(1), hp.n_group]), tf.zeros([1, 1, hp.n_mels]), hp)
-        return 4 * sum(v.shape.num_elements() for v in tf.trainable_variables())
+    return 4 * sum(weight.size for weight in glow.weights(hp))
 
 
 def measure(data_dir: str, preset: str, hparams: str, num_hosts: int) -> List[Interval]:

@@ -117,10 +117,7 @@ def random_weights(hp: HParams) -> Dict[str, np.ndarray]:
     """{variable: array} of an untrained model whose couplings do something."""
     rng = np.random.RandomState(0)
     with tf.Graph().as_default(), tf.Session(config=devices.session_config()) as session:
-        glow.infer(tf.zeros([1, hp.groups(1), hp.n_group]), tf.zeros([1, 1, hp.n_mels]), hp)
-        session.run(tf.global_variables_initializer())
-        variables = tf.trainable_variables()
-        weights = {v.op.name: value for v, value in zip(variables, session.run(variables))}
+        weights = session.run({w.name: w.initial_value() for w in glow.weights(hp)})
     for name, value in weights.items():
         if '/end/' in name:
             value += 0.01 * rng.standard_normal(value.shape)

@@ -101,8 +101,8 @@ def assigned(sess, weights):
 
 def random_weights(hp, seed=0):
     """{variable: array} of a model in which every part has an effect."""
+    rng, weights = np.random.RandomState(seed), glow.weights(hp)
     with session() as sess:
-        glow.infer(tf.zeros([1, hp.groups(1), hp.n_group]), tf.zeros([1, 1, hp.n_mels]), hp)
-        randomize(sess, np.random.RandomState(seed))
-        variables = tf.trainable_variables()
-        return {v.op.name: value for v, value in zip(variables, sess.run(variables))}
+        initial = sess.run([weight.initial_value() for weight in weights])
+    return {weight.name: np.float32(value + 0.1 * rng.randn(*value.shape))
+            for weight, value in zip(weights, initial)}

@@ -12,7 +12,6 @@ import nvidia_reference
 import ptfiles
 import pytest
 import soundfile
-import tensorflow.compat.v1 as tf
 from damages import mutate
 from graphs import TINY
 from speech import WAVS, speech
@@ -283,14 +282,9 @@ def manifest():
 def checkpoint(name):
     """A checkpoint of a training, of whose files the one of `name` is damaged."""
     def make(folder):
-        with tf.Graph().as_default():
-            glow.infer(tf.zeros([1, TINY.groups(1), TINY.n_group]),
-                               tf.zeros([1, 1, TINY.n_mels]), TINY)
-            rng = np.random.RandomState(0)
-            weights = {v.op.name: np.eye(*v.shape.as_list(), dtype='f4')
-                       if v.op.name.endswith('/W') else
-                       rng.standard_normal(v.shape.as_list()).astype(np.float32)
-                       for v in tf.trainable_variables()}
+        rng = np.random.RandomState(0)
+        weights = {w.name: np.eye(*w.shape, dtype='f4') if w.name.endswith('/W') else
+                   rng.standard_normal(w.shape).astype(np.float32) for w in glow.weights(TINY)}
         utils.save_weights(folder, weights)
         params.save(folder, TINY)
         return os.path.join(folder, name)

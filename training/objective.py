@@ -4,11 +4,11 @@ from typing import List, NamedTuple
 import tensorflow.compat.v1 as tf
 
 import glow
+import ops
 from datasets.clip_files import Clips
 from flows import grouping
 from params import HParams
 from training import discriminators, spectral_loss
-from training.weights import Weight, weights_of
 
 
 class Objective(NamedTuple):
@@ -23,13 +23,12 @@ class Objective(NamedTuple):
     discriminators: tf.Tensor       # the loss of the discriminators themselves; 0 like it
 
 
-def weights(hp: HParams) -> List[Weight]:
+def weights(hp: HParams) -> List[ops.Weight]:
     """The weights that `objective` has gradients to."""
-    def build():
-        glow.model_variables(hp)
-        if hp.stft_weight and hp.adversarial_weight:
-            discriminators.build_filters()
-    return weights_of(build)
+    found = glow.weights(hp)
+    if hp.stft_weight and hp.adversarial_weight:
+        found += ops.weights_of(discriminators.build_filters)
+    return found
 
 
 def objective(clips: Clips, hp: HParams, compute: glow.Compute = glow.Compute()) -> Objective:

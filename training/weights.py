@@ -5,39 +5,15 @@ not a few for each weight. Checkpoints hold the weights by name.
 """
 import collections
 import contextlib
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Dict, Iterator, List, Sequence, Tuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from ops import Weight
+
 # Elements after which a buffer ends: 16 MB, which are sent while gradients of others are computed.
 BUFFER_ELEMENTS = 2 ** 22
-
-
-class Weight(NamedTuple):
-    """What a model asks tf.get_variable for."""
-    name: str
-    shape: Tuple[int, ...]
-    initializer: Callable[..., tf.Tensor]       # of a shape and a type
-
-    @property
-    def size(self) -> int:
-        return int(np.prod(self.shape))
-
-
-def weights_of(build: Callable[[], Any]) -> List[Weight]:
-    """The float32 variables that build() makes, in order; each once, and none of them is made."""
-    found: Dict[str, Tuple[Weight, tf.Tensor]] = collections.OrderedDict()
-
-    def record(getter, name, shape=None, dtype=tf.float32, initializer=None, **options):
-        if name not in found:
-            weight = Weight(name, tuple(shape), initializer)
-            found[name] = weight, tf.placeholder(dtype, shape)
-        return found[name][1]
-
-    with tf.Graph().as_default(), tf.variable_scope(tf.get_variable_scope(), custom_getter=record):
-        build()
-    return [weight for weight, _ in found.values()]
 
 
 class Buffers:
@@ -119,6 +95,6 @@ class Buffers:
 
 
 def _initial_values(part):
-    values = [weight.initializer(list(weight.shape), tf.float32) for weight in part]
+    values = [weight.initial_value() for weight in part]
     return tf.concat([value if len(value.shape) == 1 else tf.reshape(value, [-1])
                       for value in values], axis=0)

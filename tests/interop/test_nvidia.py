@@ -6,7 +6,7 @@ import nvidia_reference as reference
 import ptfiles
 import pytest
 import tensorflow.compat.v1 as tf
-from graphs import TINY, assigned, randomize, session, speechlike
+from graphs import TINY, assigned, random_weights, session, speechlike
 
 import glow
 import params
@@ -407,12 +407,7 @@ def test_there_and_back_to_the_bit(tmp_path, name):
 ])
 def test_what_nvidias_architecture_can_express_of_ours(changes):
     hp = TINY.replace(**changes)
-    rng = np.random.RandomState(3)
-    with session() as sess:
-        glow.infer(tf.zeros([1, hp.groups(1), hp.n_group]), tf.zeros([1, 1, 80]), hp)
-        randomize(sess, rng)
-        variables = tf.trainable_variables()
-        weights = {v.op.name: value for v, value in zip(variables, sess.run(variables))}
+    weights = random_weights(hp, 3)
     kept = {name: value.copy() for name, value in weights.items()}
     state, config = nvidia.to_state_dict(hp, weights)
     assert config['WN_config']['n_channels'] % 2 == 0

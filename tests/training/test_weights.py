@@ -11,7 +11,7 @@ import utils
 from errors import UserError
 from training import objective, optimizer, weights
 from training.checkpoints import Checkpoints, StoredVariables
-from training.weights import Buffers, weights_of
+from training.weights import Buffers
 
 SHAPES = {'a/x': (2, 3), 'a/y': (4,), 'b': (), 'c': (1, 5, 2)}
 
@@ -26,7 +26,7 @@ def build():
 
 def test_what_a_model_asks_for_is_listed_once_and_not_made():
     with tf.Graph().as_default() as graph:
-        found = weights_of(lambda: (build(), build()))
+        found = ops.weights_of(lambda: (build(), build()))
         assert not graph.get_operations()
     assert {weight.name: weight.shape for weight in found} == SHAPES
     assert [weight.size for weight in found] == [6, 4, 1, 10]
@@ -40,7 +40,7 @@ def test_buffers_read_as_the_weights_and_start_as_they_do(monkeypatch, elements,
         with tf.Graph().as_default(), tf.Session() as session:
             tf.set_random_seed(3)
             if packed:
-                buffers = Buffers(weights_of(build))
+                buffers = Buffers(ops.weights_of(build))
                 assert len(buffers.variables) == len(tf.trainable_variables()) == parts
                 with buffers.read_from(buffers.variables):
                     read = build()
@@ -72,7 +72,7 @@ def test_checkpoints_name_each_weight_and_what_is_kept_of_it(tmp_path, monkeypat
         with tf.Graph().as_default(), tf.Session() as session:
             step = ops.variable('global_step', [], tf.zeros_initializer(), tf.int64,
                                 trainable=False)
-            buffers = Buffers(weights_of(build))
+            buffers = Buffers(ops.weights_of(build))
             op = optimizer.optimize(hp, [(tf.cos(v), v) for v in buffers.variables], 0.1, step)[0]
             session.run(tf.global_variables_initializer())
             variables = StoredVariables(buffers)
@@ -104,7 +104,7 @@ def test_checkpoints_name_each_weight_and_what_is_kept_of_it(tmp_path, monkeypat
 def test_some_of_the_weights_are_set_and_the_others_stay(monkeypatch):
     monkeypatch.setattr(weights, 'BUFFER_ELEMENTS', 7)
     with tf.Graph().as_default(), tf.Session() as session:
-        buffers = Buffers(weights_of(build))
+        buffers = Buffers(ops.weights_of(build))
         session.run(tf.global_variables_initializer())
         variables = StoredVariables(buffers)
         before = variables.read(session)
