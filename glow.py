@@ -77,15 +77,18 @@ def loss(audio: tf.Tensor, mel: tf.Tensor, hp: HParams, compute: Compute = Compu
     return Loss(z_term + log_s_term + log_det_term, z_term, log_s_term, log_det_term)
 
 
-def encode(audio: tf.Tensor, mel: tf.Tensor, hp: HParams) -> tf.Tensor:
+def encode(audio: tf.Tensor, mel: tf.Tensor, hp: HParams, flows: Optional[List[Flow]] = None
+           ) -> tf.Tensor:
     """z [batch, groups, n_group] of audio [batch, frames * hop_length] and its mel.
 
     It is that of `grouping.whole_groups` of the audio.
+
+    flows: the result of `model_flows`, to share it with `infer`; built here by default.
     """
     audio = grouping.whole_groups(audio, hp)
+    flows = flows or model_flows(hp, audio.dtype)
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
-        cond = conditions.condition(mel, hp)
-        return forward(audio, cond, filters.build_flows(hp, audio.dtype), hp)[0]
+        return forward(audio, conditions.condition(mel, hp), flows, hp)[0]
 
 
 def infer(z: tf.Tensor, mel: tf.Tensor, hp: HParams, lengths: Optional[tf.Tensor] = None,

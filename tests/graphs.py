@@ -6,6 +6,7 @@ import tensorflow.compat.v1 as tf
 
 import devices
 import glow
+import ops
 import params
 
 # A flow of every part, small enough for tests.
@@ -91,12 +92,18 @@ def speechlike(rng, batch, samples):
     return 0.3 * x / np.abs(x).max()
 
 
-def assigned(sess, weights):
-    """Gives every trainable variable of the graph its value in {name: array}, and none is over."""
-    variables = tf.trainable_variables()
-    assert {v.op.name: tuple(v.shape.as_list()) for v in variables} == {
-        name: value.shape for name, value in weights.items()}
-    assign(sess, {v: weights[v.op.name] for v in variables})
+def run_model(hp, weights, build):
+    """What build(flows, tensors) gives, run with weights {name: array}, of which none is over.
+
+    flows: glow.model_flows. tensors: of the weights, in their order.
+    """
+    assert {name: value.shape for name, value in weights.items()} == {
+        weight.name: weight.shape for weight in glow.weights(hp)}
+    with session() as sess:
+        fed = {name: tf.placeholder(value.dtype, value.shape) for name, value in weights.items()}
+        with ops.frozen(fed):
+            fetches = build(glow.model_flows(hp), list(fed.values()))
+        return sess.run(fetches, {fed[name]: value for name, value in weights.items()})
 
 
 def random_weights(hp, seed=0):

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from graphs import HOPS, TINY, assigned, random_weights, session, speechlike
+from graphs import HOPS, TINY, random_weights, run_model, speechlike
 
 import export
 import glow
@@ -32,12 +32,13 @@ def test_audio_is_that_of_its_z(hop):
     frames = 5
     audio = speechlike(np.random.RandomState(1), 2, frames * hop).astype(np.float32)
     mel = np.stack([mel_of(hp, frames)] * 2)
-    with session() as sess:
-        z = glow.encode(tf.constant(audio), tf.constant(mel), hp)
-        back = glow.infer(z, tf.constant(mel), hp)
-        loss = glow.loss(tf.constant(audio), tf.constant(mel), hp)
-        assigned(sess, weights)
-        z, back, loss = sess.run([z, back, loss])
+
+    def build(flows, _):
+        x = tf.constant(audio), tf.constant(mel)
+        z = glow.encode(*x, hp, flows)
+        return z, glow.infer(z, x[1], hp, flows=flows), glow.loss(*x, hp, flows=flows)
+
+    z, back, loss = run_model(hp, weights, build)
     whole = frames * hop // hp.n_group * hp.n_group
     assert z.shape == (2, whole // hp.n_group, hp.n_group) and back.shape == audio.shape
     assert frames * hop - whole < hp.n_group and not back[:, whole:].any()
@@ -52,10 +53,8 @@ def test_streams_and_exports_are_the_whole(hop, tmp_path):
     hp, weights = model(hop)
     vocoder, frames = Vocoder(hp, weights), 29
     mel, z = mel_of(hp, frames), noise(frames, hp, 0.5, 3)
-    with session() as sess:
-        infer = glow.infer(tf.constant(z[None]), tf.constant(mel[None]), hp)
-        assigned(sess, weights)
-        expected = sess.run(infer)[0]
+    expected = run_model(hp, weights, lambda flows, _: glow.infer(
+        tf.constant(z[None]), tf.constant(mel[None]), hp, flows=flows))[0]
     bound = 2e-5 * np.abs(expected).max()
     assert len(expected) == frames * hop and bound > 1e-6
     assert vocoder.chunk_frames % hp.cycle_frames == 0

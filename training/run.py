@@ -11,9 +11,9 @@ import devices
 import errors
 import files
 import glow
-import ops
 import params
 import utils
+import vocoder
 from datasets.sources import FileData, ShardData, Source
 from errors import UserError
 from params import HParams
@@ -77,7 +77,7 @@ def train(hp: HParams, data: Union[FileData, ShardData],
         session = resources.enter_context(tf.Session(target, tf_graph, config))
         with monitor.guard(), monitor.waiting():
             require_agreement(session.run(graph.fingerprints), settings, hosts)
-        first_step = _initialize(session, graph, stored, checkpoints, options, monitor)
+        first_step = _initialize(session, graph, hp, stored, checkpoints, options, monitor)
         if hosts.is_chief:
             with _writing_run(options.run_dir):
                 for directory in (checkpoints.directory, checkpoints.best_directory):
@@ -154,7 +154,7 @@ def _writing_run(path):
                                 'give another --logdir_root or --run_name', OSError)
 
 
-def _initialize(session: tf.Session, graph: TrainingGraph, stored: StoredVariables,
+def _initialize(session: tf.Session, graph: TrainingGraph, hp: HParams, stored: StoredVariables,
                 checkpoints: Checkpoints, options: TrainingOptions, monitor: HostMonitor) -> int:
     """Restores the run's newest checkpoint, or starts one. Returns the steps already done.
 
@@ -167,7 +167,9 @@ def _initialize(session: tf.Session, graph: TrainingGraph, stored: StoredVariabl
         restored = checkpoints.restore(session)
         if not restored and options.restore_from:
             start = utils.find_checkpoint(options.restore_from)
-            stored.assign(session, _model_weights(start, graph.buffers))
+            weights = utils.read_weights(start)
+            vocoder.require_shapes(hp, weights, 'checkpoint ' + start)
+            stored.assign(session, weights)
             session.run(graph.reset_averages)
             print('starting from the weights of %s' % start)
     with monitor.guard(), monitor.waiting():
@@ -176,15 +178,6 @@ def _initialize(session: tf.Session, graph: TrainingGraph, stored: StoredVariabl
     if step:
         print('continuing %s from step %d' % (options.run_dir, step))
     return step
-
-
-def _model_weights(checkpoint, buffers):
-    """{name: array} of the model in a checkpoint; UserError if it is not that of the buffers."""
-    found = utils.read_weights(checkpoint)
-    for weight in buffers.weights:
-        if weight.name.startswith(utils.SCOPE):
-            ops.weight_of(found, weight.name, weight.shape)
-    return found
 
 
 def _require_same_positions(run_dir):

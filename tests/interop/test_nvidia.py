@@ -6,7 +6,7 @@ import nvidia_reference as reference
 import ptfiles
 import pytest
 import tensorflow.compat.v1 as tf
-from graphs import TINY, assigned, random_weights, session, speechlike
+from graphs import TINY, random_weights, run_model, speechlike
 
 import glow
 import params
@@ -31,13 +31,13 @@ def converted(tmp_path, stored, save=ptfiles.save_zip, **options):
 
 def ours(hp, weights, audio, mel, z):
     """(audio of z, z of audio, loss of audio) of our model, in the reference's shapes."""
-    with session() as sess:
-        mel, audio = tf.constant(mel.T[None]), tf.constant(audio[None])
-        results = (glow.infer(tf.constant(z.T[None]), mel, hp), glow.encode(audio, mel, hp),
-                   glow.loss(audio, mel, hp).total)
-        assigned(sess, weights)
-        back, z, loss = sess.run(results)
-    return back[0], z[0].T, loss
+    def build(flows, _):
+        x = tf.constant(audio[None]), tf.constant(mel.T[None])
+        return (glow.infer(tf.constant(z.T[None]), x[1], hp, flows=flows),
+                glow.encode(*x, hp, flows), glow.loss(*x, hp, flows=flows).total)
+
+    back, found_z, loss = run_model(hp, weights, build)
+    return back[0], found_z[0].T, loss
 
 
 def assert_same_function(hp, weights, state, every=4, size=2, frames=5, reversed_z=False):

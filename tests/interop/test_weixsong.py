@@ -7,7 +7,7 @@ import nvidia_reference
 import pytest
 import tensorflow.compat.v1 as tf
 import weixsong_reference
-from graphs import assigned, session, speechlike
+from graphs import run_model, session, speechlike
 
 import glow
 import params
@@ -52,13 +52,13 @@ def inputs(rng, n_group, batch=2, frames=3, hop=256, bands=80):
 
 def run_ours(hp, converted, audio, mel, z, gradients):
     """(z of audio, audio of z, loss, the loss's gradients if asked for) with converted weights."""
-    with session() as sess:
-        fetches = [glow.encode(tf.constant(audio), tf.constant(mel), hp),
-                   glow.infer(tf.constant(z), tf.constant(mel), hp),
-                   glow.loss(tf.constant(audio), tf.constant(mel), hp).total]
-        fetches.append(tf.gradients(fetches[2], tf.trainable_variables()) if gradients else [])
-        assigned(sess, converted)
-        return sess.run(fetches)
+    def build(flows, weights):
+        x = tf.constant(audio), tf.constant(mel)
+        loss = glow.loss(*x, hp, flows=flows).total
+        return [glow.encode(*x, hp, flows), glow.infer(tf.constant(z), x[1], hp, flows=flows),
+                loss, tf.gradients(loss, weights) if gradients else []]
+
+    return run_model(hp, converted, build)
 
 
 def assert_same_model(weights, tmp_path, gradients=False, overrides='', **sizes):

@@ -2,9 +2,8 @@
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from graphs import TINY, assigned, random_weights
+from graphs import TINY, random_weights, run_model
 
-import devices
 import glow
 import ops
 import utils
@@ -125,26 +124,23 @@ def test_the_weights_of_an_objective_are_those_of_its_model():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('reversible', [False, True])
-def test_flows_of_one_width_are_built_once(reversible):
+def test_flows_of_one_width_are_built_once(monkeypatch, reversible):
     """Two of the three flows of TINY. The gradients are those of flows that are built apart."""
     rng = np.random.RandomState(0)
     audio = 0.1 * rng.randn(2, 2048).astype(np.float32)
     mel = TINY.mel_mean + rng.randn(2, 8, 80).astype(np.float32)
-    stored, found, counts = random_weights(TINY), [], []
-    for apart in (False, True):
-        with tf.Graph().as_default() as graph, tf.Session(
-                config=devices.session_config()) as session:
-            with pytest.MonkeyPatch.context() as patch:
-                if apart:
-                    patch.setattr(ops, 'built_once',
-                                  lambda function, calls: dict.fromkeys(calls, function))
-                loss = glow.loss(tf.constant(audio), tf.constant(mel), TINY,
-                                 glow.Compute(reversible=reversible)).total
-                variables = tf.trainable_variables()
-                gradients = tf.gradients(loss, variables)
-            counts.append(len(graph.get_operations()))
-            assigned(session, stored)
-            found.append(session.run([loss] + gradients))
+    counts = []
+
+    def build(_, tensors):
+        loss = glow.loss(tf.constant(audio), tf.constant(mel), TINY,
+                         glow.Compute(reversible=reversible)).total
+        gradients = tf.gradients(loss, tensors)
+        counts.append(len(tf.get_default_graph().get_operations()))
+        return [loss] + gradients
+
+    shared = run_model(TINY, random_weights(TINY), build)
+    monkeypatch.setattr(ops, 'built_once', lambda function, calls: dict.fromkeys(calls, function))
+    apart = run_model(TINY, random_weights(TINY), build)
     assert counts[0] < 0.7 * counts[1]
-    for a, b in zip(*found):
+    for a, b in zip(shared, apart):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max())
