@@ -2,6 +2,7 @@
 # make test       installs, then runs the tests
 # make test-fast  runs those that take less than two minutes together, for work in progress
 # make test-tf1   runs the tests under TensorFlow 1.15, if a Python 3.7 is found
+# make test-tf1-fast   of them those that are quick, or about what differs between the TensorFlows
 # make lint       checks style, imports and types: ruff and mypy, as pyproject.toml says
 # make clean      removes what the commands above made
 #
@@ -35,7 +36,7 @@ tests/interop: TESTS = tests/interop
 RUN_PARTS = $(MAKE) $(if $(findstring -j,$(MAKEFLAGS)),,-j2) --output-sync=target --keep-going \
     --no-print-directory $(TEST_PARTS)
 
-.PHONY: demo test test-fast test-tf1 lint clean $(TEST_PARTS)
+.PHONY: demo test test-fast test-tf1 test-tf1-fast lint clean $(TEST_PARTS)
 
 demo: $(VENV)/installed
 	$(PY) inference.py --lc $(DEMO_NAMES:%=samples/wavs/%.wav) --out_dir=demo \
@@ -54,7 +55,8 @@ $(TEST_PARTS):
 test-fast: $(VENV)/tested
 	+@$(RUN_PARTS) SELECT='-m "not slow"'
 
-test-tf1:
+test-tf1-fast: export SELECT = -m "not slow or tensorflow1"
+test-tf1 test-tf1-fast:
 	+@python37=; for p in python3.7 $$HOME/.pyenv/versions/3.7.*/bin/python; do \
 	    if $$p -c '' 2>/dev/null; then python37=$$p; break; fi; done; \
 	if [ -z "$$python37" ]; then \

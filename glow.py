@@ -88,7 +88,8 @@ def encode(audio: tf.Tensor, mel: tf.Tensor, hp: HParams, flows: Optional[List[F
     audio = grouping.whole_groups(audio, hp)
     flows = flows or model_flows(hp, audio.dtype)
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
-        return forward(audio, conditions.condition(mel, hp), flows, hp)[0]
+        return forward(audio, conditions.condition(mel, hp), flows, hp,
+                       streaming.WholeUtterances(hp, shared=True))[0]
 
 
 def infer(z: tf.Tensor, mel: tf.Tensor, hp: HParams, lengths: Optional[tf.Tensor] = None,
@@ -112,7 +113,7 @@ def infer(z: tf.Tensor, mel: tf.Tensor, hp: HParams, lengths: Optional[tf.Tensor
     with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
         cond = conditions.condition(mel, hp, lengths)
         boundary = streaming.WholeUtterances(hp, streaming.utterance_mask(lengths, z, hp),
-                                             activation, shared=compute is not None)
+                                             activation, shared=True)
         audio = inverse(z, cond, [filters.invert_1x1(flow) for flow in flows], hp, boundary)[0]
         return grouping.fill_frames(audio, mel, hp)
 

@@ -72,6 +72,7 @@ def test_a_checkpoint_sounds_as_it_did():
     assert np.abs(expected).max() > 0.4
 
 
+@pytest.mark.tensorflow1
 @pytest.mark.slow
 def test_a_training_goes_on_to_the_weights_that_it_reached(tmp_path):
     """From step 20 to 30. Rounding differs between processors, and Adam enlarges it."""

@@ -25,6 +25,7 @@ def whole(vocoder, mel):
     return vocoder.vocode_batch([mel, mel[:1]])[0]
 
 
+@pytest.mark.tensorflow1
 @pytest.mark.slow
 @pytest.mark.parametrize('name', sorted(VOCODING))
 def test_blocks_are_the_whole(name):

@@ -104,6 +104,7 @@ def test_learns_real_speech_and_says_so(monkeypatch, data, tmp_path, capsys):
     assert 'raise --max_steps' in capsys.readouterr().out
 
 
+@pytest.mark.tensorflow1
 @pytest.mark.slow
 def test_killed_at_any_moment_it_continues_to_the_same_bits(monkeypatch, data, tmp_path):
     """kill -9 at random moments, the same command again, against a training in one go."""
@@ -156,6 +157,7 @@ def test_sigterm_saves_and_the_same_command_continues_to_the_same_bits(monkeypat
     assert_same_bits(weights(tmp_path / 'whole' / 'run'), weights(tmp_path / 'cut' / 'run'))
 
 
+@pytest.mark.tensorflow1
 @pytest.mark.own_process
 @pytest.mark.slow
 def test_towers_parts_and_reversible_flows_train_like_the_whole_batch(monkeypatch, data, tmp_path):
@@ -174,6 +176,7 @@ def test_towers_parts_and_reversible_flows_train_like_the_whole_batch(monkeypatc
 STFT = ',stft_weight=1,nll_weight=0.1,adversarial_weight=0.5'
 
 
+@pytest.mark.tensorflow1
 @pytest.mark.own_process
 @pytest.mark.slow
 @pytest.mark.parametrize('hparams,more', [
@@ -197,6 +200,7 @@ def test_each_way_of_computing_continues_to_the_same_bits(monkeypatch, data, tmp
     assert_same_bits(weights(tmp_path / 'whole' / 'run'), weights(tmp_path / 'cut' / 'run'))
 
 
+@pytest.mark.tensorflow1
 @pytest.mark.slow
 def test_the_seeds_command_line(data, tmp_path):
     """Paths with backslashes, no flag that it lacks but the end; in the current directory."""
@@ -333,6 +337,7 @@ def test_iterators_stay_on_the_cpu():
         assert any('GPU' in op.device for op in graph.get_operations() if op.type == 'MatMul')
 
 
+@pytest.mark.tensorflow1
 @pytest.mark.own_process
 @pytest.mark.slow
 def test_a_broken_checkpoint_falls_back_to_the_one_before(monkeypatch, data, tmp_path, capsys):
@@ -350,6 +355,7 @@ def test_a_broken_checkpoint_falls_back_to_the_one_before(monkeypatch, data, tmp
         run(monkeypatch, data, tmp_path, '--max_steps=8')
 
 
+@pytest.mark.tensorflow1
 @pytest.mark.slow
 def test_fine_tuning_starts_from_the_averaged_weights(monkeypatch, data, tmp_path, capsys):
     run(monkeypatch, data, tmp_path / 'a', '--max_steps=20', '--hparams=lr=1e-2')

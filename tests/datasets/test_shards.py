@@ -273,6 +273,7 @@ def run(monkeypatch, root, *arguments):
     return train.main()
 
 
+@pytest.mark.tensorflow1
 @pytest.mark.slow
 def test_training_on_shards_continues_to_the_same_bits(corpus, monkeypatch, tmp_path, capsys):
     data = ['--data=' + corpus[1], '--accumulate=2', '--max_steps=30',

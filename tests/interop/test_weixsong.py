@@ -177,6 +177,7 @@ def test_nvidias_code_can_train_a_converted_model(tmp_path, positive):
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
 
 
+@pytest.mark.tensorflow1
 @pytest.mark.slow
 def test_training_continues(tmp_path):
     """The loss has a gradient for every variable."""

@@ -39,6 +39,7 @@ def distance(a, b):
     return max(np.linalg.norm(x - y) / np.linalg.norm(x) for x, y in zip(a, b))
 
 
+@pytest.mark.tensorflow1
 @pytest.mark.slow
 @pytest.mark.parametrize('changes', [CONDITIONS[name] for name in sorted(CONDITIONS)]
                          + [dict(n_layers=1)], ids=sorted(CONDITIONS) + ['one layer'])
@@ -50,6 +51,7 @@ def test_reversible_gradients_are_the_gradients(changes):
     assert distance(plain[1:], reversible[1:]) < 1e-4
 
 
+@pytest.mark.tensorflow1
 @pytest.mark.slow
 @pytest.mark.parametrize('xla', XLA)
 @pytest.mark.parametrize('reversible', [False, True])
@@ -60,6 +62,7 @@ def test_what_xla_compiles_has_the_same_gradients(xla, reversible):
     assert distance(plain[1:], compiled[1:]) < 1e-4
 
 
+@pytest.mark.tensorflow1
 @pytest.mark.slow
 @pytest.mark.parametrize('reversible', [False, True])
 def test_scaled_float16_gradients_are_the_gradients(reversible):
@@ -104,6 +107,7 @@ def test_the_gates_gradient(compiled, rows, terms):
             np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.tensorflow1
 @pytest.mark.slow
 def test_memory_is_that_of_one_flow():
     """What the peak of memory rises by over clips of one frame, in processes of their own."""

@@ -85,6 +85,7 @@ def train_together(data, root, *more, count=2):
     return root / 'host_0' / 'run'
 
 
+@pytest.mark.tensorflow1
 @pytest.mark.slow
 def test_two_hosts_of_two_towers_train_as_one_tower_does(data, tmp_path):
     """The whole batch in one: the weights of 20 steps, and their averages, agree to 1e-5."""
@@ -150,6 +151,7 @@ def newest(run):
     return max(steps or [0])
 
 
+@pytest.mark.tensorflow1
 @pytest.mark.slow
 def test_told_to_stop_all_stop_at_one_step(data, tmp_path):
     addresses = free_addresses(2)

@@ -43,6 +43,7 @@ def random_values(weights):
             for w in weights}
 
 
+@pytest.mark.tensorflow1
 @pytest.mark.slow
 @pytest.mark.parametrize('elements', [1, 500, weights.BUFFER_ELEMENTS])
 def test_two_towers_give_the_gradients_of_one(monkeypatch, elements):

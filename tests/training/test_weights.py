@@ -122,6 +122,7 @@ def test_the_weights_of_an_objective_are_those_of_its_model():
     assert len(names) == len(model) + 36        # of the discriminators
 
 
+@pytest.mark.tensorflow1
 @pytest.mark.slow
 @pytest.mark.parametrize('reversible', [False, True])
 def test_flows_of_one_width_are_built_once(monkeypatch, reversible):
