@@ -2,7 +2,7 @@
 # make test       installs, then runs the tests
 # make test-fast  runs those that take less than two minutes together, for work in progress
 # make test-tf1   runs the tests under TensorFlow 1.15, if a Python 3.7 is found
-# make test-tf1-fast   of them those that are quick, or about what differs between the TensorFlows
+# make test-tf1-fast   runs the quick ones of these, and those about what differs there
 # make lint       checks style, imports and types: ruff and mypy, as pyproject.toml says
 # make clean      removes what the commands above made
 #

@@ -125,13 +125,13 @@ def receptive_field(hp: HParams) -> List[int]:
 
 
 def weights(hp: HParams) -> List[ops.Weight]:
-    """The weights of the model."""
+    """The weights of the model, in the order in which a computation of z meets them."""
     def build():
         with tf.variable_scope('waveglow', reuse=tf.AUTO_REUSE):
+            conditions.condition(tf.placeholder(tf.float32, [None, None, hp.n_mels]), hp)
             for k in range(hp.n_flows):
                 filters.flow_variables(k, hp)
-            conditions.condition(tf.placeholder(tf.float32, [None, None, hp.n_mels]), hp)
-    return ops.weights_of(build)
+    return ops.list_weights(build)
 
 
 def model_flows(hp: HParams, dtype: tf.DType = tf.float32) -> List[Flow]:

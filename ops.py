@@ -1,7 +1,7 @@
-"""What the model is made of: weight norm, dilated convolutions, 1x1 convolutions, conditioning.
+"""What the model is made of: weight norm, dilated convolutions, 1x1 convolutions.
 
-Channels last. `length` is the size of an axis in time: of frames, groups or samples. Every function
-builds its part of the default graph from its arguments alone. Variables come from `tf.get_variable`
+Channels last. `length` is the size of an axis in time: of frames, groups or samples. Functions
+build parts of the default graph from their arguments alone. Variables come from `tf.get_variable`
 in the scope that the caller has opened. An initial value depends on the random seed of the graph
 and the name of the variable, not on what was built before it.
 """
@@ -42,7 +42,7 @@ class Weight(NamedTuple):
         return self.initializer(list(self.shape), tf.float32)
 
 
-def weights_of(build: Callable[[], Any]) -> List[Weight]:
+def list_weights(build: Callable[[], Any]) -> List[Weight]:
     """The variables that build() makes, in order; each once. None is made in the default graph."""
     found: Dict[str, Tuple[Weight, tf.Tensor]] = {}
 
@@ -359,11 +359,12 @@ def inverse_matrix(w: tf.Tensor) -> tf.Tensor:
 
 def built_once(function: Callable[..., Any], calls: Dict[int, int]
                ) -> Dict[int, Callable[..., Any]]:
-    """{key: a function like `function`}, of structures of tensors, for so many calls of each key.
+    """{key: a function that gives what `function` gives}, for {key: how often it is called}.
 
-    Operations of a function that is called several times are built once, and so are those of its
-    gradients: to build an operation takes Python half a millisecond, to build a call some ten. The
-    inputs of all calls of a key have the same shapes.
+    Where there are several calls of a key, the operations are built once, and so are those of the
+    gradients. To build an operation takes Python half a millisecond, to build a call takes ten. The
+    inputs and results are structures of tensors, and all calls of a key have inputs of the same
+    shapes.
     """
     def called(compute):
         return lambda *inputs: compute(*tf.nest.map_structure(tf.convert_to_tensor, inputs))

@@ -106,22 +106,22 @@ class WholeUtterances(Boundary):
       mask: `utterance_mask`, for a batch of several lengths.
       activation: ops.gated_activation, or a function of its values and another gradient.
       shared: whether flows of the same number of channels are calls of one function, see
-        `ops.built_once`. `run_flow` then takes one kind of `run` only.
+        `ops.built_once`.
     """
 
     def __init__(self, hp: HParams, mask: Optional[tf.Tensor] = None,
                  activation: Callable[..., tf.Tensor] = ops.gated_activation,
                  shared: bool = False):
         self._hp, self._mask, self._activation, self._shared = hp, mask, activation, shared
-        self._functions: Dict[int, Callable[..., Any]] = {}
+        self._functions: Dict[Callable[..., Any], Dict[int, Callable[..., Any]]] = {}
 
     def run_flow(self, run, x, cond, flow, carry):
         if not self._shared:
             return run(x, cond, flow, self, carry)
-        if not self._functions:
-            self._functions = ops.built_once(
+        if run not in self._functions:
+            self._functions[run] = ops.built_once(
                 lambda x, cond, flow: run(x, cond, flow, self, Carry())[0], self._hp.widths())
-        return self._functions[ops.static_channels(x)](x, cond, flow), carry
+        return self._functions[run][ops.static_channels(x)](x, cond, flow), carry
 
     def apply_mask(self, h):
         return ops.apply_mask(h, self._mask)

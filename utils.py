@@ -2,7 +2,7 @@
 import contextlib
 import os
 import re
-from typing import Dict, List
+from typing import Dict, List, Sequence
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -67,18 +67,30 @@ def save_weights(directory: str, weights: Dict[str, np.ndarray]):
         write_checkpoint(os.path.join(directory, 'model.ckpt-0'), weights)
     except tf.errors.OpError as error:
         raise OSError(None, errors.reason(error)) from error
-    tf.train.update_checkpoint_state(directory, 'model.ckpt-0')
+    name_checkpoints(directory, ['model.ckpt-0'])
 
 
 def write_checkpoint(path: str, values: Dict[str, np.ndarray]):
     """Writes the files of a checkpoint of {name: array}. Raises tf.errors.OpError if it cannot."""
     names = sorted(values)
     arrays = [np.asarray(values[name]) for name in names]
-    with tf.Graph().as_default(), tf.Session() as session:
+    config = tf.ConfigProto(device_count={'GPU': 0})
+    with tf.Graph().as_default(), tf.Session(config=config) as session:
         # one operation gives all values: to build hundreds of placeholders takes longer
         tensors = tf.numpy_function(lambda: arrays, [], [array.dtype for array in arrays])
-        session.run(tf.raw_ops.SaveV2(prefix=path, tensor_names=names,
-                                      shape_and_slices=[''] * len(names), tensors=tensors))
+        save = tf.raw_ops.SaveV2(prefix=path, tensor_names=names,
+                                 shape_and_slices=[''] * len(names), tensors=tensors)
+        try:
+            session.run(save)
+        finally:
+            del arrays[:]       # the graph keeps the function until it is collected
+
+
+def name_checkpoints(directory: str, paths: Sequence[str]):
+    """Writes the file `checkpoint` of a directory: its complete checkpoints, oldest first."""
+    names = [os.path.basename(path) for path in paths]
+    # of a relative directory TensorFlow would write paths that lead out of it
+    tf.train.update_checkpoint_state(os.path.abspath(directory), names[-1], names)
 
 
 def complete_checkpoints(directory: str) -> List[str]:

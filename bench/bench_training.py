@@ -166,7 +166,10 @@ def print_profile(session: tf.Session, graph: TrainingGraph) -> None:
     metadata = tf.RunMetadata()
     session.run(graph.step, options=tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE),
                 run_metadata=metadata)
-    kinds = {op.name: op.type for op in session.graph.get_operations()}
+    definition = session.graph.as_graph_def()
+    kinds = {node.name: node.op for nodes in
+             [f.node_def for f in definition.library.function] + [definition.node]
+             for node in nodes}
     micros, count = collections.Counter(), collections.Counter()
     for device in metadata.step_stats.dev_stats:
         for node in device.node_stats:

@@ -139,11 +139,7 @@ def _computed(audio, mel, hp, weights, dtype, device, precision='float32', z=Non
         feeds = {tf.placeholder(dtype, (1,) + x.shape): x[None] for x in (audio, mel)}
         audio, mel = feeds
         given = {name: tf.constant(value, dtype) for name, value in weights.items()}
-
-        def getter(getter, name, *args, **kwargs):
-            return given[name]
-
-        with tf.variable_scope(tf.get_variable_scope(), custom_getter=getter):
+        with ops.frozen(given):
             compute = glow.Compute(precision)
             loss = glow.loss(audio, mel, hp, compute).total
             z_own = glow.encode(audio, mel, hp)

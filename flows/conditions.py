@@ -23,7 +23,7 @@ def condition(mel: tf.Tensor, hp: HParams, lengths: Optional[tf.Tensor] = None) 
     if hp.encoder == 'conv':
         with tf.variable_scope('encoder'):
             x = conv_encoder(x, hp.encoder_layers, hp.encoder_width, hp.encoder_channels,
-                                 hp.causal, ops.sequence_mask(lengths, frames, x.dtype))
+                             hp.causal, ops.sequence_mask(lengths, frames, x.dtype))
     elif hp.encoder == 'blstm':
         with tf.variable_scope('encoder'):
             x = blstm_encoder(x, hp.encoder_layers, hp.encoder_channels, lengths)

@@ -1,7 +1,7 @@
 """The variables of a flow, and the filters that are computed of them.
 
-Variables live in the current scope of variables. Filters are computed once a step, or once at all,
-and not sample by sample.
+Variables live in the current scope of variables. Filters are computed once a step in training,
+and once when a model is loaded.
 """
 from typing import Any, List, NamedTuple
 

@@ -94,6 +94,7 @@ def test_from_noise_is_the_vocoders_audio(name, tmp_path):
     assert stored['sample_rate'] == hp.sample_rate
 
 
+@pytest.mark.tensorflow1
 def test_without_this_repository(tiny, tmp_path):
     folder, weights, _ = tiny
     mel, z = mel_of(TINY, 2), noise(FRAMES, TINY, 0.5, 3)

@@ -13,10 +13,9 @@ import ptfiles
 import pytest
 import soundfile
 from damages import mutate
-from graphs import TINY
+from graphs import TINY, random_weights
 from speech import WAVS, speech
 
-import glow
 import params
 import utils
 import vocoder
@@ -282,10 +281,7 @@ def manifest():
 def checkpoint(name):
     """A checkpoint of a training, of whose files the one of `name` is damaged."""
     def make(folder):
-        rng = np.random.RandomState(0)
-        weights = {w.name: np.eye(*w.shape, dtype='f4') if w.name.endswith('/W') else
-                   rng.standard_normal(w.shape).astype(np.float32) for w in glow.weights(TINY)}
-        utils.save_weights(folder, weights)
+        utils.save_weights(folder, random_weights(TINY))
         params.save(folder, TINY)
         return os.path.join(folder, name)
 

@@ -2,7 +2,7 @@
 import contextlib
 import glob
 import os
-from typing import Dict, Iterator, List, Optional, Sequence
+from typing import Dict, Iterator, List, Optional, Sequence, Set
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -62,15 +62,21 @@ def _assign(session, variables, values):
 
 
 def _runs(variables) -> Iterator[List[tf.Variable]]:
-    """The variables in lists of RUN_BYTES, or one that is larger."""
+    """The variables in lists of RUN_BYTES at most, or of a single larger one.
+
+    No two in a list share an initial value, so that a run can feed them all.
+    """
     run: List[tf.Variable] = []
+    initial: Set[str] = set()
     size = 0
     for variable in variables:
         more = variable.shape.num_elements() * variable.dtype.size
-        if run and size + more > RUN_BYTES:
+        name = variable.initializer.inputs[1].name
+        if run and (size + more > RUN_BYTES or name in initial):
             yield run
-            run, size = [], 0
+            run, initial, size = [], set(), 0
         run.append(variable)
+        initial.add(name)
         size += more
     if run:
         yield run
@@ -148,10 +154,10 @@ class Checkpoints:
         utils.write_checkpoint(path, self._stored.read(session))
         paths = [p for p in self._paths.get(directory, []) if p != path] + [path]
         self._paths[directory] = paths[-keep:]
-        tf.train.update_checkpoint_state(directory, os.path.basename(path),
-                                         list(map(os.path.basename, paths[-keep:])))
+        utils.name_checkpoints(directory, paths[-keep:])
         for old in paths[:-keep]:
-            _remove(glob.glob(glob.escape(old) + '.*'))
+            # .index first: without it, what a kill leaves is no checkpoint
+            _remove(sorted(glob.glob(glob.escape(old) + '.*'), reverse=True))
 
     def quarantine(self, step: int) -> Optional[str]:
         """Renames the newest checkpoint, that of `step`, to suspect.ckpt-STEP.
@@ -162,9 +168,7 @@ class Checkpoints:
         paths = [p for p in utils.complete_checkpoints(self.directory)
                  if not p.endswith('-%d' % step)]
         if paths:
-            tf.train.update_checkpoint_state(
-                self.directory, os.path.basename(paths[-1]),
-                all_model_checkpoint_paths=[os.path.basename(p) for p in paths])
+            utils.name_checkpoints(self.directory, paths)
         else:
             with contextlib.suppress(OSError):
                 os.unlink(os.path.join(self.directory, 'checkpoint'))

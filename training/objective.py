@@ -27,7 +27,7 @@ def weights(hp: HParams) -> List[ops.Weight]:
     """The weights that `objective` has gradients to."""
     found = glow.weights(hp)
     if hp.stft_weight and hp.adversarial_weight:
-        found += ops.weights_of(discriminators.build_filters)
+        found += ops.list_weights(discriminators.build_filters)
     return found
 
 

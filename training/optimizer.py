@@ -55,8 +55,8 @@ def optimize(hp: HParams, gradients: Iterable[Tuple[tf.Tensor, tf.Variable]],
 class Averages:
     """Exponential moving averages of variables, which start at the variables' initial values.
 
-    What tf.train.ExponentialMovingAverage computes and names, to the bit. It builds a conditional
-    for each variable, which takes half as long as all else that a training graph has of it.
+    What tf.train.ExponentialMovingAverage computes and names, to the bit, without a conditional for
+    each variable.
     """
 
     def __init__(self, variables: Sequence[tf.Variable], decay: float, step: tf.Variable):

@@ -116,8 +116,8 @@ def test_memory_is_that_of_one_flow():
                                      'off', flag, repeats=1)
         for flag in (False, True))
     assert plain['activations_mb'] > 120
-    # of 6 flows: some half is measured. TensorFlow 1.15 frees later, by luck more or less
-    assert reversible['activations_mb'] < 0.8 * plain['activations_mb']
+    # of 6 flows: 0.4 is measured; TensorFlow 1.15 frees later, 0.57 to 0.64
+    assert reversible['activations_mb'] < (0.8 if TF1 else 0.6) * plain['activations_mb']
 
 
 @pytest.mark.slow

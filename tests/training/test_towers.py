@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from graphs import TINY, speechlike
+from graphs import TINY, random_weights, speechlike
 
 import devices
 from datasets.clips import Clips
@@ -25,8 +25,7 @@ def gradients_of(count, hp=TINY):
             buffers = Buffers(objective.weights(hp))
         loss, gradients = towers.loss_and_gradients(clips, hp, names, buffers)
         session.run(tf.global_variables_initializer())
-        values = random_values(buffers.weights)
-        StoredVariables(buffers).assign(session, values)
+        StoredVariables(buffers).assign(session, random_weights(hp))
         placed = {op.device for op in graph.get_operations() if op.type == 'PartitionedCall'}
         placed |= {node.device for function in graph.as_graph_def().library.function
                    for node in function.node_def if node.op == 'MatMul'} - {''}     # as the call
@@ -34,13 +33,6 @@ def gradients_of(count, hp=TINY):
         found = buffers.unpack(gradients)
         assert list(found) == [weight.name for weight in buffers.weights]
         return [loss] + list(found.values()), placed, {v.device for v in buffers.variables}
-
-
-def random_values(weights):
-    rng = np.random.RandomState(1)
-    return {w.name: (np.float32(rng.randn(*w.shape)) * 0.1 + np.eye(*w.shape)
-                     if w.name.endswith('/W') else np.float32(0.3 * rng.randn(*w.shape)))
-            for w in weights}
 
 
 @pytest.mark.tensorflow1

@@ -1,15 +1,21 @@
 """Weights in buffers: what a model sees of them, what is stored of them, how many operations."""
+import os
+
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from graphs import TINY, random_weights, run_model
 
+import devices
 import glow
 import ops
 import utils
+from datasets.clip_files import Clips
 from errors import UserError
+from training import checkpoints as checkpoints_module
 from training import objective, optimizer, weights
 from training.checkpoints import Checkpoints, StoredVariables
+from training.graph import build_training_graph
 from training.weights import Buffers
 
 SHAPES = {'a/x': (2, 3), 'a/y': (4,), 'b': (), 'c': (1, 5, 2)}
@@ -25,7 +31,7 @@ def build():
 
 def test_what_a_model_asks_for_is_listed_once_and_not_made():
     with tf.Graph().as_default() as graph:
-        found = ops.weights_of(lambda: (build(), build()))
+        found = ops.list_weights(lambda: (build(), build()))
         assert not graph.get_operations()
     assert {weight.name: weight.shape for weight in found} == SHAPES
     assert [weight.size for weight in found] == [6, 4, 1, 10]
@@ -39,7 +45,7 @@ def test_buffers_read_as_the_weights_and_start_as_they_do(monkeypatch, elements,
         with tf.Graph().as_default(), tf.Session() as session:
             tf.set_random_seed(3)
             if packed:
-                buffers = Buffers(ops.weights_of(build))
+                buffers = Buffers(ops.list_weights(build))
                 assert len(buffers.variables) == len(tf.trainable_variables()) == parts
                 with buffers.read_from(buffers.variables):
                     read = build()
@@ -71,11 +77,12 @@ def test_checkpoints_name_each_weight_and_what_is_kept_of_it(tmp_path, monkeypat
         with tf.Graph().as_default(), tf.Session() as session:
             step = ops.variable('global_step', [], tf.zeros_initializer(), tf.int64,
                                 trainable=False)
-            buffers = Buffers(ops.weights_of(build))
+            buffers = Buffers(ops.list_weights(build))
             op = optimizer.optimize(hp, [(tf.cos(v), v) for v in buffers.variables], 0.1, step)[0]
             session.run(tf.global_variables_initializer())
             variables = StoredVariables(buffers)
             checkpoints = Checkpoints(str(tmp_path), 3, variables)
+            monkeypatch.setattr(checkpoints_module, 'RUN_BYTES', 40)    # a few variables a run
             if stored:
                 assert checkpoints.restore(session) == str(tmp_path / 'model.ckpt-2')
             else:
@@ -100,10 +107,82 @@ def test_checkpoints_name_each_weight_and_what_is_kept_of_it(tmp_path, monkeypat
             Checkpoints(str(tmp_path), 3).restore(session)
 
 
+def test_the_newest_few_are_kept_and_named(tmp_path, monkeypatch):
+    """In a directory that is relative, as logdir/waveglow is; another training keeps fewer."""
+    monkeypatch.chdir(str(tmp_path))
+    with tf.Graph().as_default(), tf.Session() as session:
+        ops.variable('v', [], tf.ones_initializer())
+        session.run(tf.global_variables_initializer())
+        for keep, steps, left in ((3, (1, 2, 3, 4), [2, 3, 4]), (2, (5,), [4, 5])):
+            checkpoints = Checkpoints('run', keep)
+            checkpoints.restore(session)
+            for step in steps:
+                checkpoints.save(session, step)
+            assert [os.path.basename(path) for path in utils.complete_checkpoints('run')] == [
+                'model.ckpt-%d' % step for step in left]
+            assert sorted(os.listdir('run')) == ['checkpoint'] + [
+                'model.ckpt-%d.%s' % (step, end) for step in left
+                for end in ('data-00000-of-00001', 'index')]
+            assert tf.train.latest_checkpoint('run') == os.path.join(
+                'run', 'model.ckpt-%d' % left[-1])
+
+
+def test_a_kill_between_two_files_leaves_no_checkpoint_that_cannot_be_read(tmp_path, monkeypatch):
+    removed = []
+    monkeypatch.setattr(os, 'unlink', removed.append)
+    with tf.Graph().as_default(), tf.Session() as session:
+        ops.variable('v', [], tf.ones_initializer())
+        session.run(tf.global_variables_initializer())
+        checkpoints = Checkpoints(str(tmp_path), 2)
+        for step in (1, 2, 3):
+            checkpoints.save(session, step)
+    assert [os.path.basename(path) for path in removed if 'ckpt-1' in path] == [
+        'model.ckpt-1.index', 'model.ckpt-1.data-00000-of-00001']
+
+
+def test_variables_that_start_as_the_same_tensor_are_set_each(tmp_path):
+    with tf.Graph().as_default(), tf.Session() as session:
+        v = ops.variable('v', [], tf.ones_initializer())
+        tf.Variable(v.initial_value, name='w', use_resource=True)
+        variables = StoredVariables()
+        variables.assign(session, {'v': np.float32(2), 'w': np.float32(3)})
+        assert variables.read(session) == {'v': 2, 'w': 3}
+
+
+@pytest.mark.slow
+def test_held_out_losses_are_those_of_the_averages():
+    hp = TINY.replace(ema_decay=0.9, lr=1e-2, warmup_steps=0)
+    rng = np.random.RandomState(0)
+    audio = 0.1 * rng.randn(hp.batch_size, 2048).astype(np.float32)
+    mel = hp.mel_mean + rng.randn(hp.batch_size, 8, 80).astype(np.float32)
+
+    def clips(count):
+        return tf.data.Dataset.from_tensors(Clips(
+            audio[:count], mel[:count], np.array(['name'] * count), np.zeros([count], np.int64))
+        ).repeat()
+
+    with tf.Graph().as_default(), tf.Session(config=devices.session_config()) as session:
+        graph = build_training_graph(hp, lambda *start: clips(hp.batch_size), lambda: clips(1),
+                                     devices.tower_devices(1))
+        heldout = graph.build_evaluation().heldout
+        session.run(tf.global_variables_initializer())
+        session.run([graph.clips_iterator.initializer, heldout.iterator.initializer])
+        for _ in range(5):
+            session.run(graph.step)
+        found = session.run(heldout.loss.total)
+        stored = StoredVariables(graph.buffers).read(session)
+    averages, weights = (
+        run_model(hp, {w.name: stored[w.name + kind] for w in glow.weights(hp)},
+                  lambda flows, _: glow.loss(tf.constant(audio[:1]), tf.constant(mel[:1]), hp,
+                                             flows=flows).total)
+        for kind in (utils.AVERAGE, ''))
+    assert abs(found - averages) < 1e-4 < 1e-3 < abs(found - weights)
+
+
 def test_some_of_the_weights_are_set_and_the_others_stay(monkeypatch):
     monkeypatch.setattr(weights, 'BUFFER_ELEMENTS', 7)
     with tf.Graph().as_default(), tf.Session() as session:
-        buffers = Buffers(ops.weights_of(build))
+        buffers = Buffers(ops.list_weights(build))
         session.run(tf.global_variables_initializer())
         variables = StoredVariables(buffers)
         before = variables.read(session)
