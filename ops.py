@@ -39,6 +39,7 @@ class Weight(NamedTuple):
         return int(np.prod(self.shape))
 
     def initial_value(self) -> tf.Tensor:
+        """What it starts as, float32 of its shape, in the default graph."""
         return self.initializer(list(self.shape), tf.float32)
 
 

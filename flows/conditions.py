@@ -34,7 +34,7 @@ def condition(mel: tf.Tensor, hp: HParams, lengths: Optional[tf.Tensor] = None) 
             x = transposed_upsampling(x, hp.upsample_width, *hp.upsample_strides)
         else:
             x = two_transposed_upsampling(x, hp.upsample_width, hp.upsample_strides,
-                                              hp.upsample_channels, lengths)
+                                          hp.upsample_channels, lengths)
     return grouping.squeeze(grouping.whole_groups(x, hp), hp)
 
 
@@ -68,8 +68,8 @@ def conv_encoder(x: tf.Tensor, layers: int, width: int, channels: int, causal: b
     for i in range(layers):
         with tf.variable_scope('layer_%d' % i):
             filters = ops.variable('filter', [width, ops.static_channels(x), channels],
-                               tf.glorot_uniform_initializer(seed=ops.variable_seed('filter')),
-                               x.dtype)
+                                   tf.glorot_uniform_initializer(seed=ops.variable_seed('filter')),
+                                   x.dtype)
             x = tf.nn.relu(ops.dilated_conv(ops.apply_mask(x, mask), filters, 1, causal)
                            + ops.bias('bias', channels, x.dtype))
     return x
@@ -99,7 +99,8 @@ def _lstm(x, channels, name):
     """
     with tf.variable_scope(name):
         kernel = ops.variable('kernel', [ops.static_channels(x) + channels, 4 * channels],
-                          tf.glorot_uniform_initializer(seed=ops.variable_seed('kernel')), x.dtype)
+                              tf.glorot_uniform_initializer(seed=ops.variable_seed('kernel')),
+                              x.dtype)
         b = ops.bias('bias', 4 * channels, x.dtype)
     batch, frames, _ = ops.shape_of(x)
     zeros = tf.zeros(tf.stack([batch, channels]), x.dtype)
@@ -119,9 +120,8 @@ def transposed_upsampling(x: tf.Tensor, width: int, stride: int) -> tf.Tensor:
     """
     batch, frames, _ = ops.shape_of(x)
     channels = ops.static_channels(x)
-    filters = ops.variable('filter', [width, channels, channels],
-                       tf.random_normal_initializer(stddev=(channels * width / stride) ** -0.5,
-                                                    seed=ops.variable_seed('filter')), x.dtype)
+    filters = ops.variable('filter', [width, channels, channels], tf.random_normal_initializer(
+        stddev=(channels * width / stride) ** -0.5, seed=ops.variable_seed('filter')), x.dtype)
     shape = tf.stack([batch, (frames - 1) * stride + width, channels])
     y = tf.nn.conv1d_transpose(x, filters, shape, strides=stride, padding='VALID')
     y = y[:, :frames * stride] + ops.bias('bias', channels, x.dtype)
@@ -139,10 +139,9 @@ def two_transposed_upsampling(x: tf.Tensor, width: int, strides: Sequence[int], 
     for name, stride in zip(('layer1', 'layer2'), strides):
         batch, length, _ = ops.shape_of(x)
         in_channels = ops.static_channels(x)
-        filters = ops.variable(name, [width, channels, in_channels],
-                           tf.random_normal_initializer(
-                               stddev=(2.0 * stride / (in_channels * width)) ** 0.5,
-                               seed=ops.variable_seed(name)), x.dtype)
+        filters = ops.variable(name, [width, channels, in_channels], tf.random_normal_initializer(
+            stddev=(2.0 * stride / (in_channels * width)) ** 0.5,
+            seed=ops.variable_seed(name)), x.dtype)
         shape = tf.stack([batch, length * stride, channels])
         x = ops.apply_mask(x, ops.sequence_mask(lengths, length, x.dtype))
         x = tf.nn.relu(tf.nn.conv1d_transpose(x, filters, shape, strides=stride, padding='SAME'))

@@ -39,27 +39,27 @@ class Flow(NamedTuple):
 class LayerVariables(NamedTuple):
     """The variables that a Layer is computed of. Filters are pairs (v, g) of weight norm."""
     dilated: Any           # [kernel_size, residual, 2 * residual]
-    dilated_bias: Any
+    dilated_bias: Any      # [2 * residual]
     res_skip: Any          # [1, residual, residual + skip], in the last layer [1, residual, skip]
-    res_skip_bias: Any
+    res_skip_bias: Any     # [residual + skip], in the last layer [skip]
 
 
 class CouplingVariables(NamedTuple):
     """The variables that a Coupling, for halves of c channels, is computed of."""
     start: Any             # [1, c, residual]
-    start_bias: Any
+    start_bias: Any        # [residual]
     cond: Any              # [1, condition channels, n_layers * 2 * residual]
-    cond_bias: Any
+    cond_bias: Any         # [n_layers * 2 * residual]
     cond_terms: Any        # [1, condition channels, (cond_terms - 1) * n_layers * 2 * residual];
                            # () for one term
     end: Any               # [1, skip, 2 * c], without weight norm
-    end_bias: Any
+    end_bias: Any          # [2 * c]
     layers: List[LayerVariables]
 
 
 class FlowVariables(NamedTuple):
     """The variables that a Flow is computed of."""
-    w: Any
+    w: Any                 # [channels, channels]
     coupling: CouplingVariables
 
 
@@ -77,7 +77,7 @@ def flow_variables(k: int, hp: HParams, dtype: tf.DType = tf.float32) -> FlowVar
 
 
 def coupling_variables(c: int, hp: HParams, dtype: tf.DType = tf.float32) -> CouplingVariables:
-    """The CouplingVariables of the current scope, for halves of c channels."""
+    """The CouplingVariables of the current scope, for halves of c channels, of type `dtype`."""
     units, skips = hp.residual_channels, hp.skip_channels
 
     def filters(name, *shape, **options):

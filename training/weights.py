@@ -19,7 +19,8 @@ BUFFER_ELEMENTS = 2 ** 22
 class Buffers:
     """The trainable variables weights_0, weights_1, ...: buffers that hold `weights`, in order.
 
-    They are made in the default graph and start with the weights' initial values.
+    Each is float32 [elements]. They are made in the default graph and start with the weights'
+    initial values.
     """
 
     def __init__(self, weights: Sequence[Weight]):
